@@ -1,0 +1,30 @@
+"""Where things lie: the checkout, the cache that outlives clusters, the state of each cluster."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+GO_MODULES = FOLDER.parent / "go"
+CHECKOUT = FOLDER.parents[2]
+
+
+def cache() -> Path:
+    """Binaries and container images, named by what they are made from.
+
+    It lies outside the checkout, so that a fresh clone does not build Kubernetes again.
+    """
+    given = os.environ.get("RETRAINER_CACHE")
+    if given:
+        return Path(given).resolve()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrainer"
+
+
+def state() -> Path:
+    """One folder per cluster that was brought up; `down` deletes it."""
+    given = os.environ.get("RETRAINER_STATE")
+    if given:
+        return Path(given).resolve()
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return home / "retrainer" / "clusters"
