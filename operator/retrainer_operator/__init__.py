@@ -1,0 +1,1 @@
+"""The operator: watches RetrainJobs and launches trainer pods for them."""

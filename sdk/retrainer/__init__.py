@@ -1,0 +1,38 @@
+"""Retrainer's Python SDK: describe a RetrainJob, run it here or on a cluster, read its result.
+
+Names are loaded when first used, so `import retrainer` costs next to nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retrainer.api import *  # noqa: F403
+    from retrainer.errors import *  # noqa: F403
+
+__version__ = "0.1.0"
+
+_API = (
+    "Distortions", "EarlyStopping", "Export", "Metadata", "Optimizer", "Phase", "Pod", "Resources",
+    "RetrainJob", "RetrainJobSpec", "Sampling", "Split", "Storage", "Toleration", "Training",
+)  # fmt: skip
+_ERRORS = (
+    "AlreadyExists", "ClusterError", "Forbidden", "Interrupted", "InvalidJob", "JobFailed",
+    "MissingExtra", "NotFound", "RetrainerError", "StorageDenied", "StorageError", "UserError",
+    "WaitTimeout",
+)  # fmt: skip
+_WHERE = dict.fromkeys(_API, "retrainer.api") | dict.fromkeys(_ERRORS, "retrainer.errors")
+
+__all__ = [*_API, *_ERRORS]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module = importlib.import_module(_WHERE[name])
+    except KeyError:
+        raise AttributeError(f"module 'retrainer' has no attribute {name!r}") from None
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

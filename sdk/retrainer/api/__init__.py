@@ -1,0 +1,35 @@
+"""Types and contracts that the SDK, the operator and the trainer share; needs pydantic only."""
+
+from retrainer.api.architectures import ARCHITECTURES, Architecture, architecture
+from retrainer.api.parsing import parse_job
+from retrainer.api.task import Curve, Report, Task
+from retrainer.api.v1alpha1 import (
+    FINISHED,
+    Condition,
+    CurvePoint,
+    Distortions,
+    EarlyStopping,
+    Export,
+    Metadata,
+    Metrics,
+    Optimizer,
+    Phase,
+    Pod,
+    Progress,
+    Resources,
+    RetrainJob,
+    RetrainJobSpec,
+    RetrainJobStatus,
+    Sampling,
+    Split,
+    Storage,
+    Toleration,
+    Training,
+)
+
+__all__ = [
+    "ARCHITECTURES", "FINISHED", "Architecture", "Condition", "Curve", "CurvePoint", "Distortions",
+    "EarlyStopping", "Export", "Metadata", "Metrics", "Optimizer", "Phase", "Pod", "Progress", "Report",
+    "Resources", "RetrainJob", "RetrainJobSpec", "RetrainJobStatus", "Sampling", "Split", "Storage",
+    "Task", "Toleration", "Training", "architecture", "parse_job",
+]  # fmt: skip

@@ -1,0 +1,223 @@
+"""Every reason a job can give, each with the sentence that goes with it.
+
+A reason is one CamelCase word for scripts (`status.reason`, the reason of a condition); its sentence
+is a template filled with what was seen. The reference page of the documentation is made from here.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ConditionType(StrEnum):
+    """Types of `status.conditions`."""
+
+    SUSPENDED = "Suspended"
+    BOTTLENECKS_READY = "BottlenecksReady"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+
+
+class Kind(StrEnum):
+    """What a reason says of the job."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One reason.
+
+    Attributes:
+        name: the word.
+        kind: waiting reasons pass once what they name is mended; failed ones are final.
+        sentence: template for `str.format`.
+        advice: what to do next; for the reference page and `retrainer describe`.
+    """
+
+    name: str
+    kind: Kind
+    sentence: str
+    advice: str = ""
+
+    def __call__(self, **seen: object) -> str:
+        """The sentence, filled with what was seen."""
+        return self.sentence.format(**seen)
+
+
+def _waiting(name: str, sentence: str, advice: str = "") -> Reason:
+    return Reason(name, Kind.WAITING, sentence, advice)
+
+
+def _failed(name: str, sentence: str, advice: str = "") -> Reason:
+    return Reason(name, Kind.FAILED, sentence, advice)
+
+
+# --- waiting: the phase stays, the job goes on once this is mended ---
+CREATED = _waiting("Created", "Waiting for the first pod of Job {child}.")
+QUEUED = _waiting("Queued", "Job {child} waits in Kueue queue {queue}.")
+SUSPENDED = _waiting(
+    "Suspended",
+    "Suspended by spec.suspend; finished bottlenecks are kept.",
+    "Set spec.suspend to false, or run: retrainer resume NAME",
+)
+POD_STARTING = _waiting("PodStarting", "Pod {pod} is starting.")
+UNSCHEDULABLE = _waiting(
+    "Unschedulable",
+    "Pod {pod} fits on no node: {detail}",
+    "Ask for less in spec.pod.resources, mend nodeSelector or tolerations, or add a node.",
+)
+IMAGE_PULL_FAILED = _waiting(
+    "ImagePullFailed",
+    "The trainer's container image cannot be pulled for pod {pod}: {detail}",
+    "Check the chart's trainer.image values and the node's access to the registry.",
+)
+SECRET_MISSING = _waiting(
+    "SecretMissing",
+    "Pod {pod} waits for Secret {secret} with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: {detail}",
+    "Create the Secret in the job's namespace; the pod then goes on by itself.",
+)
+POD_BLOCKED = _waiting("PodBlocked", "Pod {pod} cannot start: {detail}")
+QUOTA_EXCEEDED = _waiting(
+    "QuotaExceeded",
+    "Job {child} cannot create a pod, a quota of the namespace is used up: {detail}",
+    "Free some of the quota, or ask for less in spec.pod.resources.",
+)
+POD_REFUSED = _waiting(
+    "PodRefused",
+    "Job {child} cannot create a pod: {detail}",
+    "Often a Pod Security level or an admission webhook of the namespace; the message names it.",
+)
+WAITING_FOR_CLEANUP = _waiting(
+    "WaitingForCleanup", "Job {child} of an earlier RetrainJob of this name is still being deleted."
+)
+NAME_TAKEN = _waiting(
+    "NameTaken",
+    "A Job named {child} exists and belongs to {owner}; it is left alone.",
+    "Delete or rename that Job, or give the RetrainJob another name.",
+)
+NOT_PERMITTED = _waiting(
+    "NotPermitted",
+    "The operator may not {verb} {resource} in namespace {namespace}: {detail}",
+    "Grant the chart's Role in that namespace, or add it to the chart's namespaces value.",
+)
+RETRYING = _waiting("Retrying", "Pod {pod} failed and is tried again: {detail}")
+
+# --- running: the stage that the report names ---
+BOTTLENECKS = Reason(
+    "ComputingBottlenecks",
+    Kind.RUNNING,
+    "Computing bottlenecks: {done} of {total} images, {cached} from the cache.",
+)
+TRAINING = Reason("TrainingHead", Kind.RUNNING, "Training the head: step {step} of {steps}.")
+EXPORTING = Reason("Exporting", Kind.RUNNING, "Evaluating and exporting.")
+RUNNING = Reason("Running", Kind.RUNNING, "Pod {pod} is running.")
+
+# --- succeeded ---
+SUCCEEDED = Reason(
+    "Succeeded", Kind.SUCCEEDED, "Test accuracy {accuracy} on {images} images; run in {run}."
+)
+SUCCEEDED_UNTESTED = Reason(
+    "Succeeded", Kind.SUCCEEDED, "Trained; no test images, so no test accuracy; run in {run}."
+)
+REPORT_LOST = Reason(
+    "ReportLost",
+    Kind.SUCCEEDED,
+    "Training finished, but its pod is gone with the report: see {result}.",
+)
+
+# --- failed: final ---
+INVALID_SPEC = _failed(
+    "InvalidSpec", "{detail}", "Mend the field that the message names and create the job again."
+)
+NOT_ALLOWED = _failed(
+    "NotAllowed",
+    "{detail}",
+    "Ask who installed the operator to allow it (allowedServiceAccounts, allowedPodMetadataPrefixes).",
+)
+CHILD_REFUSED = _failed(
+    "ChildRefused",
+    "The API server refused Job {child} as invalid: {detail}",
+    "Mend spec.pod as the message says and create the job again.",
+)
+DEADLINE_EXCEEDED = _failed(
+    "DeadlineExceeded",
+    "Not finished within activeDeadlineSeconds ({seconds} s).",
+    "Raise or remove activeDeadlineSeconds; computed bottlenecks are in the cache.",
+)
+OOM_KILLED = _failed(
+    "OOMKilled",
+    "Pod {pod} was killed for using more memory than its limit of {limit}.",
+    "Raise spec.pod.resources.limits.memory.",
+)
+BACKOFF_LIMIT_EXCEEDED = _failed(
+    "BackoffLimitExceeded",
+    "Failed {attempts} times, the last time: {detail}",
+    "Read the last pod's log: kubectl logs job/NAME-train",
+)
+TRAINER_FAILED = _failed("TrainerFailed", "{detail}")
+CHILD_LOST = _failed(
+    "ChildFailed", "Job {child} failed: {detail}", "Read its events: kubectl describe job {child}"
+)
+
+# --- failed, said by the trainer (exit 64: not tried again) ---
+NO_IMAGES = _failed(
+    "ImagesNotFound", "No images under {url}: {detail}", "One folder per label, images inside."
+)
+BUCKET_NOT_FOUND = _failed(
+    "BucketNotFound",
+    "Bucket {bucket} ({field}) does not exist at {endpoint}.",
+    "Create the bucket, or mend the field; the endpoint is part of the answer.",
+)
+STORAGE_DENIED = _failed(
+    "StorageDenied",
+    "{endpoint} refused access to bucket {bucket} ({field}) with access key {key}: {detail}",
+    "Check the Secret's keys and the bucket's policy.",
+)
+TOO_FEW_LABELS = _failed(
+    "TooFewLabels", "{url} has {count} label folders, at least 2 are needed: {detail}"
+)
+LABEL_WITHOUT_TRAINING = _failed(
+    "LabelWithoutTraining", "Label {label} has no training image ({detail}).",
+    "Add images to that folder, or lower testingPercentage and validationPercentage.",
+)  # fmt: skip
+TOO_MANY_REJECTED = _failed(
+    "TooManyRejected",
+    "{rejected} of {total} images cannot be read, more than maxRejectedFraction {limit} allows; "
+    "the first: {first}.",
+    "Mend or remove them (rejected.csv in the run lists all), or raise maxRejectedFraction.",
+)
+DIVERGED = _failed(
+    "Diverged",
+    "The training diverged at step {step} with learningRate {rate:g}; try {suggestion:g}. "
+    "The last finite head is saved.",
+    "Create the job again with the smaller learningRate; the bottlenecks are cached.",
+)
+WEIGHTS_NOT_FOUND = _failed(
+    "WeightsNotFound", "No weights for {architecture} in {url}; it has: {found}."
+)
+WEIGHTS_UNREADABLE = _failed(
+    "WeightsUnreadable", "{url} holds no weights for {architecture}: {detail}"
+)
+EXPORT_DIFFERS = _failed(
+    "ExportDiffers",
+    "The exported {export} guesses otherwise than the head on {differ} of {total} test images.",
+    "A fault of Retrainer or of a library it exports with: please report it.",
+)
+
+# --- errors that are tried again ---
+STORAGE_UNAVAILABLE = _failed(
+    "StorageUnavailable",
+    "Cannot reach {endpoint}: {detail}",
+    "Check storage.endpoint and the network from the pod.",
+)
+DISK_FULL = _failed("DiskFull", "No space left writing {url}.", "Free some space; the run goes on.")
+INTERRUPTED = _failed(
+    "Interrupted",
+    "Stopped before the end; what was computed is in the cache, run it again to go on.",
+)
+INTERNAL_ERROR = _failed("InternalError", "{detail}", "Please report it with the log.")
+
+REASONS: tuple[Reason, ...] = tuple(v for v in list(globals().values()) if isinstance(v, Reason))

@@ -1,0 +1,41 @@
+"""Keys in the store: what lies where in a run's folder and in the cache.
+
+```
+<output>/<name>-<uid8>/            one run; result.json is written last
+<cache>/<fingerprint>/backbone-<sha256>.tflite
+<cache>/<fingerprint>/segments/<sha256>.parquet and <sha256>.index
+```
+"""
+
+RESULT = "result.json"
+EVALUATION = "evaluation.json"
+HISTORY = "history.parquet"
+PREDICTIONS = "predictions.parquet"
+REJECTED = "rejected.csv"
+DUPLICATES = "duplicates.csv"
+LABELS = "labels.txt"
+REPORT_PAGE = "report.html"
+SUMMARIES = "summaries"
+HEAD = "head.npz"
+
+EXPORT_PATHS = {
+    "savedModel": "saved_model",
+    "tflite": "model.tflite",
+    "tfliteInt8": "model_int8.tflite",
+    "keras": "model.keras",
+    "frozenGraph": "frozen_graph.pb",
+    "onnx": "model.onnx",
+}
+"""Where each of `spec.export` lies in the run's folder; `savedModel` is a folder."""
+
+DEFAULT_CACHE = ".bottlenecks"
+"""Folder of the cache under `spec.output` when the spec names none."""
+SEGMENTS = "segments"
+SEGMENT_SUFFIX = ".parquet"
+INDEX_SUFFIX = ".index"
+BACKBONE_PREFIX = "backbone-"
+
+
+def join(url: str, *parts: str) -> str:
+    """`url` with `parts` added, one slash between each."""
+    return "/".join([url.rstrip("/"), *(p.strip("/") for p in parts)])

@@ -1,0 +1,119 @@
+"""From a dict (parsed YAML or JSON) to a RetrainJob, with errors that point at the field."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from retrainer.api.v1alpha1 import RetrainJob
+from retrainer.errors import InvalidJob
+
+SHOWN_MAX = 60
+
+
+def parse_job(document: object, *, where: str = "") -> RetrainJob:
+    """A checked RetrainJob.
+
+    Args:
+        document: what the YAML or JSON file holds.
+        where: named at the front of the error, such as the file's name.
+
+    Raises:
+        InvalidJob: one sentence per wrong field, each with its YAML path.
+    """
+    if not isinstance(document, Mapping):
+        raise InvalidJob(
+            [f"must be a mapping with apiVersion, kind, metadata and spec, got {_shown(document)}"],
+            where=where,
+        )
+    try:
+        return RetrainJob.model_validate(document)
+    except ValidationError as error:
+        raise InvalidJob(problems(error, RetrainJob), where=where) from error
+
+
+def problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """One sentence per error of pydantic, such as `spec.training.steps: must be at least 1, got 0`."""
+    sentences = (f"{_path(e['loc'])}: {_sentence(e, model)}" for e in error.errors())
+    return list(dict.fromkeys(sentences))
+
+
+def _path(loc: Iterable[str | int]) -> str:
+    path = ""
+    for part in loc:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part != "[key]":
+            path += f".{part}" if path else part
+    return path or "job"
+
+
+# pydantic's error types and what we say instead; {got} and pydantic's own context fill it in.
+_SENTENCES = {
+    "missing": "is required",
+    "greater_than_equal": "must be at least {ge:g}, got {got}",
+    "less_than_equal": "must be at most {le:g}, got {got}",
+    "string_pattern_mismatch": "must match {pattern}, got {got}",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
+    "too_long": "must have at most {max_length} entries, got {actual_length}",
+    "enum": "must be {expected}, got {got}",
+    "int_type": "must be a whole number, got {got}",
+    "int_parsing": "must be a whole number, got {got}",
+    "int_from_float": "must be a whole number, got {got}",
+    "float_type": "must be a number, got {got}",
+    "float_parsing": "must be a number, got {got}",
+    "finite_number": "must be a number, got {got}",
+    "bool_type": "must be true or false, got {got}",
+    "bool_parsing": "must be true or false, got {got}",
+    "string_type": "must be text, got {got}",
+    "list_type": "must be a list, got {got}",
+    "model_type": "must be a mapping, got {got}",
+    "model_attributes_type": "must be a mapping, got {got}",
+    "dict_type": "must be a mapping, got {got}",
+    "value_error": "{error}",
+}
+
+
+def _sentence(error: ErrorDetails, model: type[BaseModel]) -> str:
+    if error["type"] == "extra_forbidden":
+        return _unknown(error["loc"], model)
+    template = _SENTENCES.get(error["type"], error["msg"].replace("{", "{{") + ", got {got}")
+    return template.format(got=_shown(error["input"]), **error.get("ctx", {}))
+
+
+def _unknown(loc: tuple[str | int, ...], model: type[BaseModel]) -> str:
+    """There is no such field: name the nearest one of the object it stands in."""
+    known = _fields(model, loc[:-1])
+    near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.6)
+    return "unknown field" + (
+        f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(sorted(known))}"
+    )
+
+
+def _fields(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
+    for part in loc:
+        if isinstance(part, str):
+            field = next(
+                (f for n, f in model.model_fields.items() if part in (n, f.alias)),
+                None,
+            )
+            inner = _inner_model(field.annotation) if field else None
+            if inner is None:
+                return []
+            model = inner
+    return [f.alias or name for name, f in model.model_fields.items()]
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_inner_model, get_args(annotation))), None)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN_MAX else text[: SHOWN_MAX - 3] + "..."

@@ -1,0 +1,495 @@
+"""`RetrainJob`, retrainer.dev/v1alpha1: its spec and its status, the one source of the CRD.
+
+Field names in YAML are camelCase, in Python snake_case. Defaults are those of TensorFlow's
+retrain.py; names follow batch/v1 Job where the idea is the same.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic.alias_generators import to_camel
+
+from retrainer.api import rules
+from retrainer.api.architectures import architecture
+from retrainer.api.layout import DEFAULT_CACHE, join
+from retrainer.api.names import API_VERSION, KIND, NAME_MAX, NAME_PATTERN, run_name
+
+URL_MAX = 1024
+LABEL_VALUE_MAX = 253
+
+Url = Annotated[str, Field(min_length=1, max_length=URL_MAX)]
+Percentage = Annotated[int, Field(ge=0, le=99)]
+Quantities = Annotated[
+    dict[Annotated[str, Field(max_length=LABEL_VALUE_MAX)], int | str], Field(max_length=32)
+]
+StringMap = Annotated[
+    dict[
+        Annotated[str, Field(max_length=LABEL_VALUE_MAX + 64)],
+        Annotated[str, Field(max_length=1024)],
+    ],
+    Field(max_length=64),
+]
+
+
+class Model(BaseModel):
+    """Base of every object of the API: camelCase in YAML, unknown fields refused."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", validate_default=False
+    )
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON-ready dict with the YAML's names, unset optional fields left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Storage(Model):
+    """How pods reach the S3-compatible store."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/?#]+/?$", max_length=512)] | None = (
+        Field(
+            None,
+            description="URL of the S3 server, such as http://s3.storage:7070; AWS if not given.",
+        )
+    )
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]+$", max_length=64)] | None = Field(
+        None,
+        description="Region of the buckets; us-east-1 if neither this nor the environment says.",
+    )
+    secret_name: (
+        Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)] | None
+    ) = Field(
+        None,
+        description="Secret in the job's namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
+        "(AWS_SESSION_TOKEN if there is one); without it the pod's own identity is used.",
+    )
+    insecure: bool = Field(False, description="Do not verify the S3 server's TLS certificate.")
+
+
+class Split(Model):
+    """How images are divided: a hash of the path decides, so an image stays in its set."""
+
+    testing_percentage: Percentage = Field(
+        10, description="Share of images kept for the test, percent."
+    )
+    validation_percentage: Percentage = Field(
+        10, description="Share of images that watch the training, percent."
+    )
+
+    @model_validator(mode="after")
+    def _leaves_training_images(self) -> Self:
+        if self.testing_percentage + self.validation_percentage >= 100:
+            raise ValueError(rules.PERCENTAGES.message)
+        return self
+
+
+class Optimizer(StrEnum):
+    """How a step follows the gradient."""
+
+    SGD = "sgd"
+    MOMENTUM = "momentum"
+    ADAM = "adam"
+
+
+class Sampling(StrEnum):
+    """How a batch is drawn."""
+
+    PER_LABEL = "perLabel"
+    UNIFORM = "uniform"
+
+
+class EarlyStopping(Model):
+    """Stop when the validation accuracy no longer gets better, and keep the best head."""
+
+    patience: int = Field(
+        ge=1,
+        le=100_000,
+        description="Evaluations without a better validation accuracy to stop after.",
+    )
+
+
+BatchSize = Annotated[int, Field(ge=-1, le=1_000_000, json_schema_extra={"x-not": 0})]
+
+
+class Training(Model):
+    """How the head is trained."""
+
+    steps: int = Field(4000, ge=1, le=10_000_000, description="Training steps.")
+    learning_rate: float = Field(
+        0.01, ge=1e-9, le=1e9, description="Factor on the gradient in each step."
+    )
+    batch_size: BatchSize = Field(
+        100, description="Images per step, drawn with replacement; -1 is the whole training set."
+    )
+    eval_interval: int = Field(
+        10, ge=1, le=10_000_000, description="Steps between two evaluations."
+    )
+    validation_batch_size: BatchSize = Field(
+        100, description="Images per validation; -1 is the whole validation set."
+    )
+    test_batch_size: BatchSize = Field(
+        -1, description="Images of the final test; -1 is the whole test set."
+    )
+    seed: int = Field(
+        0, ge=0, le=2**31 - 1, description="Equal seeds give equal heads on one CPU type and image."
+    )
+    optimizer: Optimizer = Field(Optimizer.SGD, description="sgd, momentum (0.9) or adam.")
+    sampling: Sampling = Field(
+        Sampling.PER_LABEL,
+        description="perLabel draws the label first, then an image of it, as retrain.py does; "
+        "uniform draws every image alike.",
+    )
+    early_stopping: EarlyStopping | None = Field(
+        None, description="Off if not given. The whole validation set is then used each time."
+    )
+
+    @field_validator("batch_size", "validation_batch_size", "test_batch_size")
+    @classmethod
+    def _not_zero(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("must be -1 (the whole set) or at least 1, got 0")
+        return value
+
+
+class Distortions(Model):
+    """Distorted copies of the training images, as retrain.py makes them."""
+
+    flip_left_right: bool = Field(False, description="Mirror half of the copies.")
+    random_crop: int = Field(0, ge=0, le=90, description="Margin cropped away at random, percent.")
+    random_scale: int = Field(
+        0, ge=0, le=500, description="Size scaled up by at most this, percent."
+    )
+    random_brightness: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="Brightness multiplied by 1 plus or minus at most this, percent.",
+    )
+    views: int = Field(4, ge=1, le=64, description="Distorted copies per training image.")
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> Self:
+        if not (
+            self.flip_left_right or self.random_crop or self.random_scale or self.random_brightness
+        ):
+            raise ValueError(rules.DISTORTED_VIEWS.message)
+        return self
+
+
+class Export(StrEnum):
+    """File formats of the finished network (backbone and head in one)."""
+
+    SAVED_MODEL = "savedModel"
+    TFLITE = "tflite"
+    TFLITE_INT8 = "tfliteInt8"
+    KERAS = "keras"
+    FROZEN_GRAPH = "frozenGraph"
+    ONNX = "onnx"
+
+
+class Resources(Model):
+    """Compute resources, as in a container of a Pod."""
+
+    limits: Quantities = Field(default_factory=dict, description="At most this much.")
+    requests: Quantities = Field(default_factory=dict, description="At least this much.")
+
+
+class TolerationOperator(StrEnum):
+    """How a toleration's key is matched."""
+
+    EXISTS = "Exists"
+    EQUAL = "Equal"
+
+
+class TaintEffect(StrEnum):
+    """What a taint does to pods that do not tolerate it."""
+
+    NO_SCHEDULE = "NoSchedule"
+    PREFER_NO_SCHEDULE = "PreferNoSchedule"
+    NO_EXECUTE = "NoExecute"
+
+
+class Toleration(Model):
+    """As in a Pod."""
+
+    key: Annotated[str, Field(max_length=317)] | None = Field(None, description="Key of the taint.")
+    operator: TolerationOperator | None = Field(None, description="Exists or Equal.")
+    value: Annotated[str, Field(max_length=63)] | None = Field(
+        None, description="Value of the taint."
+    )
+    effect: TaintEffect | None = Field(None, description="Effect of the taint; all if not given.")
+    toleration_seconds: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
+        None, description="For NoExecute: how long to stay."
+    )
+
+
+class Pod(Model):
+    """Where and with what the trainer pods run; nothing here changes what they run."""
+
+    resources: Resources | None = Field(
+        None, description="Requests and limits; the operator's defaults if not given."
+    )
+    node_selector: StringMap = Field(default_factory=dict, description="Labels a node must have.")
+    tolerations: list[Toleration] = Field(
+        default_factory=list, max_length=32, description="Taints that are no hindrance."
+    )
+    affinity: dict[str, Any] | None = Field(
+        None,
+        description="As in a Pod.",
+        json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
+    )
+    priority_class_name: Annotated[str, Field(max_length=253)] | None = Field(
+        None, description="PriorityClass of the pods."
+    )
+    service_account_name: Annotated[str, Field(max_length=253)] | None = Field(
+        None, description="One of the operator's allowedServiceAccounts; its default if not given."
+    )
+    labels: StringMap = Field(
+        default_factory=dict,
+        description="Added to the pods; keys need a prefix the operator allows.",
+    )
+    annotations: StringMap = Field(
+        default_factory=dict,
+        description="Added to the pods; keys need a prefix the operator allows.",
+    )
+
+
+class RetrainJobSpec(Model):
+    """What to retrain, on which images, and where the result goes."""
+
+    architecture: Annotated[str, Field(max_length=64)] = Field(
+        description="mobilenet_<1.0|0.75|0.50|0.25>_<224|192|160|128>, the same with _quantized, "
+        "or inception_v3."
+    )
+    images: Url = Field(description="URL of the images: one folder per label.")
+    output: Url = Field(
+        description="URL under which the run's folder <name>-<first 8 of uid> is written."
+    )
+    cache: Url | None = Field(
+        None,
+        description="URL of the bottleneck cache, shared by jobs that name the same; "
+        "<output>/.bottlenecks if not given.",
+    )
+    weights: Url = Field(
+        "imagenet",
+        description="imagenet (Keras Applications' download), builtin (only for mobilenet_0.25_128), "
+        "or the URL of a Keras weights file or of a folder of them.",
+    )
+    storage: Storage = Field(default_factory=Storage, description="How pods reach the store.")
+    shards: int = Field(
+        1, ge=1, le=10_000, description="Pods that compute bottlenecks at the same time."
+    )
+    split: Split = Field(default_factory=Split, description="How images are divided.")
+    training: Training = Field(default_factory=Training, description="How the head is trained.")
+    distortions: Distortions | None = Field(
+        None, description="Distorted copies of training images; none if not given."
+    )
+    export: Annotated[list[Export], Field(min_length=1, max_length=6)] = Field(
+        default_factory=lambda: [Export.SAVED_MODEL, Export.TFLITE],
+        description="Formats of the finished network.",
+    )
+    max_rejected_fraction: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Share of unreadable images (0 to 1) above which the job fails.",
+    )
+    suspend: bool = Field(False, description="No pod runs while true; finished bottlenecks stay.")
+    active_deadline_seconds: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(
+        None, description="Seconds, from the first start, after which the job fails."
+    )
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
+        None, description="Seconds after the end at which the job is deleted; its run is kept."
+    )
+    backoff_limit: int = Field(3, ge=0, le=1000, description="Retries of a failed pod, per shard.")
+    pod: Pod = Field(default_factory=Pod, description="Where and with what the trainer pods run.")
+
+    @field_validator("architecture")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        architecture(value)
+        return value
+
+    @field_validator("export")
+    @classmethod
+    def _once(cls, value: list[Export]) -> list[Export]:
+        if len(set(value)) != len(value):
+            raise ValueError(rules.EXPORT_ONCE.message)
+        return value
+
+    @field_validator("weights")
+    @classmethod
+    def _builtin_has_one_architecture(cls, value: str, info: Any) -> str:
+        name = info.data.get("architecture", "mobilenet_0.25_128")
+        if value == "builtin" and architecture(name).backbone != "mobilenet_0.25_128":
+            raise ValueError(rules.BUILTIN.message)
+        return value
+
+    @property
+    def cache_url(self) -> str:
+        """URL of the bottleneck cache, the default filled in."""
+        return self.cache or join(self.output, DEFAULT_CACHE)
+
+
+class Metadata(BaseModel):
+    """The part of a Kubernetes object's metadata that Retrainer reads; the rest passes through."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow")
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN, min_length=1, max_length=NAME_MAX)]
+    namespace: str | None = None
+    uid: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    generation: int | None = None
+    resource_version: str | None = None
+
+
+class Phase(StrEnum):
+    """Where a job is, in one word."""
+
+    PENDING = "Pending"
+    SUSPENDED = "Suspended"
+    BOTTLENECKS = "Bottlenecks"
+    TRAINING = "Training"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+FINISHED = frozenset({Phase.SUCCEEDED, Phase.FAILED})
+
+
+class ConditionStatus(StrEnum):
+    """As in every Kubernetes condition."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Condition(Model):
+    """As meta/v1 Condition."""
+
+    type: str = Field(max_length=64, description="Suspended, BottlenecksReady, Complete or Failed.")
+    status: ConditionStatus = Field(description="True, False or Unknown.")
+    reason: str = Field("", max_length=128, description="One word for scripts.")
+    message: str = Field("", max_length=1024, description="One sentence for people.")
+    last_transition_time: str = Field(
+        "", json_schema_extra={"format": "date-time"}, description="When status last changed."
+    )
+    observed_generation: int | None = Field(
+        None, description="Generation of the spec it speaks of."
+    )
+
+
+class Progress(Model):
+    """How far the job is; counts are images unless said otherwise."""
+
+    percent: int | None = Field(None, description="Of the whole job, 0 to 100.")
+    remaining_seconds: int | None = Field(None, description="Estimate of the time left, seconds.")
+    images_total: int | None = Field(None, description="Images listed.")
+    images_cached: int | None = Field(None, description="Bottlenecks found in the cache.")
+    images_computed: int | None = Field(None, description="Bottlenecks computed by this job.")
+    images_rejected: int | None = Field(None, description="Images that could not be read.")
+    step: int | None = Field(None, description="Training steps done.")
+    steps: int | None = Field(None, description="Training steps in all.")
+
+
+class Metrics(Model):
+    """Accuracies are shares (0 to 1), cross entropies in nats; all of the latest evaluation."""
+
+    training_accuracy: float | None = Field(
+        None, description="On the step's training batch, 0 to 1."
+    )
+    validation_accuracy: float | None = Field(None, description="On validation images, 0 to 1.")
+    cross_entropy: float | None = Field(None, description="On the step's training batch, nats.")
+    validation_cross_entropy: float | None = Field(None, description="On validation images, nats.")
+    test_accuracy: float | None = Field(None, description="Final, on the test images, 0 to 1.")
+    test_images: int | None = Field(None, description="Number of test images.")
+
+
+class CurvePoint(Model):
+    """One evaluation of the learning curve."""
+
+    step: int = Field(description="Training steps done.")
+    training_accuracy: float | None = Field(None, description="0 to 1.")
+    validation_accuracy: float | None = Field(None, description="0 to 1.")
+    cross_entropy: float | None = Field(None, description="Nats.")
+    validation_cross_entropy: float | None = Field(None, description="Nats.")
+
+
+CURVE_MAX = 20
+"""Points of the learning curve kept in a job's status."""
+
+
+class RetrainJobStatus(Model):
+    """What the operator has seen."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    observed_generation: int | None = Field(
+        None, description="Generation of the spec last acted on."
+    )
+    phase: Phase | None = Field(None, description="Where the job is, in one word.")
+    reason: str | None = Field(None, max_length=128, description="Why it is there, one word.")
+    message: str | None = Field(None, max_length=1024, description="Why it is there, one sentence.")
+    conditions: list[Condition] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Suspended, BottlenecksReady, Complete, Failed.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    start_time: str | None = Field(
+        None,
+        json_schema_extra={"format": "date-time"},
+        description="When a pod was first let run; cleared by suspend.",
+    )
+    completion_time: str | None = Field(
+        None, json_schema_extra={"format": "date-time"}, description="When the job ended."
+    )
+    progress: Progress | None = Field(None, description="How far the job is.")
+    metrics: Metrics | None = Field(None, description="Accuracies and cross entropies.")
+    curve: list[CurvePoint] = Field(
+        default_factory=list, max_length=CURVE_MAX, description="The learning curve, thinned."
+    )
+    label_count: int | None = Field(None, description="Number of labels.")
+    run: Annotated[str, Field(max_length=URL_MAX + 128)] | None = Field(
+        None, description="URL of the run's folder."
+    )
+    artifacts: StringMap = Field(
+        default_factory=dict, description="Files of the run: name to path in the run's folder."
+    )
+
+    def condition(self, kind: str) -> Condition | None:
+        """The condition of this type, if it was ever set."""
+        return next((c for c in self.conditions if c.type == kind), None)
+
+
+class RetrainJob(Model):
+    """Retrains the last layer of an ImageNet network on labelled images."""
+
+    api_version: str = Field(API_VERSION, pattern=f"^{API_VERSION}$")
+    kind: str = Field(KIND, pattern=f"^{KIND}$")
+    metadata: Metadata
+    spec: RetrainJobSpec
+    status: RetrainJobStatus = Field(default_factory=RetrainJobStatus)
+
+    @property
+    def name(self) -> str:
+        """`metadata.name`."""
+        return self.metadata.name
+
+    @property
+    def namespace(self) -> str:
+        """`metadata.namespace`, `default` if not set."""
+        return self.metadata.namespace or "default"
+
+    @property
+    def run_url(self) -> str:
+        """URL of the run's folder; needs `metadata.uid`."""
+        if not self.metadata.uid:
+            raise ValueError("a job has a run only once it has a uid")
+        return join(self.spec.output, run_name(self.name, self.metadata.uid))
