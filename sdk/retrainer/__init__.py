@@ -23,7 +23,7 @@ _ERRORS = (
 )  # fmt: skip
 _WHERE = dict.fromkeys(_API, "retrainer.api") | dict.fromkeys(_ERRORS, "retrainer.errors")
 
-__all__ = [*_API, *_ERRORS]
+__all__ = [*_API, *_ERRORS]  # noqa: PLE0604  tuples of names
 
 
 def __getattr__(name: str) -> Any:
