@@ -1,0 +1,82 @@
+# Everything a person runs in this repository; `make` alone lists it.
+.DEFAULT_GOAL := help
+SHELL := bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV := $(shell command -v uv)
+export CUDA_VISIBLE_DEVICES ?=
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## (.*)/\1\t\2/' | expand -t 18
+
+setup: $(STAMP)  ## Make .venv with the locked versions and this checkout
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifdef UV
+	VIRTUAL_ENV=$(VENV) uv pip install --quiet --require-hashes -r requirements/dev.txt
+	VIRTUAL_ENV=$(VENV) uv pip install --quiet --no-deps --editable .
+else
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+endif
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## Retrain on handwritten digits, twice, here: no cluster, no download (2 minutes)
+	$(BIN)/python tools/demo.py
+
+demo-flowers: $(STAMP)  ## The same on your own images: IMAGES=folder WEIGHTS=file-or-folder
+	$(BIN)/python tools/demo.py --images "$(IMAGES)" --weights "$(WEIGHTS)"
+
+demo-cluster: $(STAMP)  ## A cluster on this machine, the chart, a RetrainJob to its end (Linux, root, Go)
+	$(BIN)/python tools/demo_cluster.py
+
+check: $(STAMP)  ## Format, lint, types, import contracts, generated files up to date
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/crd.py --check
+
+format: $(STAMP)  ## Format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+generate: $(STAMP)  ## Write the generated files anew
+	$(BIN)/python tools/crd.py
+
+test: $(STAMP)  ## Every test, a real cluster included (first run builds Kubernetes: 10 minutes on 2 cores)
+	$(BIN)/pytest
+
+test-fast: $(STAMP)  ## The tests that take seconds
+	$(BIN)/pytest -m "not slow and not cluster"
+
+bench: $(STAMP)  ## Ratios against retrain.py's way, Keras and the bare loop
+	for bench in tests/bench/*.py; do case $$bench in */operator.py) ;; *) $(BIN)/python $$bench || exit;; esac; done
+
+bench-operator: $(STAMP)  ## The operator against a real API server
+	$(BIN)/python tests/bench/operator.py
+
+cluster-up: $(STAMP)  ## Start the development cluster (Linux, root, Go)
+	$(BIN)/python tests/cluster/devcluster up --size node
+
+cluster-down: $(STAMP)  ## End it and leave nothing behind
+	$(BIN)/python tests/cluster/devcluster down
+
+cluster-status: $(STAMP)  ## What of it runs
+	$(BIN)/python tests/cluster/devcluster status
+
+lock:  ## Lock the versions anew (needs uv)
+	@compile() { uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --custom-compile-command "make lock" "$$@"; }; \
+	compile pyproject.toml --all-extras -o requirements/dev.txt && \
+	compile requirements/trainer.in -c requirements/dev.txt -o requirements/trainer.txt && \
+	compile requirements/operator.in -c requirements/dev.txt -o requirements/operator.txt
+
+clean:  ## Remove what the demo, the benchmarks and the tools wrote
+	rm -rf demo bench-results site dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+.PHONY: help setup demo demo-flowers demo-cluster check format generate test test-fast bench bench-operator \
+        cluster-up cluster-down cluster-status lock clean
