@@ -1,0 +1,96 @@
+"""Bring a cluster up, take it down, say how it is."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import binaries
+import controlplane
+import places
+import process
+import simulated
+import waiting
+from cluster import Cluster, Settings
+from failure import ClusterError, say
+
+# The state is deleted right after, so nobody has anything to write down at leisure.
+_PATIENCE = 3.0
+
+
+def up(name: str, settings: Settings) -> Cluster:
+    """Bring the cluster up, or start what of it has ended; it is whole when this returns."""
+    with _alone(name):
+        cluster = Cluster(name)
+        if cluster.exists and cluster.settings != settings:
+            raise ClusterError(
+                f"Cluster {name} is there with other settings ({cluster.settings}): "
+                "take it down first, or give another --name."
+            )
+        wanted = list(binaries.CONTROL_PLANE)
+        wanted += ["kwok"] if settings.simulated_nodes else []
+        binaries.ensure(wanted)
+        started = time.monotonic()
+        if not cluster.exists:
+            cluster.create(settings)
+        try:
+            controlplane.start(cluster)
+            if settings.simulated_nodes:
+                simulated.start(cluster)
+        except ClusterError as error:
+            kept = _take_down(cluster, keep_logs=True)
+            raise ClusterError(f"{error}\nThe logs are kept in {kept}.") from error
+        say(f"cluster {name} is up after {time.monotonic() - started:.1f} s: {cluster.admin}")
+        return cluster
+
+
+def down(name: str, keep_logs: bool) -> None:
+    """End every process of the cluster and delete all it has left on this machine."""
+    with _alone(name):
+        cluster = Cluster(name)
+        if not cluster.folder.exists():
+            say(f"cluster {name} is not there")
+            return
+        started = time.monotonic()
+        kept = _take_down(cluster, keep_logs)
+        say(f"cluster {name} is down after {time.monotonic() - started:.1f} s")
+        if kept is not None:
+            say(f"its logs are in {kept}")
+
+
+def status(cluster: Cluster) -> bool:
+    """Print a line per component; whether all are well."""
+    whole = True
+    for record in cluster.running():
+        alive = process.is_alive(record)
+        well = alive and (not record.health or waiting.answers(record.health))
+        word = "healthy" if well else "NOT HEALTHY" if alive else "ENDED"
+        age = f"{time.time() - record.since:.0f} s" if alive else "-"
+        print(f"{record.name:24} pid {record.pid:<8} {age:>8}  {word:12} {record.health}")
+        whole = whole and well
+    return whole
+
+
+def _take_down(cluster: Cluster, keep_logs: bool) -> Path | None:
+    for record in reversed(cluster.running()):
+        process.stop(record, cluster.records, _PATIENCE)
+    kept: Path | None = None
+    if keep_logs and cluster.logs.exists():
+        kept = places.state() / f"{cluster.name}-logs"
+        shutil.rmtree(kept, ignore_errors=True)
+        cluster.logs.rename(kept)
+    shutil.rmtree(cluster.folder)
+    return kept
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """One `up` or `down` of a cluster at a time: two test runs may ask for the same one."""
+    places.state().mkdir(parents=True, exist_ok=True)
+    with (places.state() / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
