@@ -1,0 +1,31 @@
+"""How sure a measured accuracy is, computed in one way wherever it is shown."""
+
+import math
+
+Z_95 = 1.959963984540054
+"""Two-sided 95% quantile of the normal distribution."""
+
+
+def wilson(accuracy: float, images: int) -> tuple[float, float]:
+    """The 95% Wilson score interval of an accuracy.
+
+    E. B. Wilson 1927, "Probable inference, the law of succession, and statistical inference". It
+    stays within 0 and 1 and is right for few images, where the plain normal interval is not.
+
+    Args:
+        accuracy: share of images guessed right, 0 to 1.
+        images: how many images it was measured on, at least 1.
+
+    Returns:
+        Low and high end, shares.
+
+    Raises:
+        ValueError: there are no images.
+    """
+    if images < 1:
+        raise ValueError("an accuracy on no images has no interval")
+    right = round(accuracy * images) / images
+    z2 = Z_95 * Z_95 / images
+    middle = (right + z2 / 2) / (1 + z2)
+    half = Z_95 * math.sqrt(right * (1 - right) / images + z2 / (4 * images)) / (1 + z2)
+    return max(0.0, middle - half), min(1.0, middle + half)
