@@ -1,0 +1,223 @@
+"""Job files: YAML to RetrainJobs, what a cluster would refuse in them, and a template to start from."""
+
+import sys
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from retrainer.api import RetrainJob, parse_job
+from retrainer.errors import InvalidJob, NotFound, UserError
+
+STDIN = "-"
+MERGE = "tag:yaml.org,2002:merge"
+"""YAML's `<<`, which takes in another mapping and may stand several times."""
+WORDS = ("imagenet", "builtin")
+"""What `spec.weights` may be besides a place."""
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, where YAML would quietly take the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.tag == MERGE:
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable):
+                if key in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"{key} is given twice", key_node.start_mark
+                    )
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read(file: str | Path) -> str:
+    """The text of a file, or of standard input for `-`.
+
+    Raises:
+        NotFound: there is no such file.
+        UserError: it cannot be read, or is no text.
+    """
+    if str(file) == STDIN:
+        return sys.stdin.read()
+    try:
+        return Path(file).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise NotFound(
+            f"there is no file {file}; `retrainer init {file}` writes one to start from"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is no UTF-8 text: is it a job file?") from error
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from error
+
+
+def documents(text: str, where: str) -> list[tuple[str, Any]]:
+    """The YAML documents of `text`; empty ones are left out.
+
+    Args:
+        text: one or more documents, separated by `---`.
+        where: the file's name, for errors.
+
+    Returns:
+        Pairs of where the document is (`job.yaml`, or `job.yaml, document 2`) and what it holds.
+
+    Raises:
+        UserError: no YAML, with line and column; or nothing in it.
+    """
+    try:
+        found = list(yaml.load_all(text, Loader=_UniqueKeys))
+    except yaml.MarkedYAMLError as error:
+        raise UserError(f"{where}: {_syntax(error)}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{where}: no YAML: {error}") from error
+    filled = [(i, document) for i, document in enumerate(found, 1) if document is not None]
+    if not filled:
+        raise UserError(f"{where} is empty; `retrainer init` shows what belongs in it")
+    if len(found) == 1:
+        return [(where, filled[0][1])]
+    return [(f"{where}, document {i}", document) for i, document in filled]
+
+
+def _syntax(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    context = f" ({error.context})" if error.context else ""
+    return f"{at}{error.problem}{context}"
+
+
+def load_all(file: str | Path) -> list[RetrainJob]:
+    """Every RetrainJob of a file.
+
+    Raises:
+        InvalidJob: one sentence per wrong field of every document.
+        UserError: the file is missing or no YAML.
+    """
+    found = documents(read(file), _name(file))
+    if len(found) == 1:
+        where, document = found[0]
+        return [parse_job(document, where=where)]
+    jobs, wrong = [], []
+    for where, document in found:
+        try:
+            jobs.append(parse_job(document))
+        except InvalidJob as error:
+            wrong += [f"{where}: {problem}" for problem in error.problems]
+    if wrong:
+        raise InvalidJob(wrong)
+    return jobs
+
+
+def load(file: str | Path) -> RetrainJob:
+    """The one RetrainJob of a YAML or JSON file (`-`: of standard input).
+
+    Raises:
+        InvalidJob: one sentence per wrong field, each with its path in the file.
+        UserError: the file is missing, is no YAML, or holds several jobs.
+    """
+    jobs = load_all(file)
+    if len(jobs) > 1:
+        raise UserError(
+            f"{_name(file)} holds {len(jobs)} jobs ({', '.join(j.name for j in jobs)}); one is wanted"
+        )
+    return jobs[0]
+
+
+def _name(file: str | Path) -> str:
+    return "standard input" if str(file) == STDIN else str(file)
+
+
+def only_here(job: RetrainJob) -> list[str]:
+    """What keeps the job from running on a cluster: paths of this machine. One sentence each."""
+    spec = job.spec
+    places: Mapping[str, str | None] = {
+        "images": spec.images,
+        "output": spec.output,
+        "cache": spec.cache,
+        "weights": None if spec.weights in WORDS else spec.weights,
+    }
+    return [
+        f"spec.{field}: {place} is a path of this machine; on a cluster use an s3:// URL"
+        for field, place in places.items()
+        if place and not place.startswith("s3://")
+    ]
+
+
+TEMPLATE = """\
+# A RetrainJob: retrains the last layer of a network that knows ImageNet on your own labelled images.
+#   retrainer validate -f {file}      is it right?
+#   retrainer run -f {file}           on this machine
+#   retrainer submit -f {file}        on a cluster (kubectl apply -f {file} does the same)
+apiVersion: retrainer.dev/v1alpha1
+kind: RetrainJob
+metadata:
+  name: {name}    # lower-case letters, digits and -, at most 46
+spec:
+  # mobilenet_<1.0|0.75|0.50|0.25>_<224|192|160|128> (width and input size: larger is more accurate and
+  # slower), the same with _quantized, or inception_v3. `retrainer architectures` lists them.
+  architecture: {architecture}
+
+  # One folder per label, images inside: flower_photos/daisy/*.jpg, flower_photos/roses/*.jpg, ...
+  # A path of this machine, or s3://bucket/folder. On a cluster always s3://.
+  images: {images}
+
+  # The run is written to {output}/{name}-<8 characters>/.
+  output: {output}
+
+  # Bottlenecks (what the frozen network makes of an image) are computed once and kept here.
+  # Jobs that name the same folder share them.
+  # cache: {output}/.bottlenecks
+
+  # imagenet is downloaded. builtin comes with the package, for mobilenet_0.25_128 only. Or the path
+  # or URL of a Keras weights file, or of a folder of them.
+  # weights: imagenet
+
+  training:
+    steps: 500              # 4000 if not given: slower, usually a little more accurate
+    # learningRate: 0.01
+    # batchSize: 100        # -1: all training images in every step
+    # seed: 0
+    # optimizer: sgd        # momentum, adam
+    # earlyStopping: {{patience: 20}}
+
+  # split: {{testingPercentage: 10, validationPercentage: 10}}
+
+  # Distorted copies of the training images; each view costs as much as an image, once.
+  # distortions: {{flipLeftRight: true, randomCrop: 10, randomBrightness: 10, views: 4}}
+
+  # export: [savedModel, tflite]    # also keras, frozenGraph, tfliteInt8, onnx
+
+  # How s3:// is reached. On this machine the key comes from AWS_ACCESS_KEY_ID and
+  # AWS_SECRET_ACCESS_KEY or ~/.aws; on a cluster from a Secret that holds the two.
+  # storage:
+  #   endpoint: http://s3.storage:7070    # AWS if not given
+  #   secretName: s3-credentials
+"""
+
+
+def template(
+    *,
+    file: str = "job.yaml",
+    name: str = "flowers",
+    architecture: str = "mobilenet_0.50_224",
+    images: str = "flower_photos",
+    output: str = "out",
+) -> str:
+    """A commented job file, as `retrainer init` writes it."""
+    return TEMPLATE.format(
+        file=file,
+        name=_scalar(name),
+        architecture=_scalar(architecture),
+        images=_scalar(images),
+        output=_scalar(output),
+    )
+
+
+def _scalar(text: str) -> str:
+    """`text` as YAML, quoted where it must be."""
+    dumped: str = yaml.safe_dump({"k": text}, allow_unicode=True, width=10_000)
+    return dumped.removeprefix("k: ").rstrip("\n")
