@@ -1,0 +1,212 @@
+"""Writes the reference pages that come from code: spec, status, architectures, reasons, metrics, CLI.
+
+python tools/reference.py            write docs/reference/*.md
+python tools/reference.py --check    exit 1 if a page is not what would be written
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import typer.main
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from retrainer import cli
+from retrainer.api import ARCHITECTURES, RetrainJobSpec, RetrainJobStatus
+from retrainer.api.conditions import REASONS, Kind
+from retrainer.api.metrics import METRICS
+
+FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
+MADE = "<!-- Written by tools/reference.py. -->\n\n"
+KINDS = {
+    Kind.WAITING: "Waiting: the phase stays, and the job goes on once this is mended",
+    Kind.RUNNING: "Running",
+    Kind.SUCCEEDED: "Succeeded",
+    Kind.FAILED: "Failed, or said by the trainer before it fails",
+}
+
+
+def row(*cells: object) -> str:
+    """One line of a Markdown table."""
+    return "| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in cells) + " |\n"
+
+
+def table(*heads: str) -> str:
+    """The first two lines of a Markdown table."""
+    return row(*heads) + "|" + "---|" * len(heads) + "\n"
+
+
+def _inner(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_inner, get_args(annotation))), None)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if value is None or value is PydanticUndefined or isinstance(value, BaseModel):
+        return ""
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, list):
+        return f"`[{', '.join(map(str, value))}]`" if value else ""
+    return f"`{value}`" if value != {} else ""
+
+
+def fields(model: type[BaseModel], path: str) -> Iterator[str]:
+    """A table row for every field of `model`, those of inner objects under their path."""
+    for name, field in model.model_fields.items():
+        at = f"{path}.{field.alias or name}"
+        yield row(f"`{at}`", _default(field), field.description or "")
+        inner = _inner(field.annotation)
+        if inner is not None:
+            yield from fields(inner, at + ("[]" if "list" in str(field.annotation) else ""))
+
+
+def retrainjob() -> str:
+    """The spec and the status."""
+    return (
+        "# RetrainJob\n\nAPI `retrainer.dev/v1alpha1`, namespaced, short name `rj`. "
+        "`kubectl explain retrainjob.spec` says the same.\n\n## Spec\n\n"
+        "Immutable but for `suspend`, `activeDeadlineSeconds` and `ttlSecondsAfterFinished`.\n\n"
+        + table("field", "default", "meaning")
+        + "".join(fields(RetrainJobSpec, "spec"))
+        + "\n## Status\n\n"
+        + table("field", "", "meaning")
+        + "".join(fields(RetrainJobStatus, "status"))
+    )
+
+
+def architectures() -> str:
+    """All networks, what they cost."""
+    lines = [
+        row(
+            f"`{a.name}`",
+            a.size,
+            a.bottleneck,
+            f"{a.multiply_adds / 1e6:.0f}",
+            f"{a.parameters / 1e6:.2f}",
+        )
+        for a in ARCHITECTURES.values()
+        if not a.quantized
+    ]
+    return (
+        "# Architectures\n\nEach `mobilenet_*` also exists with `_quantized` at the end: the same "
+        "network, and an int8 TensorFlow Lite file is exported beside the float one.\n\n"
+        + table(
+            "name",
+            "input, pixels",
+            "bottleneck, floats",
+            "multiply-adds, millions",
+            "parameters, millions",
+        )
+        + "".join(lines)
+    )
+
+
+def reasons() -> str:
+    """Every reason with its sentence and advice."""
+    parts = ["# Conditions and reasons\n\n", _CONDITIONS]
+    for kind, title in KINDS.items():
+        parts += [f"\n## {title}\n\n", table("reason", "sentence", "what to do")]
+        parts += [
+            row(f"`{r.name}`", r.sentence.replace("{", "*").replace("}", "*"), r.advice)
+            for r in REASONS
+            if r.kind is kind
+        ]
+    return "".join(parts)
+
+
+_CONDITIONS = (
+    "Conditions: `Suspended`, `BottlenecksReady`, `Complete`, `Failed`; "
+    "`kubectl wait --for=condition=Complete rj/NAME` works. `status.reason` is one word for scripts, "
+    "`status.message` its sentence; words in italics are filled in.\n"
+)
+
+
+def metrics() -> str:
+    """Every metric."""
+    lines = [
+        row(
+            f"`{m.name}{'_total' if m.kind == 'counter' else ''}`",
+            m.kind,
+            ", ".join(f"`{label}`" for label in m.labels),
+            m.help,
+        )
+        for m in METRICS
+    ]
+    return (
+        "# Metrics\n\n`retrainer_job_*` and the operator's own are on the operator's `:8080/metrics`, "
+        "`retrainer_task_*` on each trainer pod's `:9464/metrics`.\n\n"
+        + table("name", "type", "labels", "meaning")
+        + "".join(lines)
+    )
+
+
+def commands() -> str:
+    """Every command of the command line with its options."""
+    group = typer.main.get_command(cli.build())
+    return "# Command line\n\n" + "".join(_command(group, "retrainer"))
+
+
+def _command(command: Any, path: str) -> Iterator[str]:
+    children = getattr(command, "commands", {})
+    if path != "retrainer":
+        yield f"## {path}\n\n{(command.help or '').strip()}\n\n"
+        options = [
+            p
+            for p in command.params
+            if getattr(p, "help", None) is not None or p.param_type_name == "argument"
+        ]
+        if options and not children:
+            yield table("option", "meaning")
+            for option in options:
+                names = ", ".join(f"`{n}`" for n in [*option.opts, *option.secondary_opts])
+                if option.param_type_name == "argument":
+                    names = f"`{option.human_readable_name}`"
+                yield row(names, getattr(option, "help", None) or "")
+            yield "\n"
+    for name, child in sorted(children.items()):
+        if not child.hidden:
+            yield from _command(child, f"{path} {name}")
+
+
+PAGES = {
+    "retrainjob.md": retrainjob,
+    "architectures.md": architectures,
+    "reasons.md": reasons,
+    "metrics.md": metrics,
+    "cli.md": commands,
+}
+
+
+def main() -> int:
+    """Write or check the pages."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing, exit 1 if a page is old"
+    )
+    check = parser.parse_args().check
+    old = []
+    for name, page in PAGES.items():
+        path, text = FOLDER / name, MADE + page()
+        if path.exists() and path.read_text() == text:
+            continue
+        old.append(name)
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            print(f"wrote {path.relative_to(FOLDER.parent.parent)}")
+    if check and old:
+        print(f"docs/reference is old ({', '.join(old)}): run make generate", file=sys.stderr)
+    return int(check and bool(old))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
