@@ -9,6 +9,11 @@ from dataclasses import dataclass
 
 WIDTHS = ("1.0", "0.75", "0.50", "0.25")
 SIZES = (224, 192, 160, 128)
+NAMES = (
+    f"mobilenet_<{'|'.join(WIDTHS)}>_<{'|'.join(map(str, SIZES))}>, the same with _quantized, "
+    "or inception_v3"
+)
+"""All names in one phrase, for messages."""
 
 # Depthwise-separable blocks of MobileNet v1: (stride, output channels at width 1.0).
 # Source: Howard et al. 2017, "MobileNets", table 1.
@@ -90,7 +95,4 @@ def architecture(name: str) -> Architecture:
     except KeyError:
         near = difflib.get_close_matches(name, ARCHITECTURES, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(
-            "must be mobilenet_<1.0|0.75|0.50|0.25>_<224|192|160|128>, the same with _quantized, "
-            f"or inception_v3, got {name!r}{hint}"
-        ) from None
+        raise ValueError(f"must be {NAMES}, got {name!r}{hint}") from None

@@ -1,10 +1,122 @@
-"""Rules that span more than one field, each written once with its sentence.
+"""Rules of the API beyond types and bounds, each written once with its sentence.
 
 The CRD carries the CEL form, the pydantic models the Python form, both with the same message: the
 generator of the CRD and the models read this table.
 """
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+from retrainer.api.architectures import NAMES, SIZES, WIDTHS
+from retrainer.api.names import NAME_MAX, NAME_PATTERN
+
+VALIDATIONS = "x-kubernetes-validations"
+
+
+def _quoted(text: str) -> str:
+    """As a string literal of CEL."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a text has to look like.
+
+    Attributes:
+        pattern: of the whole text, in the syntax that RE2 (CEL) and Python's re share.
+        message: the sentence a person reads when it does not match; what was got is added.
+    """
+
+    pattern: str
+    message: str
+
+    def check(self, value: str) -> str:
+        """`value` if it matches.
+
+        Raises:
+            ValueError: it does not.
+        """
+        if re.fullmatch(self.pattern, value) is None:
+            raise ValueError(f"{self.message}, got {value!r}")
+        return value
+
+    def check_any(self, value: object) -> object:
+        """The same for what may be a number as well."""
+        if type(value) not in (int, str):  # a bool is an int to isinstance
+            raise ValueError(f"{self.message}, got {value!r}")
+        self.check(str(value))
+        return value
+
+    @property
+    def text(self) -> dict[str, Any]:
+        """JSON schema of a text of this form."""
+        return self._schema("self.matches({0})", "self")
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """JSON schema of a map whose keys have this form."""
+        return self._schema("self.all(k, k.matches({0}))", "self.filter(k, !k.matches({0}))[0]")
+
+    def _schema(self, rule: str, got: str) -> dict[str, Any]:
+        pattern = _quoted(f"^({self.pattern})$")
+        shown = f'{_quoted(f"{self.message}, got ")} + "\'" + {got.format(pattern)} + "\'"'
+        cel = {"rule": rule.format(pattern), "message": self.message, "messageExpression": shown}
+        return {VALIDATIONS: [cel]}
+
+
+_DNS = "[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+_WORD = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_BUCKET = "[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+
+ARCHITECTURE = Form(
+    f"mobilenet_({'|'.join(WIDTHS).replace('.', '[.]')})_({'|'.join(map(str, SIZES))})(_quantized)?"
+    "|inception_v3",
+    f"must be {NAMES}",
+)
+URL = Form(
+    f"s3://{_BUCKET}(/.*)?|file:///.*|(?![A-Za-z][A-Za-z0-9+.-]*://)(?s:.+)",
+    "must be s3://BUCKET/FOLDER or a folder of this machine",
+)
+"""For Python only: a job that runs on one's own machine may name its folders."""
+S3_URL = Form(f"s3://{_BUCKET}(/.*)?", "must be s3://BUCKET/FOLDER in a cluster")
+WEIGHTS_URL = Form(
+    f"imagenet|builtin|s3://{_BUCKET}/.+",
+    "must be imagenet, builtin or s3://BUCKET/FILE_OR_FOLDER in a cluster",
+)
+ENDPOINT = Form(
+    "https?://[^\\s/?#@]+/?", "must be http://HOST:PORT or https://HOST:PORT without a path"
+)
+REGION = Form("[a-z0-9-]+", "must be a region such as us-east-1")
+OBJECT_NAME = Form(
+    _DNS, "must be the name of an object: lower-case letters, digits, - and . inside"
+)
+KEY = Form(
+    f"([a-z0-9]([-a-z0-9.]{{0,251}}[a-z0-9])?/)?{_WORD}",
+    "keys must be at most 63 letters, digits, -, _ and . after an optional prefix such as "
+    "example.com/",
+)
+LABEL_VALUE = Form(
+    f"({_WORD})?", "must be at most 63 letters, digits, -, _ and ., alphanumeric at both ends"
+)
+QUANTITY = Form(
+    "([0-9]+([.][0-9]*)?|[.][0-9]+)(([KMGTPE]i)|[numkMGTPE]|[eE][+-]?[0-9]+)?",
+    "must be a quantity such as 500m, 2 or 4Gi",
+)
+
+
+_SCALES = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+
+
+def amount(quantity: int | str) -> Decimal:
+    """A Kubernetes quantity of form QUANTITY as a number: 1.5 for 1500m, 1024 for 1Ki."""
+    text = str(quantity)
+    number = text.rstrip("numkKMGTPEi")
+    unit = text[len(number) :]
+    if unit.endswith("i"):
+        return Decimal(number) * Decimal(1024) ** ("KMGTPE".index(unit[0]) + 1)
+    return Decimal(number).scaleb(_SCALES[unit])
 
 
 @dataclass(frozen=True)
@@ -16,24 +128,53 @@ class Rule:
         cel: the expression, true when the object is right.
         message: the sentence a person reads when it is not.
         field: path, relative to `at`, that the API server names in its refusal.
+        got: CEL of the text that was got, added to the message.
+        reason: FieldValueInvalid if not given.
     """
 
     at: str
     cel: str
     message: str
     field: str = ""
+    got: str = ""
+    reason: str = ""
+
+    def refusal(self, got: object) -> ValueError:
+        """What the Python form of the rule raises."""
+        return ValueError(f"{self.message}, got {got}")
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """As one of x-kubernetes-validations."""
+        cel = {"rule": self.cel, "message": self.message}
+        if self.got:
+            cel["messageExpression"] = f"{_quoted(f'{self.message}, got ')} + {self.got}"
+        if self.field:
+            cel["fieldPath"] = self.field
+        if self.reason:
+            cel["reason"] = self.reason
+        return cel
 
 
+NAME_FORM = Form(
+    f"(?=.{{1,{NAME_MAX}}}$){NAME_PATTERN[1:-1]}",
+    f"must be a DNS label of at most {NAME_MAX} characters: lower-case letters, digits and - inside",
+)
+"""For Python only: RE2 has no look-ahead."""
 NAME = Rule(
     "",
-    "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 46",
-    "metadata.name must be a DNS label of at most 46 characters: lower-case letters, digits and -",
+    f"self.metadata.name.matches({_quoted(NAME_PATTERN)}) && size(self.metadata.name) <= {NAME_MAX}",
+    NAME_FORM.message,
+    ".metadata.name",
+    got='"\'" + self.metadata.name + "\'"',
 )
+# On spec, since the API server tries a rule on split itself with the bare default {} as well.
 PERCENTAGES = Rule(
-    "spec.split",
-    "self.testingPercentage + self.validationPercentage < 100",
+    "spec",
+    "self.split.testingPercentage + self.split.validationPercentage < 100",
     "testingPercentage and validationPercentage must leave images for training: "
     "together less than 100",
+    ".split",
 )
 BUILTIN = Rule(
     "spec",
@@ -41,12 +182,21 @@ BUILTIN = Rule(
     "['mobilenet_0.25_128', 'mobilenet_0.25_128_quantized']",
     "weights: builtin exists only for architecture mobilenet_0.25_128",
     ".weights",
+    got="self.architecture",
 )
 EXPORT_ONCE = Rule(
     "spec",
     "self.export.all(e, self.export.exists_one(o, o == e))",
-    "export must name each format once",
+    "must name each format once",
     ".export",
+    got="self.export.join(', ')",
+)
+OUTPUT_APART = Rule(
+    "spec",
+    "!(self.output + '/').startsWith(self.images + (self.images.endsWith('/') ? '' : '/'))",
+    "must not lie inside images, where it would be taken for a label",
+    ".output",
+    got='"\'" + self.output + "\'"',
 )
 DISTORTED_VIEWS = Rule(
     "spec.distortions",
@@ -54,8 +204,65 @@ DISTORTED_VIEWS = Rule(
     "distortions must turn on at least one of flipLeftRight, randomCrop, randomScale, "
     "randomBrightness; leave distortions out for none",
 )
+# Few entries are allowed, since the API server estimates the cost of a number-or-text as a long text.
+QUANTITIES_MAX = 12
+LIMITS = Rule(
+    "spec.pod.resources.limits{}",
+    "type(self) == int ? self >= 0 : isQuantity(self) && !self.startsWith('-')",
+    QUANTITY.message,
+)
+REQUESTS = Rule(
+    "spec.pod.resources",
+    "['cpu', 'memory', 'ephemeral-storage'].all(r, !(r in self.requests && r in self.limits) || "
+    "!quantity(string(self.requests[r])).isGreaterThan(quantity(string(self.limits[r]))))",
+    "requests must be at most limits",
+)
+TOLERATION_VALUE = Rule(
+    "spec.pod.tolerations[]",
+    "!has(self.value) || self.value == '' || !has(self.operator) || self.operator == 'Equal'",
+    "value must be left out when operator is Exists",
+)
+TOLERATION_KEY = Rule(
+    "spec.pod.tolerations[]",
+    "(has(self.key) && self.key != '') || (has(self.operator) && self.operator == 'Exists')",
+    "operator must be Exists when there is no key",
+)
+TOLERATION_SECONDS = Rule(
+    "spec.pod.tolerations[]",
+    "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+    "effect must be NoExecute when there are tolerationSeconds",
+)
 
-RULES = (NAME, PERCENTAGES, BUILTIN, EXPORT_ONCE, DISTORTED_VIEWS)
+
+# The API server compares a whole 0 with the minimum rounded down, which is 0 as well.
+LEARNING_RATE = Rule("spec.training.learningRate", "self > 0.0", "must be above 0")
+
+
+def batch_size(field: str) -> Rule:
+    """The rule that -1 is the whole set and 0 is nothing."""
+    return Rule(
+        f"spec.training.{field}", "self != 0", "must be -1 (the whole set) or at least 1", got="'0'"
+    )
+
+
+BATCH_SIZES = ("batchSize", "validationBatchSize", "testBatchSize")
+
+RULES = (
+    NAME,
+    PERCENTAGES,
+    BUILTIN,
+    EXPORT_ONCE,
+    OUTPUT_APART,
+    DISTORTED_VIEWS,
+    LIMITS,
+    replace(LIMITS, at="spec.pod.resources.requests{}"),
+    REQUESTS,
+    TOLERATION_VALUE,
+    TOLERATION_KEY,
+    TOLERATION_SECONDS,
+    LEARNING_RATE,
+    *map(batch_size, BATCH_SIZES),
+)
 
 MUTABLE = ("suspend", "ttlSecondsAfterFinished", "activeDeadlineSeconds")
 """Fields of spec that may change after creation, as those of a batch/v1 Job may."""
@@ -74,4 +281,5 @@ def immutable(field: str) -> Rule:
         f"{field} is immutable: create a new RetrainJob to change it "
         f"(only {', '.join(MUTABLE[:-1])} and {MUTABLE[-1]} may change)",
         f".{field}",
+        reason="FieldValueForbidden",
     )

@@ -7,28 +7,51 @@ retrain.py; names follow batch/v1 Job where the idea is the same.
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from retrainer.api import rules
-from retrainer.api.architectures import architecture
+from retrainer.api.architectures import NAMES, architecture
 from retrainer.api.layout import DEFAULT_CACHE, join
-from retrainer.api.names import API_VERSION, KIND, NAME_MAX, NAME_PATTERN, run_name
+from retrainer.api.names import API_VERSION, KIND, run_name
 
 URL_MAX = 1024
-LABEL_VALUE_MAX = 253
+KEY_MAX = 253 + 1 + 63  # prefix, slash, name
 
-Url = Annotated[str, Field(min_length=1, max_length=URL_MAX)]
-Percentage = Annotated[int, Field(ge=0, le=99)]
+# YAML's "500" and yes are no numbers and no truth values to the API server, nor here.
+Whole = Annotated[int, Strict()]
+Flag = Annotated[bool, Strict()]
+Percentage = Annotated[Whole, Field(ge=0, le=99)]
+
+_Path = AfterValidator(rules.URL.check)
+_url = Field(min_length=1, max_length=URL_MAX, json_schema_extra=rules.S3_URL.text)
+_weights = Field(min_length=1, max_length=URL_MAX, json_schema_extra=rules.WEIGHTS_URL.text)
+Url = Annotated[str, _url, _Path]
+WeightsUrl = Annotated[str, _weights, _Path]
+
+_object_name = Field(max_length=253, json_schema_extra=rules.OBJECT_NAME.text)
+ObjectName = Annotated[str, _object_name, AfterValidator(rules.OBJECT_NAME.check)]
+
+Key = Annotated[str, Field(max_length=KEY_MAX), AfterValidator(rules.KEY.check)]
+_label_value = Field(max_length=63, json_schema_extra=rules.LABEL_VALUE.text)
+LabelValue = Annotated[str, _label_value, AfterValidator(rules.LABEL_VALUE.check)]
+_map = Field(max_length=64, json_schema_extra=rules.KEY.keys)
+Labels = Annotated[dict[Key, LabelValue], _map]
+Annotations = Annotated[dict[Key, Annotated[str, Field(max_length=1024)]], _map]
+Quantity = Annotated[int | str, BeforeValidator(rules.QUANTITY.check_any)]
 Quantities = Annotated[
-    dict[Annotated[str, Field(max_length=LABEL_VALUE_MAX)], int | str], Field(max_length=32)
-]
-StringMap = Annotated[
-    dict[
-        Annotated[str, Field(max_length=LABEL_VALUE_MAX + 64)],
-        Annotated[str, Field(max_length=1024)],
-    ],
-    Field(max_length=64),
+    dict[Key, Quantity],
+    Field(max_length=rules.QUANTITIES_MAX, json_schema_extra=rules.KEY.keys),
 ]
 
 
@@ -47,24 +70,34 @@ class Model(BaseModel):
 class Storage(Model):
     """How pods reach the S3-compatible store."""
 
-    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/?#]+/?$", max_length=512)] | None = (
-        Field(
-            None,
-            description="URL of the S3 server, such as http://s3.storage:7070; AWS if not given.",
-        )
+    endpoint: (
+        Annotated[
+            str,
+            Field(max_length=512, json_schema_extra=rules.ENDPOINT.text),
+            AfterValidator(rules.ENDPOINT.check),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="URL of the S3 server, such as http://s3.storage:7070; AWS if not given.",
     )
-    region: Annotated[str, Field(pattern=r"^[a-z0-9-]+$", max_length=64)] | None = Field(
+    region: (
+        Annotated[
+            str,
+            Field(max_length=64, json_schema_extra=rules.REGION.text),
+            AfterValidator(rules.REGION.check),
+        ]
+        | None
+    ) = Field(
         None,
         description="Region of the buckets; us-east-1 if neither this nor the environment says.",
     )
-    secret_name: (
-        Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)] | None
-    ) = Field(
+    secret_name: ObjectName | None = Field(
         None,
         description="Secret in the job's namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
         "(AWS_SESSION_TOKEN if there is one); without it the pod's own identity is used.",
     )
-    insecure: bool = Field(False, description="Do not verify the S3 server's TLS certificate.")
+    insecure: Flag = Field(False, description="Do not verify the S3 server's TLS certificate.")
 
 
 class Split(Model):
@@ -80,7 +113,9 @@ class Split(Model):
     @model_validator(mode="after")
     def _leaves_training_images(self) -> Self:
         if self.testing_percentage + self.validation_percentage >= 100:
-            raise ValueError(rules.PERCENTAGES.message)
+            raise rules.PERCENTAGES.refusal(
+                f"{self.testing_percentage} + {self.validation_percentage}"
+            )
         return self
 
 
@@ -102,27 +137,27 @@ class Sampling(StrEnum):
 class EarlyStopping(Model):
     """Stop when the validation accuracy no longer gets better, and keep the best head."""
 
-    patience: int = Field(
+    patience: Whole = Field(
         ge=1,
         le=100_000,
         description="Evaluations without a better validation accuracy to stop after.",
     )
 
 
-BatchSize = Annotated[int, Field(ge=-1, le=1_000_000, json_schema_extra={"x-not": 0})]
+BatchSize = Annotated[Whole, Field(ge=-1, le=1_000_000)]
 
 
 class Training(Model):
     """How the head is trained."""
 
-    steps: int = Field(4000, ge=1, le=10_000_000, description="Training steps.")
+    steps: Whole = Field(4000, ge=1, le=10_000_000, description="Training steps.")
     learning_rate: float = Field(
         0.01, ge=1e-9, le=1e9, description="Factor on the gradient in each step."
     )
     batch_size: BatchSize = Field(
         100, description="Images per step, drawn with replacement; -1 is the whole training set."
     )
-    eval_interval: int = Field(
+    eval_interval: Whole = Field(
         10, ge=1, le=10_000_000, description="Steps between two evaluations."
     )
     validation_batch_size: BatchSize = Field(
@@ -131,7 +166,7 @@ class Training(Model):
     test_batch_size: BatchSize = Field(
         -1, description="Images of the final test; -1 is the whole test set."
     )
-    seed: int = Field(
+    seed: Whole = Field(
         0, ge=0, le=2**31 - 1, description="Equal seeds give equal heads on one CPU type and image."
     )
     optimizer: Optimizer = Field(Optimizer.SGD, description="sgd, momentum (0.9) or adam.")
@@ -148,25 +183,27 @@ class Training(Model):
     @classmethod
     def _not_zero(cls, value: int) -> int:
         if value == 0:
-            raise ValueError("must be -1 (the whole set) or at least 1, got 0")
+            raise rules.batch_size("").refusal(0)
         return value
 
 
 class Distortions(Model):
     """Distorted copies of the training images, as retrain.py makes them."""
 
-    flip_left_right: bool = Field(False, description="Mirror half of the copies.")
-    random_crop: int = Field(0, ge=0, le=90, description="Margin cropped away at random, percent.")
-    random_scale: int = Field(
+    flip_left_right: Flag = Field(False, description="Mirror half of the copies.")
+    random_crop: Whole = Field(
+        0, ge=0, le=90, description="Margin cropped away at random, percent."
+    )
+    random_scale: Whole = Field(
         0, ge=0, le=500, description="Size scaled up by at most this, percent."
     )
-    random_brightness: int = Field(
+    random_brightness: Whole = Field(
         0,
         ge=0,
         le=100,
         description="Brightness multiplied by 1 plus or minus at most this, percent.",
     )
-    views: int = Field(4, ge=1, le=64, description="Distorted copies per training image.")
+    views: Whole = Field(4, ge=1, le=64, description="Distorted copies per training image.")
 
     @model_validator(mode="after")
     def _at_least_one(self) -> Self:
@@ -194,6 +231,14 @@ class Resources(Model):
     limits: Quantities = Field(default_factory=dict, description="At most this much.")
     requests: Quantities = Field(default_factory=dict, description="At least this much.")
 
+    @model_validator(mode="after")
+    def _requests_within_limits(self) -> Self:
+        for name, request in self.requests.items():
+            limit = self.limits.get(name, request)
+            if rules.amount(request) > rules.amount(limit):
+                raise rules.REQUESTS.refusal(f"{name} {request} above {limit}")
+        return self
+
 
 class TolerationOperator(StrEnum):
     """How a toleration's key is matched."""
@@ -219,9 +264,19 @@ class Toleration(Model):
         None, description="Value of the taint."
     )
     effect: TaintEffect | None = Field(None, description="Effect of the taint; all if not given.")
-    toleration_seconds: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
+    toleration_seconds: Annotated[Whole, Field(ge=-(2**31), le=2**31 - 1)] | None = Field(
         None, description="For NoExecute: how long to stay."
     )
+
+    @model_validator(mode="after")
+    def _as_in_a_pod(self) -> Self:
+        if self.value and self.operator is TolerationOperator.EXISTS:
+            raise ValueError(rules.TOLERATION_VALUE.message)
+        if not self.key and self.operator is not TolerationOperator.EXISTS:
+            raise ValueError(rules.TOLERATION_KEY.message)
+        if self.toleration_seconds is not None and self.effect is not TaintEffect.NO_EXECUTE:
+            raise ValueError(rules.TOLERATION_SECONDS.message)
+        return self
 
 
 class Pod(Model):
@@ -230,7 +285,7 @@ class Pod(Model):
     resources: Resources | None = Field(
         None, description="Requests and limits; the operator's defaults if not given."
     )
-    node_selector: StringMap = Field(default_factory=dict, description="Labels a node must have.")
+    node_selector: Labels = Field(default_factory=dict, description="Labels a node must have.")
     tolerations: list[Toleration] = Field(
         default_factory=list, max_length=32, description="Taints that are no hindrance."
     )
@@ -239,17 +294,15 @@ class Pod(Model):
         description="As in a Pod.",
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
-    priority_class_name: Annotated[str, Field(max_length=253)] | None = Field(
-        None, description="PriorityClass of the pods."
-    )
-    service_account_name: Annotated[str, Field(max_length=253)] | None = Field(
+    priority_class_name: ObjectName | None = Field(None, description="PriorityClass of the pods.")
+    service_account_name: ObjectName | None = Field(
         None, description="One of the operator's allowedServiceAccounts; its default if not given."
     )
-    labels: StringMap = Field(
+    labels: Labels = Field(
         default_factory=dict,
         description="Added to the pods; keys need a prefix the operator allows.",
     )
-    annotations: StringMap = Field(
+    annotations: Annotations = Field(
         default_factory=dict,
         description="Added to the pods; keys need a prefix the operator allows.",
     )
@@ -258,10 +311,9 @@ class Pod(Model):
 class RetrainJobSpec(Model):
     """What to retrain, on which images, and where the result goes."""
 
-    architecture: Annotated[str, Field(max_length=64)] = Field(
-        description="mobilenet_<1.0|0.75|0.50|0.25>_<224|192|160|128>, the same with _quantized, "
-        "or inception_v3."
-    )
+    architecture: Annotated[
+        str, Field(max_length=64, json_schema_extra=rules.ARCHITECTURE.text)
+    ] = Field(description=f"{NAMES}.")
     images: Url = Field(description="URL of the images: one folder per label.")
     output: Url = Field(
         description="URL under which the run's folder <name>-<first 8 of uid> is written."
@@ -271,13 +323,13 @@ class RetrainJobSpec(Model):
         description="URL of the bottleneck cache, shared by jobs that name the same; "
         "<output>/.bottlenecks if not given.",
     )
-    weights: Url = Field(
+    weights: WeightsUrl = Field(
         "imagenet",
         description="imagenet (Keras Applications' download), builtin (only for mobilenet_0.25_128), "
         "or the URL of a Keras weights file or of a folder of them.",
     )
     storage: Storage = Field(default_factory=Storage, description="How pods reach the store.")
-    shards: int = Field(
+    shards: Whole = Field(
         1, ge=1, le=10_000, description="Pods that compute bottlenecks at the same time."
     )
     split: Split = Field(default_factory=Split, description="How images are divided.")
@@ -295,14 +347,16 @@ class RetrainJobSpec(Model):
         le=1,
         description="Share of unreadable images (0 to 1) above which the job fails.",
     )
-    suspend: bool = Field(False, description="No pod runs while true; finished bottlenecks stay.")
-    active_deadline_seconds: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(
+    suspend: Flag = Field(False, description="No pod runs while true; finished bottlenecks stay.")
+    active_deadline_seconds: Annotated[Whole, Field(ge=1, le=2**31 - 1)] | None = Field(
         None, description="Seconds, from the first start, after which the job fails."
     )
-    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
+    ttl_seconds_after_finished: Annotated[Whole, Field(ge=0, le=2**31 - 1)] | None = Field(
         None, description="Seconds after the end at which the job is deleted; its run is kept."
     )
-    backoff_limit: int = Field(3, ge=0, le=1000, description="Retries of a failed pod, per shard.")
+    backoff_limit: Whole = Field(
+        3, ge=0, le=1000, description="Retries of a failed pod, per shard."
+    )
     pod: Pod = Field(default_factory=Pod, description="Where and with what the trainer pods run.")
 
     @field_validator("architecture")
@@ -311,19 +365,26 @@ class RetrainJobSpec(Model):
         architecture(value)
         return value
 
+    @field_validator("output")
+    @classmethod
+    def _not_among_the_images(cls, value: str, info: ValidationInfo) -> str:
+        if f"{value}/".startswith(info.data.get("images", "//").rstrip("/") + "/"):
+            raise rules.OUTPUT_APART.refusal(repr(value))
+        return value
+
     @field_validator("export")
     @classmethod
     def _once(cls, value: list[Export]) -> list[Export]:
         if len(set(value)) != len(value):
-            raise ValueError(rules.EXPORT_ONCE.message)
+            raise rules.EXPORT_ONCE.refusal(", ".join(value))
         return value
 
     @field_validator("weights")
     @classmethod
-    def _builtin_has_one_architecture(cls, value: str, info: Any) -> str:
+    def _builtin_has_one_architecture(cls, value: str, info: ValidationInfo) -> str:
         name = info.data.get("architecture", "mobilenet_0.25_128")
         if value == "builtin" and architecture(name).backbone != "mobilenet_0.25_128":
-            raise ValueError(rules.BUILTIN.message)
+            raise rules.BUILTIN.refusal(name)
         return value
 
     @property
@@ -337,7 +398,7 @@ class Metadata(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow")
 
-    name: Annotated[str, Field(pattern=NAME_PATTERN, min_length=1, max_length=NAME_MAX)]
+    name: Annotated[str, AfterValidator(rules.NAME_FORM.check)]
     namespace: str | None = None
     uid: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
@@ -392,10 +453,21 @@ class Progress(Model):
     remaining_seconds: int | None = Field(None, description="Estimate of the time left, seconds.")
     images_total: int | None = Field(None, description="Images listed.")
     images_cached: int | None = Field(None, description="Bottlenecks found in the cache.")
+    cached_percent: int | None = Field(
+        None, description="Share of the readable images found in the cache, percent."
+    )
     images_computed: int | None = Field(None, description="Bottlenecks computed by this job.")
     images_rejected: int | None = Field(None, description="Images that could not be read.")
     step: int | None = Field(None, description="Training steps done.")
     steps: int | None = Field(None, description="Training steps in all.")
+
+    @model_validator(mode="after")
+    def _share_cached(self) -> Self:
+        """Follows from the counts, so that no writer needs to care; kubectl cannot divide."""
+        readable = (self.images_total or 0) - (self.images_rejected or 0)
+        if readable > 0 and self.images_cached is not None:
+            self.cached_percent = min(100, 100 * self.images_cached // readable)
+        return self
 
 
 class Metrics(Model):
@@ -459,8 +531,10 @@ class RetrainJobStatus(Model):
     run: Annotated[str, Field(max_length=URL_MAX + 128)] | None = Field(
         None, description="URL of the run's folder."
     )
-    artifacts: StringMap = Field(
-        default_factory=dict, description="Files of the run: name to path in the run's folder."
+    artifacts: dict[str, Annotated[str, Field(max_length=1024)]] = Field(
+        default_factory=dict,
+        max_length=64,
+        description="Files of the run: name to path in the run's folder.",
     )
 
     def condition(self, kind: str) -> Condition | None:
