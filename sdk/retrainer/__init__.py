@@ -7,8 +7,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from retrainer._predict import Prediction, predict  # noqa: F401
     from retrainer.api import *  # noqa: F403
     from retrainer.errors import *  # noqa: F403
+    from retrainer.jobfile import load  # noqa: F401
+    from retrainer.local import Result, run  # noqa: F401
 
 __version__ = "0.1.0"
 
@@ -21,9 +24,16 @@ _ERRORS = (
     "MissingExtra", "NotFound", "RetrainerError", "StorageDenied", "StorageError", "UserError",
     "WaitTimeout",
 )  # fmt: skip
-_WHERE = dict.fromkeys(_API, "retrainer.api") | dict.fromkeys(_ERRORS, "retrainer.errors")
+_HERE = ("Prediction", "Result", "load", "predict", "run")
+_WHERE = {
+    **dict.fromkeys(_API, "retrainer.api"),
+    **dict.fromkeys(_ERRORS, "retrainer.errors"),
+    "load": "retrainer.jobfile",
+    **dict.fromkeys(("Result", "run"), "retrainer.local"),
+    **dict.fromkeys(("Prediction", "predict"), "retrainer._predict"),
+}
 
-__all__ = [*_API, *_ERRORS]  # noqa: PLE0604  tuples of names
+__all__ = [*_API, *_ERRORS, *_HERE]  # noqa: PLE0604  tuples of names
 
 
 def __getattr__(name: str) -> Any:

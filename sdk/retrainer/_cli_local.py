@@ -1,15 +1,228 @@
-"""Commands that need no cluster: run, predict, init, validate, tensorboard, architectures."""
+"""Commands that need no cluster: init, validate, run, predict, tensorboard, architectures."""
+
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
 
 import typer
+
+from retrainer import _cli_run, jobfile, local
+from retrainer.api import ARCHITECTURES, Storage, parse_job
+from retrainer.api.layout import SUMMARIES
+from retrainer.errors import InvalidJob, NotFound, UserError
+
+HERE = "On this machine"
+"""Heading of these commands in `retrainer --help`."""
+
+
+class Form(StrEnum):
+    """How a command prints what it found."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+Printed = Annotated[Form, typer.Option("--output", "-o", help="Form of what is printed.")]
+Endpoint = Annotated[
+    str | None,
+    typer.Option(help="URL of the S3 server; RETRAINER_S3_ENDPOINT, AWS_ENDPOINT_URL, else AWS."),
+]
+Region = Annotated[str | None, typer.Option(help="Region of the bucket.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Do not verify the server's TLS.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to `app`."""
+    for command in (init, validate, _cli_run.run, predict, tensorboard, architectures):
+        app.command(rich_help_panel=HERE)(command)
 
-    @app.command()
-    def architectures() -> None:
-        """List the networks that can be retrained."""
-        from retrainer.api import ARCHITECTURES
 
-        for name in ARCHITECTURES:
-            typer.echo(name)
+def init(
+    file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("job.yaml"),
+    *,
+    name: Annotated[str, typer.Option(help="Name of the job; made from the images'.")] = "",
+    images: Annotated[str, typer.Option(help="Path or URL of the images.")] = "flower_photos",
+    output: Annotated[str, typer.Option(help="Path or URL of the result.")] = "out",
+    architecture: Annotated[
+        str,
+        typer.Option(help="Network to retrain.", autocompletion=_cli_run.architecture_names),
+    ] = "mobilenet_0.50_224",
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that exists.")] = False,
+) -> None:
+    """Write a commented job.yaml to start from.
+
+    [dim]retrainer init[/]
+
+    [dim]retrainer init birds.yaml --images ~/birds --output ~/networks[/]
+    """
+    text = jobfile.template(
+        file=shlex.quote(str(file)),
+        name=name or _cli_run.name_of(images),
+        architecture=architecture,
+        images=images,
+        output=output,
+    )
+    parse_job(jobfile.documents(text, str(file))[0][1])
+    try:
+        with file.open("w" if force else "x", encoding="utf-8") as opened:
+            opened.write(text)
+    except FileExistsError:
+        raise UserError(f"{file} exists already; --force writes over it") from None
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror}") from error
+    typer.echo(f"wrote {file}; edit it, then: retrainer run -f {shlex.quote(str(file))}")
+
+
+def validate(
+    file: Annotated[
+        str, typer.Option("--file", "-f", metavar="FILE", help="Job file; - is standard input.")
+    ],
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Refuse as well what runs on this machine only.")
+    ] = False,
+) -> None:
+    """Check a job file without running it.
+
+    Exits with 64 if a field is wrong, naming each by its path in the file.
+
+    [dim]retrainer validate -f job.yaml[/]
+    """
+    jobs = jobfile.load_all(file)
+    problems = [(job.name, jobfile.only_here(job)) for job in jobs]
+    if cluster and any(found for _, found in problems):
+        raise InvalidJob([f"{name}: {p}" for name, found in problems for p in found])
+    for name, found in problems:
+        typer.echo(f"{name} is right" + (", for this machine only:" if found else ""))
+        for problem in found:
+            typer.echo(f"  {problem}")
+
+
+def predict(
+    output: Annotated[
+        str,
+        typer.Argument(help="Path or URL of a job's output (its newest run is used) or of a run."),
+    ],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    *,
+    form: Printed = Form.TABLE,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    insecure: Insecure = False,
+) -> None:
+    """Label images with a finished run.
+
+    [dim]retrainer predict out rose.jpg[/]
+
+    [dim]retrainer predict s3://models/flowers photos/ -o json[/]
+    """
+    from retrainer import _display
+    from retrainer._predict import Classifier
+
+    storage = Storage(endpoint=endpoint, region=region, insecure=insecure)
+    classifier = Classifier.open(output, storage)
+    done, failed = [], []
+    for image in _files(images):
+        try:
+            done.append(classifier.one(image))
+        except UserError as error:
+            failed.append(_display.printable(str(error)))
+    if form == Form.JSON:
+        rows = [
+            {"image": p.image, "label": p.label, "score": round(p.score, 4),
+             "scores": {label: round(s, 4) for label, s in p.scores.items()}}
+            for p in done
+        ]  # fmt: skip
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif done:
+        cells = []
+        for p in done:
+            others = list(p.scores.items())[1:3]
+            rest = ", ".join(f"{label} {score:.2f}" for label, score in others)
+            cells.append((p.image, p.label, f"{p.score:.2f}", rest))
+        _display.show(_display.table(("IMAGE", "LABEL", "SCORE", "THEN"), cells, right="SCORE"))
+    if failed:
+        raise UserError("\n".join(failed))
+
+
+def _files(images: list[Path]) -> list[Path]:
+    """Each folder replaced by the files directly in it."""
+    found: list[Path] = []
+    for image in images:
+        if image.is_dir():
+            found += sorted(f for f in image.iterdir() if f.is_file() and f.name[0] != ".")
+        else:
+            found.append(image)
+    return found
+
+
+def tensorboard(
+    run: Annotated[
+        str, typer.Argument(help="Path or URL of a run, or of an output to compare its runs.")
+    ],
+    *,
+    port: Annotated[int, typer.Option(help="Where the browser finds it.")] = 6006,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    insecure: Insecure = False,
+) -> None:
+    """Look at learning curves in TensorBoard; Ctrl-C ends it.
+
+    [dim]retrainer tensorboard out[/]
+
+    [dim]retrainer tensorboard s3://models/flowers/flowers-1a2b3c4d[/]
+    """
+    local.require_trainer(what="tensorboard")
+    from retrainer._store import Folder
+
+    folder = Folder(run, Storage(endpoint=endpoint, region=region, insecure=insecure))
+    with ExitStack() as stack:
+        wanted = [e for e in folder.entries() if f"/{SUMMARIES}/" in f"/{e.path}"]
+        if not wanted:
+            raise NotFound(f"there are no summaries in {run}: is it a run, or an output with runs?")
+        place = str(Path(run).expanduser())
+        if "://" in run:
+            place = stack.enter_context(tempfile.TemporaryDirectory(prefix="retrainer-"))
+            size = folder.download(Path(place), wanted)
+            typer.echo(f"fetched {len(wanted)} files, {size / 1e6:.1f} MB, from {run}")
+        command = [sys.executable, "-m", "tensorboard.main", "--logdir", place, "--port", str(port)]
+        typer.echo(f"http://localhost:{port}/  (Ctrl-C ends it)")
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as board:
+            try:
+                code = board.wait()
+            except KeyboardInterrupt:
+                board.terminate()
+                return
+    if code:
+        raise UserError(
+            f"TensorBoard ended with {code}; is port {port} taken? Try --port {port + 1}"
+        )
+
+
+def architectures(form: Printed = Form.TABLE) -> None:
+    """List the networks that can be retrained, and what an image costs in each.
+
+    [dim]retrainer architectures[/]
+    """
+    from retrainer import _display
+
+    if form == Form.JSON:
+        rows = [
+            {"name": a.name, "size": a.size, "bottleneck": a.bottleneck,
+             "multiplyAdds": a.multiply_adds, "parameters": a.parameters}
+            for a in ARCHITECTURES.values()
+        ]  # fmt: skip
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    columns = ("NAME", "INPUT", "BOTTLENECK", "MULTIPLY-ADDS", "PARAMETERS")
+    cells = [
+        (a.name, f"{a.size} px", f"{a.bottleneck:,}", f"{a.multiply_adds / 1e6:,.0f} M",
+         f"{a.parameters / 1e6:.2f} M")
+        for a in ARCHITECTURES.values()
+    ]  # fmt: skip
+    _display.show(_display.table(columns, cells, right="INPUT BOTTLENECK MULTIPLY-ADDS PARAMETERS"))

@@ -127,6 +127,18 @@ def load(file: str | Path) -> RetrainJob:
     return jobs[0]
 
 
+def as_job(job: RetrainJob | Mapping[str, Any] | str | Path) -> RetrainJob:
+    """A job given as such, as a dict, or as the path of a YAML file.
+
+    Raises:
+        InvalidJob: one sentence per wrong field.
+        UserError: the file is missing, is no YAML, or holds several jobs.
+    """
+    if isinstance(job, RetrainJob):
+        return job
+    return load(job) if isinstance(job, (str, Path)) else parse_job(job)
+
+
 def _name(file: str | Path) -> str:
     return "standard input" if str(file) == STDIN else str(file)
 

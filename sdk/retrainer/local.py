@@ -1,0 +1,338 @@
+"""Run a RetrainJob on this machine: the trainer as a process of its own.
+
+It is the program a pod runs (`python -m retrainer_trainer`), given the Task a pod would get. It writes
+its progress as JSON lines to a pipe, one of `{"report": {...}}`, `{"log": "..."}`, `{"warning": "..."}`
+a line; what TensorFlow and other libraries print goes to a log file, kept only if the run fails.
+"""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NoReturn, Protocol
+
+from pydantic import ValidationError
+
+from retrainer.api import Phase, Report, RetrainJob, Task
+from retrainer.api.interval import wilson
+from retrainer.api.layout import REPORT_PAGE, join
+from retrainer.api.names import ENV_TASK, EXIT_SIGTERM, EXIT_USER
+from retrainer.errors import (
+    Interrupted,
+    JobFailed,
+    MissingExtra,
+    NotFound,
+    RetrainerError,
+    StorageDenied,
+    StorageError,
+    UserError,
+)
+from retrainer.jobfile import WORDS, as_job
+
+# -P: a file of the current folder named like a library must not be imported in its place.
+TRAINER = (sys.executable, "-P", "-m", "retrainer_trainer")
+ENV_EVENTS = "RETRAINER_EVENTS_FD"
+ENV_PORT = "RETRAINER_PORT"
+GRACE_SECONDS = 30.0
+"""How long a stopped trainer may take to save its segment; a kubelet gives as much."""
+LOG_TAIL_BYTES = 4096
+
+_KINDS: dict[str, type[RetrainerError]] = {
+    "StorageDenied": StorageDenied,
+    "StorageUnavailable": StorageError,
+    "ImagesNotFound": NotFound,
+    "BucketNotFound": NotFound,
+}
+
+
+class Watcher(Protocol):
+    """What is told how a run is going."""
+
+    def report(self, report: Report) -> None:
+        """Counts, step and accuracies have changed."""
+
+    def log(self, text: str) -> None:
+        """The trainer says what it does, where that takes long."""
+
+    def warning(self, text: str) -> None:
+        """Something about the images or the job that a person should know."""
+
+
+class Silent:
+    """A Watcher that shows nothing."""
+
+    def report(self, report: Report) -> None:
+        """Nothing."""
+
+    def log(self, text: str) -> None:
+        """Nothing."""
+
+    def warning(self, text: str) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        report: as in the run's `result.json`.
+        run: path or URL of the run's folder.
+        output: path or URL under which the run lies (`spec.output`).
+    """
+
+    report: Report
+    run: str
+    output: str
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """Share (0 to 1) of the test images guessed right; None without test images."""
+        return self.report.metrics.test_accuracy
+
+    @property
+    def test_images(self) -> int:
+        """Number of test images."""
+        return self.report.metrics.test_images or 0
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95% Wilson interval of the test accuracy; None without test images."""
+        if self.test_accuracy is None or not self.test_images:
+            return None
+        return wilson(self.test_accuracy, self.test_images)
+
+    @property
+    def page(self) -> str:
+        """Path or URL of `report.html`."""
+        return join(self.run, REPORT_PAGE)
+
+    @property
+    def artifacts(self) -> dict[str, str]:
+        """Path or URL of each file of the run, by name."""
+        return {name: join(self.run, path) for name, path in self.report.artifacts.items()}
+
+    def __str__(self) -> str:
+        if self.test_accuracy is None:
+            return f"trained, no test images; run in {self.run}"
+        text = f"test accuracy {self.test_accuracy:.3f}"
+        if ends := self.interval:
+            low, high = ends
+            text += f" (95% interval {low:.2f} to {high:.2f}, {self.test_images:,} images)"
+        return text
+
+
+def run(
+    job: RetrainJob | Mapping[str, Any] | str | Path,
+    *,
+    progress: bool | Watcher = True,
+    program: Sequence[str] = TRAINER,
+) -> Result:
+    """Run a job on this machine to its end.
+
+    Each call is a new run with its own folder under `spec.output`; bottlenecks of earlier runs are
+    taken from the cache. Keys for s3:// come from the environment or `~/.aws`.
+
+    Args:
+        job: a RetrainJob, a dict, or the path of a YAML file. Its places may be paths.
+        progress: show how it is going; or a Watcher of one's own; or False for silence.
+        program: the trainer's command line.
+
+    Returns:
+        Accuracy, files, and where they are.
+
+    Raises:
+        InvalidJob: the job is wrong; one sentence per field.
+        UserError: the images or weights are wrong; a new try will not help.
+        Interrupted: Ctrl-C. The trainer has saved what it had.
+        RetrainerError: anything else; the message names the log.
+    """
+    job = _numbered(_absolute(as_job(job)))
+    if program is TRAINER:
+        require_trainer()
+    if isinstance(progress, bool):
+        if not progress:
+            return _run(job, Silent(), program)
+        from retrainer._display import Display
+
+        with Display() as display:
+            return _run(job, display, program)
+    return _run(job, progress, program)
+
+
+def require_trainer(
+    find: Callable[[str], object] = importlib.util.find_spec, *, what: str = "tensorflow"
+) -> None:
+    """Raise MissingExtra unless the trainer's libraries are installed."""
+    if find(what) is None:
+        raise MissingExtra(
+            f"this needs {what}, which is not installed here: pip install 'retrainer[trainer]'"
+        )
+
+
+def _absolute(job: RetrainJob) -> RetrainJob:
+    """`job` with its paths made absolute, so that the report says where things really are."""
+    spec = job.spec
+    places = {"images": spec.images, "output": spec.output, "cache": spec.cache}
+    if spec.weights not in WORDS:
+        places["weights"] = spec.weights
+    update = {
+        field: str(Path(place).expanduser().absolute())
+        for field, place in places.items()
+        if place and "://" not in place
+    }
+    return job.model_copy(update={"spec": spec.model_copy(update=update)})
+
+
+def _numbered(job: RetrainJob) -> RetrainJob:
+    """`job` with a uid, which the API server would give it."""
+    metadata = job.metadata.model_copy(update={"uid": str(uuid.uuid4())})
+    return job.model_copy(update={"metadata": metadata})
+
+
+def _run(job: RetrainJob, watch: Watcher, program: Sequence[str]) -> Result:
+    task = Task.of(job, "train")
+    descriptor, path = tempfile.mkstemp(prefix="retrainer-", suffix=".log")
+    log = Path(path)
+    with os.fdopen(descriptor, "wb") as log_file:
+        child, events = _start(task, program, log_file)
+    last = _Last(watch)
+    with events:
+        try:
+            _follow(events, last)
+            code = child.wait()
+        except KeyboardInterrupt as stop:
+            number = stop.args[0] if stop.args else signal.SIGINT
+            code = _stop(child, events, last)
+            if code != 0:
+                log.unlink()
+                raise _interrupted(last.seen, job, number) from stop
+    if code == 0 and last.seen and last.seen.stage == Phase.SUCCEEDED:
+        log.unlink()
+        return Result(last.seen, task.run_url, job.spec.output)
+    _fail(code, last.seen, log)
+
+
+def _start(
+    task: Task, program: Sequence[str], log: IO[bytes]
+) -> tuple[subprocess.Popen[bytes], IO[str]]:
+    read, write = os.pipe()
+    environment = {
+        **os.environ,
+        ENV_TASK: task.to_json(),
+        ENV_EVENTS: str(write),
+        ENV_PORT: "0",
+    }
+    try:
+        # A process group of its own: Ctrl-C reaches this process only, which then asks the trainer
+        # to stop as a kubelet would.
+        child = subprocess.Popen(
+            program,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(write,),
+            process_group=0,
+        )
+    except OSError as error:
+        os.close(read)
+        raise RetrainerError(f"cannot start {program[0]}: {error.strerror}") from error
+    finally:
+        os.close(write)
+    return child, os.fdopen(read, encoding="utf-8", errors="replace")
+
+
+class _Last:
+    """Passes reports on and keeps the latest."""
+
+    def __init__(self, watch: Watcher) -> None:
+        self.watch = watch
+        self.seen: Report | None = None
+
+    def report(self, report: Report) -> None:
+        self.seen = report
+        self.watch.report(report)
+
+
+def _follow(events: Iterable[str], last: _Last) -> None:
+    """Pass on events until the trainer has closed its end."""
+    for line in events:
+        try:
+            event = json.loads(line)
+            if "report" in event:
+                last.report(Report.model_validate(event["report"]))
+            elif "warning" in event:
+                last.watch.warning(str(event["warning"]))
+            elif "log" in event:
+                last.watch.log(str(event["log"]))
+        except (ValueError, TypeError, ValidationError):
+            # A line cut short by the trainer's death; its exit code tells what happened.
+            continue
+
+
+def _stop(child: subprocess.Popen[bytes], events: Iterable[str], last: _Last) -> int:
+    """Ask the trainer to stop, wait for what it saves; a second Ctrl-C ends it at once."""
+    child.terminate()
+    killer = threading.Timer(GRACE_SECONDS, child.kill)
+    killer.start()
+    try:
+        _follow(events, last)
+        return child.wait()
+    except KeyboardInterrupt:
+        child.kill()
+        return child.wait()
+    finally:
+        killer.cancel()
+
+
+def _interrupted(report: Report | None, job: RetrainJob, number: int) -> Interrupted:
+    text = "stopped"
+    if report and report.progress.images_total:
+        ready = (report.progress.images_cached or 0) + (report.progress.images_computed or 0)
+        text += (
+            f"; the cache {job.spec.cache_url} holds the bottlenecks of {ready:,} of "
+            f"{report.progress.images_total:,} images"
+        )
+    error = Interrupted(f"{text}. Run it again to go on.")
+    error.exit_code = 128 + number
+    return error
+
+
+def _fail(code: int, report: Report | None, log: Path) -> NoReturn:
+    """Raise what the trainer's end means."""
+    said = report.message if report and report.stage == Phase.FAILED else ""
+    reason = report.reason if report and said else None
+    if code == EXIT_USER and said:
+        log.unlink()
+        kind = _KINDS.get(reason or "", UserError)
+        raise kind(said, reason=reason)
+    if code == EXIT_SIGTERM:
+        raise Interrupted(
+            "the trainer was stopped from outside (SIGTERM); run it again to go on", reason=reason
+        )
+    if not said:
+        said = _ended(code, log)
+    kind = _KINDS.get(reason or "", JobFailed)
+    raise kind(f"{said.rstrip('.')}. The trainer's log: {log}", reason=reason)
+
+
+def _ended(code: int, log: Path) -> str:
+    if code == -signal.SIGKILL:
+        return "the trainer was killed (SIGKILL), most often because memory ran out"
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"the trainer died ({name})"
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
+        tail = file.read().decode(errors="replace").strip().splitlines()
+    last = f": {tail[-1].strip()}" if tail else ""
+    return f"the trainer ended with exit code {code} and no result{last}"
