@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from retrainer.api import CurvePoint, Optimizer, Sampling, Training
 from retrainer.api.conditions import DIVERGED
@@ -227,8 +227,10 @@ def _draws(
             image = starts[which] + (generator.random(shape) * counts[which]).astype(np.intp)
         else:
             image = generator.integers(count, size=shape)
-        view = generator.integers(views, size=shape) if views > 1 else 0
-        yield from flat[image * views + view]
+        if views > 1:
+            yield from flat[image * views + generator.integers(views, size=shape)]
+        else:
+            yield from flat[image]
 
 
 class _Network:
