@@ -36,6 +36,7 @@ class Binary:
     module: str
     package: str
     link_flags: str = ""
+    tags: str = ""
 
 
 def _kubernetes(name: str) -> Binary:
@@ -57,12 +58,19 @@ BINARIES: dict[str, Binary] = {
         Binary("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok"),
         Binary("coredns", "coredns", "."),
         Binary("pause", "pause", "."),
+        # Of some thirty clouds' service discoveries only the one that is used.
+        Binary(
+            "prometheus",
+            "prometheus",
+            "github.com/prometheus/prometheus/cmd/prometheus",
+            tags="remove_all_sd,enable_kubernetes_sd",
+        ),
         Binary("helm", "helm", "helm.sh/helm/v4/cmd/helm"),
     )
 }
 
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
-NODE = (*CONTROL_PLANE, "kubelet", "kube-proxy", "coredns", "pause", "versitygw")
+NODE = (*CONTROL_PLANE, "kubelet", "kube-proxy", "coredns", "pause", "prometheus", "versitygw")
 
 
 def path(name: str) -> Path:
@@ -93,7 +101,7 @@ def ensure(names: Iterable[str]) -> dict[str, Path]:
 
 def _key(binary: Binary) -> str:
     """Digest of all that decides the binary's bytes, so a changed pin is a new folder."""
-    digest = hashlib.sha256(binary.link_flags.encode())
+    digest = hashlib.sha256(f"{binary.link_flags}{binary.tags}".encode())
     folder = places.GO_MODULES / binary.module
     for file in sorted(folder.glob("*")):
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
@@ -110,6 +118,7 @@ def _build(go: str, binary: Binary, count: str) -> None:
     unfinished = target.with_suffix(".unfinished")
     # Niced: a build of minutes should not make the rest of a small machine unusable.
     command = ["nice", "-n", "10", go, "build", "-trimpath", "-mod=readonly", "-buildvcs=false"]
+    command += ["-tags", binary.tags] if binary.tags else []
     command += ["-ldflags", f"-s -w {binary.link_flags}", "-o", str(unfinished), binary.package]
     done = subprocess.run(
         command,

@@ -11,11 +11,15 @@ from pathlib import Path
 
 import binaries
 import controlplane
+import network
+import node
+import packages
 import places
 import process
+import services
 import simulated
 import waiting
-from cluster import Cluster, Settings
+from cluster import Cluster, Settings, every_cluster
 from failure import ClusterError, say
 
 # The state is deleted right after, so nobody has anything to write down at leisure.
@@ -31,17 +35,23 @@ def up(name: str, settings: Settings) -> Cluster:
                 f"Cluster {name} is there with other settings ({cluster.settings}): "
                 "take it down first, or give another --name."
             )
-        wanted = list(binaries.CONTROL_PLANE)
-        wanted += ["kwok"] if settings.simulated_nodes else []
-        binaries.ensure(wanted)
+        _prepare_machine(name, settings)
         started = time.monotonic()
-        if not cluster.exists:
+        new = not cluster.exists
+        if new:
             cluster.create(settings)
         try:
+            if cluster.is_node:
+                network.prepare(cluster)
             controlplane.start(cluster)
             if settings.simulated_nodes:
                 simulated.start(cluster)
+            if cluster.is_node:
+                node.start(cluster)
+                services.start(cluster)
         except ClusterError as error:
+            if not new:  # somebody works with it, or wants to see why it broke
+                raise
             kept = _take_down(cluster, keep_logs=True)
             raise ClusterError(f"{error}\nThe logs are kept in {kept}.") from error
         say(f"cluster {name} is up after {time.monotonic() - started:.1f} s: {cluster.admin}")
@@ -75,9 +85,32 @@ def status(cluster: Cluster) -> bool:
     return whole
 
 
+def _prepare_machine(name: str, settings: Settings) -> None:
+    """What must be there before anything starts; each gap is one clear sentence."""
+    wanted = list(binaries.CONTROL_PLANE)
+    if settings.simulated_nodes:
+        wanted.append("kwok")
+    if settings.size == "node":
+        packages.need_root()
+        if settings.simulated_nodes:
+            raise ClusterError("Simulated nodes go with --size control-plane only.")
+        for other in every_cluster():
+            if other.name != name and other.is_node:
+                raise ClusterError(
+                    f"Cluster {other.name} has this machine's node: there can be one at a time."
+                )
+        packages.ensure(packages.NODE)
+        wanted = list(binaries.NODE)
+    binaries.ensure(wanted)
+
+
 def _take_down(cluster: Cluster, keep_logs: bool) -> Path | None:
+    if cluster.exists and cluster.is_node:
+        node.end(cluster)
     for record in reversed(cluster.running()):
         process.stop(record, cluster.records, _PATIENCE)
+    if cluster.exists and cluster.is_node:
+        network.remove(cluster)
     kept: Path | None = None
     if keep_logs and cluster.logs.exists():
         kept = places.state() / f"{cluster.name}-logs"

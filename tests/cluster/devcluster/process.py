@@ -112,6 +112,18 @@ def stop(record: Record, records: Path, patience: float) -> None:
     (records / f"{record.name}.json").unlink(missing_ok=True)
 
 
+def in_namespace(namespace: str) -> list[int]:
+    """Pids of the processes in a PID namespace (as /proc/<pid>/ns/pid names it)."""
+    found: list[int] = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if str((folder / "ns" / "pid").readlink()) == namespace:
+                found.append(int(folder.name))
+        except OSError:  # ended while we looked
+            continue
+    return found
+
+
 def _started(pid: int) -> int:
     """Start time in clock ticks since boot; -1 when it is gone or waits to be reaped."""
     try:
