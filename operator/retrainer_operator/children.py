@@ -1,0 +1,181 @@
+"""The two batch/v1 Jobs of a job, each from one builder. Pure.
+
+`<name>-bottlenecks` is an Indexed Job with one pod per shard, made only when there is more than one;
+`<name>-train` does the rest, and is right on its own.
+"""
+
+from typing import Any, Literal
+
+from retrainer.api import RetrainJob, Task
+from retrainer.api.names import (
+    API_VERSION,
+    CONTAINER,
+    ENV_TASK,
+    EXIT_USER,
+    KIND,
+    KUEUE_PREFIX,
+    LABEL_JOB,
+    LABEL_MANAGED_BY,
+    LABEL_TASK,
+    LABEL_UID,
+    MANAGED_BY,
+    REPORT_PORT,
+    child,
+)
+from retrainer_operator.settings import Settings
+
+# Room for the exports and a converted backbone: the largest (Inception V3 in six formats) take 0.7 GiB.
+_SCRATCH_LIMIT = "4Gi"
+_SCRATCH = "/tmp"  # noqa: S108 - the pod's own emptyDir
+_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_OPTIONAL = frozenset({"AWS_SESSION_TOKEN"})
+
+Body = dict[str, Any]
+
+
+def bottlenecks(job: RetrainJob, settings: Settings, *, deadline: int | None) -> Body:
+    """The Indexed Job that computes the shards; `deadline` is what is left of the job's, seconds."""
+    spec = {
+        "completionMode": "Indexed",
+        "completions": job.spec.shards,
+        "parallelism": job.spec.shards,
+        "backoffLimitPerIndex": job.spec.backoff_limit,
+        # One shard that gave up is enough: the others would work for nothing.
+        "maxFailedIndexes": 0,
+    }
+    return _child(job, settings, "bottlenecks", spec, deadline)
+
+
+def train(job: RetrainJob, settings: Settings, *, deadline: int | None) -> Body:
+    """The Job that trains; `deadline` is what is left of the job's, seconds."""
+    return _child(job, settings, "train", {"backoffLimit": job.spec.backoff_limit}, deadline)
+
+
+def queue_of(job: RetrainJob) -> str | None:
+    """The Kueue queue that the job is labelled for."""
+    return job.metadata.labels.get(f"{KUEUE_PREFIX}queue-name")
+
+
+def _child(
+    job: RetrainJob,
+    settings: Settings,
+    task: Literal["bottlenecks", "train"],
+    spec: Body,
+    deadline: int | None,
+) -> Body:
+    labels = {
+        LABEL_MANAGED_BY: MANAGED_BY,
+        LABEL_JOB: job.name,
+        LABEL_UID: job.metadata.uid,
+        LABEL_TASK: task,
+    }
+    kueue = {k: v for k, v in job.metadata.labels.items() if k.startswith(KUEUE_PREFIX)}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": child(job.name, task),
+            "namespace": job.namespace,
+            "labels": {**kueue, **labels},
+            "ownerReferences": [
+                {
+                    "apiVersion": API_VERSION,
+                    "kind": KIND,
+                    "name": job.name,
+                    "uid": job.metadata.uid,
+                    "controller": True,
+                    # True would need the right to set finalizers, and nothing here has to end first.
+                    "blockOwnerDeletion": False,
+                }
+            ],
+        },
+        "spec": {
+            **spec,
+            # A replacement only once the old pod is gone: two at once would ask for twice the quota.
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {
+                "rules": [
+                    # First, so that an evicted pod is never counted, whatever it exits with.
+                    {
+                        "action": "Ignore",
+                        "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+                    },
+                    {
+                        "action": "FailJob",
+                        "onExitCodes": {
+                            "containerName": CONTAINER,
+                            "operator": "In",
+                            "values": [EXIT_USER],
+                        },
+                    },
+                ]
+            },
+            # With a queue, Kueue alone lets it run.
+            "suspend": queue_of(job) is not None,
+            **({} if deadline is None else {"activeDeadlineSeconds": deadline}),
+            "template": {
+                "metadata": {
+                    "labels": {**job.spec.pod.labels, **labels},
+                    "annotations": {
+                        **job.spec.pod.annotations,
+                        "prometheus.io/scrape": "true",
+                        "prometheus.io/port": str(REPORT_PORT),
+                        "prometheus.io/path": "/metrics",
+                    },
+                },
+                "spec": _pod(job, settings, Task.of(job, task)),
+            },
+        },
+    }
+
+
+def _pod(job: RetrainJob, settings: Settings, task: Task) -> Body:
+    asked = job.spec.pod
+    pod: Body = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [
+            {
+                "name": CONTAINER,
+                "image": settings.trainer_image,
+                "imagePullPolicy": settings.image_pull_policy,
+                "env": _environment(job, task),
+                "ports": [{"name": "metrics", "containerPort": REPORT_PORT}],
+                "resources": (asked.resources or settings.trainer_resources).dump(),
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "readOnlyRootFilesystem": True,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+                "volumeMounts": [{"name": "scratch", "mountPath": _SCRATCH}],
+            }
+        ],
+        "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": _SCRATCH_LIMIT}}],
+    }
+    optional: Body = {
+        "serviceAccountName": asked.service_account_name or settings.trainer_service_account,
+        "imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets],
+        "nodeSelector": asked.node_selector,
+        "tolerations": [t.dump() for t in asked.tolerations],
+        "affinity": asked.affinity,
+        "priorityClassName": asked.priority_class_name,
+    }
+    return pod | {field: value for field, value in optional.items() if value}
+
+
+def _environment(job: RetrainJob, task: Task) -> list[Body]:
+    environment: list[Body] = [
+        {"name": ENV_TASK, "value": task.to_json()},
+        # The root file system is read-only: whatever keeps files in a home keeps them in /tmp.
+        {"name": "HOME", "value": _SCRATCH},
+        {"name": "TMPDIR", "value": _SCRATCH},
+    ]
+    secret = job.spec.storage.secret_name
+    if secret:
+        for name in _CREDENTIALS:
+            key = {"name": secret, "key": name, "optional": name in _OPTIONAL}
+            environment.append({"name": name, "valueFrom": {"secretKeyRef": key}})
+    return environment
