@@ -24,6 +24,7 @@ _ERRORS = (
     "MissingExtra", "NotFound", "RetrainerError", "StorageDenied", "StorageError", "UserError",
     "WaitTimeout",
 )  # fmt: skip
+# No module of this package may have one of these names: importing it would replace the function.
 _HERE = ("Prediction", "Result", "load", "predict", "run")
 _WHERE = {
     **dict.fromkeys(_API, "retrainer.api"),

@@ -122,12 +122,12 @@ def predict(
     [dim]retrainer predict s3://models/flowers photos/ -o json[/]
     """
     from retrainer import _display
-    from retrainer._predict import Classifier
+    from retrainer._predict import Classifier, files
 
     storage = Storage(endpoint=endpoint, region=region, insecure=insecure)
     classifier = Classifier.open(output, storage)
     done, failed = [], []
-    for image in _files(images):
+    for image in files(images):
         try:
             done.append(classifier.one(image))
         except UserError as error:
@@ -148,17 +148,6 @@ def predict(
         _display.show(_display.table(("IMAGE", "LABEL", "SCORE", "THEN"), cells, right="SCORE"))
     if failed:
         raise UserError("\n".join(failed))
-
-
-def _files(images: list[Path]) -> list[Path]:
-    """Each folder replaced by the files directly in it."""
-    found: list[Path] = []
-    for image in images:
-        if image.is_dir():
-            found += sorted(f for f in image.iterdir() if f.is_file() and f.name[0] != ".")
-        else:
-            found.append(image)
-    return found
 
 
 def tensorboard(

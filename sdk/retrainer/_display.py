@@ -8,6 +8,7 @@ control characters are shown as escapes.
 import math
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from retrainer.api import CurvePoint, Phase, Report
+from retrainer.api.layout import REPORT_PAGE
 from retrainer.local import Result
 
 STEP_LINES = 20
@@ -111,6 +113,7 @@ class Display:
         self.every_step = every_step
         self._clock = clock
         self._images, self._steps = Pace(clock), Pace(clock)
+        self._images_done = False
         self._printed = -1  # the last step that has its line
         self._plain_at, self._plain_what, self._plain_line = -math.inf, "", ""
         self._bar: Progress | None = None
@@ -182,7 +185,7 @@ class Display:
         total, cached = counts.images_total, counts.images_cached or 0
         computed, rejected = counts.images_computed or 0, counts.images_rejected or 0
         if not total:
-            self._move("bottlenecks", None, None, "", "listing images")
+            self._move("listing images", None, None, "", "")
             return
         done = cached + computed + rejected
         pace = self._images(computed, total - done, "images")
@@ -191,6 +194,9 @@ class Display:
                           f"{rejected:,} rejected" if rejected else ""))
         )  # fmt: skip
         self._move("bottlenecks", done, total, "images", note)
+        if self._bar and done == total and not self._images_done:
+            self._line(f"bottlenecks {total:,} images" + (f" ({note})" if note else ""))
+        self._images_done = done == total
 
     def _training(self, report: Report) -> None:
         counts = report.progress
@@ -208,7 +214,7 @@ class Display:
                 self._task, description=what, completed=done or 0, total=total, count=count, pace=note
             )  # fmt: skip
             return
-        line = f"{what} {count}" + (f" ({note})" if note else "")
+        line = f"{what} {count}".rstrip() + (f" ({note})" if note else "")
         due = self._clock() >= self._plain_at or what != self._plain_what or done == total
         if due and line != self._plain_line:
             self._line(line)
@@ -237,18 +243,27 @@ def step_lines(display: Display, report: Report) -> None:
 def summary(result: Result) -> list[tuple[str, str]]:
     """What is printed under a finished run: pairs of a word and what goes with it."""
     counts = result.report.progress
-    images = [f"{counts.images_total or 0:,}"]
-    images += [f"{n:,} {word}" for n, word in (
+    kinds = (
         (counts.images_cached, "from the cache"),
         (counts.images_computed, "computed"),
         (counts.images_rejected, "rejected"),
-    ) if n]  # fmt: skip
-    rows = [("images", ", ".join(images))]
+    )
+    images = f"{counts.images_total or 0:,}"
+    if known := [f"{n:,} {word}" for n, word in kinds if n]:
+        images += f" ({', '.join(known)})"
+    files = sorted(set(result.report.artifacts.values()) - {REPORT_PAGE})
+    rows = [("images", images)]
     if result.report.seconds is not None:
         rows.append(("time", duration(result.report.seconds)))
     rows += [
-        ("run", result.run),
-        ("page", result.page),
-        ("files", ", ".join(sorted(result.report.artifacts.values()))),
+        ("run", near(result.run)),
+        ("page", near(result.page)),
+        ("files", ", ".join(files)),
     ]
     return rows
+
+
+def near(place: str) -> str:
+    """A path as one would type it: relative where it is below the current folder."""
+    path = Path(place)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else place

@@ -26,7 +26,7 @@ class Prediction:
         image: its path as given; `bytes` for an image given as such.
         label: the best guess.
         score: of the best guess, 0 to 1.
-        scores: of every label, best first; they add up to 1.
+        scores: by label, best first; all of them add up to 1.
     """
 
     image: str
@@ -116,8 +116,8 @@ class Classifier:
         labels = folder.read(LABELS).decode().splitlines()
         return cls(run, folder.read(name), labels)
 
-    def one(self, image: Image) -> Prediction:
-        """Label one image, given by its path or its bytes.
+    def one(self, image: Image, top: int | None = None) -> Prediction:
+        """Label one image, given by its path or its bytes; `scores` holds the `top` best labels.
 
         Raises:
             UserError: it cannot be read or is no image; the message names it.
@@ -128,11 +128,11 @@ class Classifier:
         body = image if isinstance(image, bytes) else _read(Path(image))
         try:
             pixels = images.pixels(body, self.size)
-        except images.Rejected as error:
+        except images.RejectedError as error:
             raise UserError(f"{name}: {error}") from error
         scores = self._scores(pixels)
         order = np.argsort(-scores, kind="stable")
-        ranked = {self.labels[i]: float(scores[i]) for i in order}
+        ranked = {self.labels[i]: float(scores[i]) for i in order[:top]}
         label = next(iter(ranked))
         return Prediction(name, label, ranked[label], ranked)
 
@@ -145,13 +145,18 @@ class Classifier:
 
 
 def predict(
-    output: str | Path, images: Iterable[Image] | Image, *, storage: Storage | None = None
+    output: str | Path,
+    images: Iterable[Image] | Image,
+    *,
+    top: int | None = None,
+    storage: Storage | None = None,
 ) -> list[Prediction]:
     """Label images with the newest whole run under `output`.
 
     Args:
         output: path or URL of a job's output, or of a run's folder.
-        images: paths or bytes; one or several.
+        images: paths of images or of folders of images, or bytes; one or several.
+        top: how many labels to keep in `scores`; all if None.
         storage: endpoint and region where `output` is an s3:// URL; keys are found as boto3 does.
 
     Returns:
@@ -161,9 +166,27 @@ def predict(
         UserError: an image cannot be read.
         NotFound: there is no finished run.
     """
-    several = [images] if isinstance(images, (str, Path, bytes)) else images
     classifier = Classifier.open(str(output), storage)
-    return [classifier.one(image) for image in several]
+    return [classifier.one(image, top) for image in files(images)]
+
+
+def files(images: Iterable[Image] | Image) -> list[Image]:
+    """Each folder replaced by the files directly in it, hidden ones left out.
+
+    Raises:
+        NotFound: a folder has no files.
+    """
+    found: list[Image] = []
+    for image in [images] if isinstance(images, (str, Path, bytes)) else images:
+        if isinstance(image, bytes) or not Path(image).expanduser().is_dir():
+            found.append(image)
+            continue
+        within = sorted(Path(image).expanduser().iterdir())
+        inside = [f for f in within if f.is_file() and not f.name.startswith(".")]
+        if not inside:
+            raise NotFound(f"there are no files directly in the folder {image}")
+        found += inside
+    return found
 
 
 def _read(path: Path) -> bytes:

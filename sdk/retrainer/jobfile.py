@@ -7,14 +7,12 @@ from typing import Any
 
 import yaml
 
-from retrainer.api import RetrainJob, parse_job
+from retrainer.api import RetrainJob, parse_job, rules
 from retrainer.errors import InvalidJob, NotFound, UserError
 
 STDIN = "-"
 MERGE = "tag:yaml.org,2002:merge"
 """YAML's `<<`, which takes in another mapping and may stand several times."""
-WORDS = ("imagenet", "builtin")
-"""What `spec.weights` may be besides a place."""
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -144,19 +142,21 @@ def _name(file: str | Path) -> str:
 
 
 def only_here(job: RetrainJob) -> list[str]:
-    """What keeps the job from running on a cluster: paths of this machine. One sentence each."""
+    """What a cluster would refuse: places on this machine. One sentence each, as the cluster's own."""
     spec = job.spec
-    places: Mapping[str, str | None] = {
-        "images": spec.images,
-        "output": spec.output,
-        "cache": spec.cache,
-        "weights": None if spec.weights in WORDS else spec.weights,
-    }
-    return [
-        f"spec.{field}: {place} is a path of this machine; on a cluster use an s3:// URL"
-        for field, place in places.items()
-        if place and not place.startswith("s3://")
-    ]
+    places = (
+        ("images", spec.images, rules.S3_URL),
+        ("output", spec.output, rules.S3_URL),
+        ("cache", spec.cache, rules.S3_URL),
+        ("weights", spec.weights, rules.WEIGHTS_URL),
+    )
+    found = []
+    for field, place, form in places:
+        try:
+            form.check(place or "s3://none")
+        except ValueError as error:
+            found.append(f"spec.{field}: {error}")
+    return found
 
 
 TEMPLATE = """\

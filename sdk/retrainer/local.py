@@ -35,7 +35,7 @@ from retrainer.errors import (
     StorageError,
     UserError,
 )
-from retrainer.jobfile import WORDS, as_job
+from retrainer.jobfile import as_job
 
 # -P: a file of the current folder named like a library must not be imported in its place.
 TRAINER = (sys.executable, "-P", "-m", "retrainer_trainer")
@@ -182,7 +182,7 @@ def _absolute(job: RetrainJob) -> RetrainJob:
     """`job` with its paths made absolute, so that the report says where things really are."""
     spec = job.spec
     places = {"images": spec.images, "output": spec.output, "cache": spec.cache}
-    if spec.weights not in WORDS:
+    if spec.weights not in ("imagenet", "builtin"):
         places["weights"] = spec.weights
     update = {
         field: str(Path(place).expanduser().absolute())
@@ -331,8 +331,10 @@ def _ended(code: int, log: Path) -> str:
     if code < 0:
         name = signal.Signals(-code).name
         return f"the trainer died ({name})"
+    if code == 0:
+        return "the trainer ended without a result"
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
         tail = file.read().decode(errors="replace").strip().splitlines()
     last = f": {tail[-1].strip()}" if tail else ""
-    return f"the trainer ended with exit code {code} and no result{last}"
+    return f"the trainer ended with exit code {code}{last}"
