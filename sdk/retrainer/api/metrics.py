@@ -77,6 +77,12 @@ JOB_INFO = Metric(
 JOB_CREATED = Metric(
     "retrainer_job_created_timestamp_seconds", "gauge", "When the job was created, Unix time.", _JOB
 )
+JOB_FINISHED = Metric(
+    "retrainer_job_finished_timestamp_seconds",
+    "gauge",
+    "When the job ended, Unix time; only of finished jobs.",
+    _JOB,
+)
 JOB_CURVE = Metric(
     "retrainer_job_curve",
     "gauge",
