@@ -1,0 +1,132 @@
+"""An API server's refusal (HTTP status and Status object) as one of `retrainer.errors`. Pure."""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from retrainer.errors import ClusterError, Forbidden, InvalidJob, NotFound, RetrainerError
+
+
+class Gone(ClusterError):
+    """410: the version to watch from is too old; list again."""
+
+
+class Conflict(ClusterError):
+    """409: such an object exists, or it changed in between."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked of the server.
+
+    Attributes:
+        verb: as RBAC has it: get, list, watch, create, patch, delete.
+        resource: plural with its group, such as `retrainjobs.retrainer.dev` or `pods/log`.
+        namespace: "" for all.
+        name: of the object, "" if none.
+        server: URL of the API server.
+    """
+
+    verb: str
+    resource: str
+    namespace: str
+    name: str
+    server: str
+
+
+def refusal(status: int, body: bytes, asked: Asked) -> RetrainerError:
+    """The error for an answer of `status` (400 or more)."""
+    answer = _status_object(body)
+    message = str(answer.get("message") or body.decode(errors="replace").strip() or status)
+    where = f"in namespace {asked.namespace}" if asked.namespace else "in all namespaces"
+    if status == 422 or (status == 400 and "strict decoding error" in message):
+        return InvalidJob(_causes(answer) or _unknown_fields(message), where=asked.name)
+    match status:
+        case 401:
+            error: RetrainerError = Forbidden(
+                f"The Kubernetes API server {asked.server} does not accept these credentials, asked to "
+                f"{asked.verb} {asked.resource}: log in again (kubectl auth whoami shows as whom)."
+            )
+        case 403:
+            error = Forbidden(f"Not allowed to {asked.verb} {asked.resource} {where}: {message}.")
+        case 404:
+            error = _not_found(answer, asked, where, message)
+        case 409:
+            error = Conflict(message)
+        case 410:
+            error = Gone(message)
+        case _:
+            error = ClusterError(
+                f"The Kubernetes API server {asked.server} answered {status} to {asked.verb} "
+                f"{asked.resource}: {message}"
+            )
+    return error
+
+
+def _status_object(body: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _not_found(answer: dict[str, Any], asked: Asked, where: str, message: str) -> RetrainerError:
+    """404 means three things: no such object, no such namespace, no such kind."""
+    details = answer.get("details") or {}
+    if details.get("kind") == "namespaces":
+        return NotFound(f"No namespace {details.get('name')} at {asked.server}.")
+    if details.get("name"):
+        title = {"retrainjobs.retrainer.dev": "RetrainJob"}.get(asked.resource, asked.resource)
+        return NotFound(f"No {title} {asked.name or details['name']} {where}.")
+    if asked.resource.startswith("retrainjobs"):
+        return ClusterError(
+            f"The cluster at {asked.server} has no RetrainJobs: install Retrainer there first "
+            "(helm install retrainer charts/retrainer)."
+        )
+    return ClusterError(message)
+
+
+# `Invalid value: "string": what is wrong`, `Required value`, `Too long: may not be more ...`.
+_CAUSE = re.compile(
+    r"^(?P<kind>Invalid value|Unsupported value|Required value|Too long|Too many|Forbidden|Duplicate "
+    r"value)(?:: (?P<value>\"(?:[^\"\\]|\\.)*\"|[^:\s]+))?(?:: (?P<detail>.*))?$",
+    re.DOTALL,
+)
+# The server writes the type instead of the value where a CEL rule refuses an object.
+_TYPES = {'"object"', '"string"', '"integer"', '"number"', '"array"', '"boolean"', "null"}
+
+
+def _causes(answer: dict[str, Any]) -> list[str]:
+    """One sentence per cause, each starting with the field's YAML path."""
+    causes = (answer.get("details") or {}).get("causes") or []
+    sentences = []
+    for cause in causes:
+        message = str(cause.get("message", ""))
+        # Printed beside the real reason whenever a field's own check failed; it says nothing.
+        if "some validation rules were not checked" in message:
+            continue
+        field = str(cause.get("field") or "").replace("<nil>", "")
+        sentence = _cause(message)
+        sentences.append(f"{field}: {sentence}" if field else sentence)
+    return list(dict.fromkeys(sentences))
+
+
+def _cause(message: str) -> str:
+    found = _CAUSE.match(message)
+    if not found:
+        return message
+    kind, value, detail = found["kind"], found["value"], found["detail"]
+    if kind == "Required value":
+        return detail or "is required"
+    if not detail:
+        return message[0].lower() + message[1:]
+    if value and value not in _TYPES and value not in detail:
+        return f"{detail}, got {value}"
+    return detail
+
+
+def _unknown_fields(message: str) -> list[str]:
+    fields = re.findall(r'unknown field "([^"]+)"', message)
+    return [f"{field}: unknown field" for field in fields] or [message]

@@ -1,0 +1,412 @@
+"""The handle of a RetrainJob on a cluster."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retrainer import _logs, _progress
+from retrainer._cluster import EVENTS, JOBS, PODS, Cluster, Document, Stop
+from retrainer._store import Access
+from retrainer.api import (
+    FINISHED,
+    Metrics,
+    Phase,
+    RetrainJobSpec,
+    RetrainJobStatus,
+    architecture,
+    parse_job,
+)
+from retrainer.api.layout import join
+from retrainer.api.names import LABEL_UID, TASK_BOTTLENECKS, TASK_TRAIN, child, run_name
+from retrainer.errors import Interrupted, JobFailed, NotFound, UserError, WaitTimeout
+from retrainer.history import History
+
+if TYPE_CHECKING:
+    from retrainer._predict import Image, Prediction
+    from retrainer.compare import Comparison
+    from retrainer.run import ConfusionMatrix, Guess, Run
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something Kubernetes or the operator said of a job, its child Jobs or their pods.
+
+    Attributes:
+        time: when it was last seen, UTC.
+        type: Normal or Warning.
+        reason: one word.
+        message: one sentence.
+        object: such as `RetrainJob/flowers` or `Pod/flowers-train-x7k2p`.
+        count: how often it was seen.
+    """
+
+    time: datetime
+    type: str
+    reason: str
+    message: str
+    object: str
+    count: int
+
+
+class Job:
+    """One RetrainJob on a cluster, as it was last read.
+
+    Attributes and properties are of that moment; methods ask the cluster or the store anew. `Client`
+    makes these. Every method may raise `ClusterError` (server unreachable), `Forbidden` (the message
+    names the verb and the resource) and `NotFound` (the job was deleted); those that read the run's
+    folder `StorageError`, `StorageDenied`, and `NotFound` while there is no such file yet.
+    """
+
+    def __init__(self, document: Document, cluster: Cluster, access: Access) -> None:
+        self._document = document
+        self._cluster = cluster
+        self._access = access
+
+    # --- what was last read ---
+    @property
+    def name(self) -> str:
+        """`metadata.name`."""
+        return str(self._document["metadata"]["name"])
+
+    @property
+    def namespace(self) -> str:
+        """`metadata.namespace`."""
+        return str(self._document["metadata"]["namespace"])
+
+    @property
+    def uid(self) -> str:
+        """`metadata.uid`; another job of the same name has another one."""
+        return str(self._document["metadata"]["uid"])
+
+    @property
+    def created(self) -> datetime:
+        """When it was created, UTC."""
+        return _time(self._document["metadata"].get("creationTimestamp"))
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """`metadata.labels`."""
+        return dict(self._document["metadata"].get("labels") or {})
+
+    @property
+    def architecture(self) -> str:
+        """`spec.architecture`."""
+        return str(self._document["spec"].get("architecture", ""))
+
+    @property
+    def spec(self) -> RetrainJobSpec:
+        """The spec, checked.
+
+        Raises:
+            InvalidJob: this version of Retrainer does not know all of it.
+        """
+        return parse_job(self._without_status(), where=self.name).spec
+
+    @cached_property
+    def _status(self) -> RetrainJobStatus:
+        return RetrainJobStatus.model_validate(self._document.get("status") or {})
+
+    @property
+    def status(self) -> RetrainJobStatus:
+        """What the operator has written."""
+        return self._status
+
+    @property
+    def phase(self) -> Phase:
+        """Pending until the operator has written one."""
+        return self.status.phase or Phase.PENDING
+
+    @property
+    def reason(self) -> str:
+        """Why it is in this phase, one word; "" before the operator saw it."""
+        return self.status.reason or ""
+
+    @property
+    def message(self) -> str:
+        """Why it is in this phase, one sentence; "" before the operator saw it."""
+        return self.status.message or ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.phase in FINISHED
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """Final accuracy on the test images, 0 to 1; None before the end or without test images."""
+        return self.status.metrics.test_accuracy if self.status.metrics else None
+
+    @property
+    def run_url(self) -> str:
+        """URL of the run's folder, whether anything is in it yet or not."""
+        output = str(self._document["spec"]["output"])
+        return self.status.run or join(output, run_name(self.name, self.uid))
+
+    @property
+    def said(self) -> str:
+        """The operator's sentence, or what is missing for one."""
+        return self.message or self.reason or "not yet seen by the operator"
+
+    def to_dict(self) -> Document:
+        """The whole object as Kubernetes has it; changing it changes nothing."""
+        return dict(self._document)
+
+    def __repr__(self) -> str:
+        return f"<Job {self.namespace}/{self.name}: {self.phase}, {self.said}>"
+
+    def _repr_html_(self) -> str:
+        from retrainer import _html
+
+        return _html.job(self)
+
+    def _without_status(self) -> Document:
+        return {key: value for key, value in self._document.items() if key != "status"}
+
+    def _take(self, document: Document) -> None:
+        self._document = document
+        self.__dict__.pop("_status", None)
+
+    # --- the job on the cluster ---
+    def refresh(self) -> "Job":
+        """Read it again; returns itself.
+
+        Raises:
+            NotFound: it was deleted (a new job of its name is another job).
+        """
+        document = self._cluster.get(JOBS, self.namespace, self.name)
+        if document["metadata"]["uid"] != self.uid:
+            raise self._deleted()
+        self._take(document)
+        return self
+
+    def wait(
+        self,
+        timeout: float | None = None,
+        progress: "bool | _progress.Show | None" = None,
+        *,
+        stop: Stop | None = None,
+    ) -> "Job":
+        """Wait until the job has ended, by a watch; returns itself, succeeded.
+
+        A restart of the API server, a cut connection or an expired watch does not end the wait.
+
+        Args:
+            timeout: seconds to wait at most; None waits as long as it takes.
+            progress: True shows how it is going (a bar in a terminal, the job's page in a notebook,
+                else a line per change on stderr); None the same but silent where neither is there;
+                False nothing; or a function that is called with the job at each change.
+            stop: ends the wait from another thread.
+
+        Raises:
+            JobFailed: it failed; the message is the operator's own sentence.
+            WaitTimeout: not finished in time; the job goes on.
+            NotFound: it was deleted.
+            Interrupted: `stop` was set.
+        """
+        show = _progress.shown(progress)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            self._follow(show, deadline, stop)
+        finally:
+            show.close()
+        if self.phase == Phase.FAILED:
+            raise JobFailed(f"{self.name}: {self.said}", reason=self.reason or None)
+        if self.finished:
+            return self
+        if stop and stop.is_set():
+            raise Interrupted(f"Stopped waiting for {self.name}; the job goes on.")
+        raise WaitTimeout(
+            f"{self.name} was not finished after {timeout:g} s; it goes on ({self.phase}: {self.said})."
+        )
+
+    def _follow(self, show: _progress.Nothing, deadline: float | None, stop: Stop | None) -> None:
+        """Take every change until it has ended or the time is over."""
+        seen = False
+        for change in self._cluster.follow(
+            JOBS,
+            self.namespace,
+            fields=f"metadata.name={self.name}",
+            deadline=deadline,
+            stop=stop,
+        ):
+            if change.kind == "Synced":
+                if not seen:
+                    raise self._deleted()
+            elif change.document["metadata"]["uid"] == self.uid:
+                seen = True
+                self._take(change.document)
+                if change.kind != "Deleted":
+                    show(self)
+                if self.finished:
+                    return
+                if change.kind == "Deleted":
+                    raise self._deleted()
+
+    def _deleted(self) -> NotFound:
+        return NotFound(
+            f"RetrainJob {self.name} (uid {self.uid}) in namespace {self.namespace} was deleted; what "
+            f"it wrote stays in {self.run_url}."
+        )
+
+    def suspend(self) -> "Job":
+        """Stop its pods; finished bottlenecks are kept. Returns itself.
+
+        Raises:
+            UserError: it has ended already.
+        """
+        return self._set_suspend(True)
+
+    def resume(self) -> "Job":
+        """Let it go on after `suspend`. Returns itself.
+
+        Raises:
+            UserError: it has ended already.
+        """
+        return self._set_suspend(False)
+
+    def _set_suspend(self, suspend: bool) -> "Job":
+        self.refresh()
+        if self.finished:
+            word = "suspended" if suspend else "resumed"
+            raise UserError(f"{self.name} has ended ({self.phase}) and cannot be {word}.")
+        change = {"spec": {"suspend": suspend}}
+        self._take(self._cluster.patch(JOBS, self.namespace, self.name, change))
+        return self
+
+    def delete(self) -> None:
+        """Delete it and its pods. The run's folder and the cache stay."""
+        self._cluster.delete(JOBS, self.namespace, self.name, self.uid)
+
+    def logs(
+        self, follow: bool = False, *, prefix: bool = True, stop: Stop | None = None
+    ) -> Iterator[str]:
+        """Lines of the logs of all its pods, oldest pod first.
+
+        Args:
+            follow: go on with new lines and new pods until the job has ended; lines of pods that
+                run at the same time then come mixed, each whole.
+            prefix: start each line with `[<pod>] `.
+            stop: ends a followed log from another thread.
+        """
+        if not follow:
+            return _logs.recorded(self._cluster, self.namespace, self.uid, prefix)
+        return _logs.followed(
+            self._cluster,
+            self.namespace,
+            self.name,
+            self.uid,
+            prefix=prefix,
+            stop=stop or Stop(),
+        )
+
+    def pods(self) -> list[Document]:
+        """Its pods as Kubernetes has them, oldest first."""
+        found, _ = self._cluster.find(PODS, self.namespace, labels=f"{LABEL_UID}={self.uid}")
+        return sorted(found, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
+
+    def events(self) -> list[Event]:
+        """Events of the job, its child Jobs and their pods, oldest first. Kubernetes keeps an hour."""
+        fields = [f"involvedObject.uid={self.uid}"]
+        children = [child(self.name, task) for task in (TASK_BOTTLENECKS, TASK_TRAIN)]
+        fields += [f"involvedObject.kind=Job,involvedObject.name={name}" for name in children]
+        found: list[Document] = []
+        for selector in fields:
+            found += self._cluster.find(EVENTS, self.namespace, fields=selector)[0]
+        # A field selector knows no prefixes, so the namespace's events of pods are read and sifted.
+        pods, _ = self._cluster.find(EVENTS, self.namespace, fields="involvedObject.kind=Pod")
+        prefixes = tuple(f"{name}-" for name in children)
+        found += [e for e in pods if e["involvedObject"]["name"].startswith(prefixes)]
+        return sorted(map(_event, found), key=lambda event: event.time)
+
+    # --- how good it is ---
+    def metrics(self) -> Metrics:
+        """The latest figures, and at the end the final ones. Shares (0 to 1), nats; None if not yet."""
+        return self.refresh().status.metrics or Metrics.model_construct(**_NO_METRICS)
+
+    def history(self, whole: bool = False) -> History:
+        """The learning curve.
+
+        Args:
+            whole: every evaluation, read from the run's folder at the end of the job; otherwise at
+                most 20 points, from the status, also while the job runs.
+        """
+        if whole:
+            return self.run.history()
+        self.refresh()
+        return History(self.status.curve, self.name)
+
+    @property
+    def run(self) -> "Run":
+        """Its run's folder in the store; whole once the job has succeeded."""
+        from retrainer.run import Run
+
+        storage = self._document["spec"].get("storage") or {}
+        return Run(self.run_url, name=self.name, storage=storage, access=self._access)
+
+    def artifacts(self) -> dict[str, str]:
+        """Files of the run: name to URL; empty before the end."""
+        self.refresh()
+        return {name: join(self.run_url, path) for name, path in self.status.artifacts.items()}
+
+    def download(self, path: str | Path = ".") -> Path:
+        """Download the run's folder into `path`, as `<path>/<name>-<uid8>`; where it is now."""
+        return self.run.download(path)
+
+    def confusion_matrix(self) -> "ConfusionMatrix":
+        """Counts of test images: rows are what they are, columns what was guessed."""
+        return self.run.confusion_matrix()
+
+    def misclassified(self) -> "list[Guess]":
+        """Test images guessed wrong, the surest guess first."""
+        return self.run.misclassified()
+
+    def predict(
+        self, images: "Image | Iterable[Image]", top: int | None = None
+    ) -> "list[Prediction]":
+        """Label images with this job's network, on this machine. See `Run.predict`."""
+        return self.run.predict(images, top)
+
+    def compare(self, others: "Sequence[Job | Run | str]") -> "Comparison":
+        """This job beside others: accuracy with its interval, cost, and whether they really differ."""
+        from retrainer.compare import compare
+
+        return compare([self, *others])
+
+    @property
+    def multiply_adds(self) -> int | None:
+        """Of the frozen network, for one image; None for an architecture not known here."""
+        try:
+            return architecture(self.architecture).multiply_adds
+        except ValueError:
+            return None
+
+
+_NO_METRICS: Mapping[str, None] = dict.fromkeys(Metrics.model_fields)
+
+
+def _time(text: str | None) -> datetime:
+    """A Kubernetes time; the epoch if there is none, so that it sorts first."""
+    return datetime.fromisoformat(text or "1970-01-01T00:00:00+00:00").astimezone(UTC)
+
+
+def _event(document: Document) -> Event:
+    series = document.get("series") or {}
+    when = (
+        series.get("lastObservedTime")
+        or document.get("lastTimestamp")
+        or document.get("eventTime")
+        or document["metadata"].get("creationTimestamp")
+    )
+    involved = document["involvedObject"]
+    return Event(
+        _time(when),
+        document.get("type") or "Normal",
+        document.get("reason") or "",
+        (document.get("message") or "").strip(),
+        f"{involved.get('kind', '')}/{involved.get('name', '')}",
+        int(series.get("count") or document.get("count") or 1),
+    )
