@@ -5,6 +5,7 @@ and `inception_v3`.
 """
 
 import difflib
+import re
 from dataclasses import dataclass
 
 WIDTHS = ("1.0", "0.75", "0.50", "0.25")
@@ -93,6 +94,16 @@ def architecture(name: str) -> Architecture:
     try:
         return ARCHITECTURES[name]
     except KeyError:
-        near = difflib.get_close_matches(name, ARCHITECTURES, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        near = _nearest(name)
+        hint = f"; did you mean {near}?" if near else ""
         raise ValueError(f"must be {NAMES}, got {name!r}{hint}") from None
+
+
+def _nearest(name: str) -> str | None:
+    """The name most like `name`: by its numbers where it has them (0.5 is 0.50), else by letters."""
+    numbers = re.fullmatch(r"mobilenet_([0-9]([.][0-9]{1,9})?)[_-]([0-9]{1,9})(_quant.*)?", name)
+    if numbers is None:
+        return next(iter(difflib.get_close_matches(name, ARCHITECTURES, n=1, cutoff=0.5)), None)
+    width = min(WIDTHS, key=lambda w: abs(float(w) - float(numbers[1])))
+    size = min(SIZES, key=lambda s: abs(s - int(numbers[3])))
+    return f"mobilenet_{width}_{size}" + ("_quantized" if numbers[4] else "")
