@@ -1,0 +1,65 @@
+# Two container images from one file: `--target operator` and `--target trainer`.
+#
+# PYTHON_IMAGE is any image with Python 3.11 or newer and its venv module (Debian's python3-venv).
+# PIP_CERT is a file of certificates inside the build, where the way to the package index has its own:
+#   buildah build -v /etc/ssl/certs:/etc/ssl/certs:ro --build-arg PIP_CERT=/etc/ssl/certs/ca-certificates.crt
+ARG PYTHON_IMAGE=python:3.13-slim
+
+# --- what is installed: changes only with requirements/, takes minutes ---
+FROM ${PYTHON_IMAGE} AS builder
+ARG PIP_CERT=""
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+RUN python3 -m venv /opt/retrainer
+
+FROM builder AS operator-packages
+COPY requirements/operator.txt /build/
+RUN /opt/retrainer/bin/python -m pip install --require-hashes --only-binary :all: -r /build/operator.txt \
+ && /opt/retrainer/bin/python -m pip uninstall --yes pip
+
+# Headers for building against the libraries and the libraries' own tests: 310 MB that no program reads.
+FROM builder AS trainer-packages
+COPY requirements/trainer.txt /build/
+RUN /opt/retrainer/bin/python -m pip install --require-hashes --only-binary :all: -r /build/trainer.txt \
+ && cd /opt/retrainer/lib/python3.*/site-packages \
+ && rm -r tensorflow/include pyarrow/include pyarrow/tests onnx/backend/test \
+ && /opt/retrainer/bin/python -m pip uninstall --yes pip
+
+# --- this repository: changes often, takes seconds ---
+# Bytecode is compiled here, since pods cannot write it; unchecked, since nothing changes any more.
+FROM builder AS operator-program
+COPY sdk/retrainer /app/retrainer
+COPY operator/retrainer_operator /app/retrainer_operator
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
+
+FROM builder AS trainer-program
+COPY sdk/retrainer /app/retrainer
+COPY trainer/retrainer_trainer /app/retrainer_trainer
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
+
+# --- what runs: no pip, no shell entry, no root, nothing written but under /tmp ---
+FROM ${PYTHON_IMAGE} AS runtime
+ENV PATH=/opt/retrainer/bin:$PATH PYTHONPATH=/app PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
+LABEL org.opencontainers.image.licenses=Apache-2.0 org.opencontainers.image.url=https://retrainer.dev
+WORKDIR /tmp
+USER 65532:65532
+
+FROM runtime AS operator
+COPY --from=operator-packages /opt/retrainer /opt/retrainer
+COPY --from=operator-program /app /app
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="Retrainer operator" \
+      org.opencontainers.image.description="Runs RetrainJobs in a Kubernetes cluster" \
+      org.opencontainers.image.version=${VERSION}
+EXPOSE 8080 8081
+ENTRYPOINT ["/opt/retrainer/bin/python", "-m", "retrainer_operator"]
+
+FROM runtime AS trainer
+COPY --from=trainer-packages /opt/retrainer /opt/retrainer
+COPY --from=trainer-program /app /app
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="Retrainer trainer" \
+      org.opencontainers.image.description="Computes bottlenecks and trains the head of one RetrainJob" \
+      org.opencontainers.image.version=${VERSION}
+EXPOSE 9464
+ENTRYPOINT ["/opt/retrainer/bin/python", "-m", "retrainer_trainer"]
