@@ -7,11 +7,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retrainer._predict import Prediction, predict  # noqa: F401
+    from retrainer._predict import Prediction as Prediction
+    from retrainer._predict import predict as predict
     from retrainer.api import *  # noqa: F403
     from retrainer.errors import *  # noqa: F403
-    from retrainer.jobfile import load  # noqa: F401
-    from retrainer.local import Result, run  # noqa: F401
+    from retrainer.jobfile import load as load
+    from retrainer.local import Result as Result
+    from retrainer.local import run as run
 
 __version__ = "0.1.0"
 

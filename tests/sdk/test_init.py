@@ -1,0 +1,76 @@
+"""`import retrainer`: quick, lazy, and every name there."""
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import retrainer
+
+HEAVY = (
+    "kubernetes", "boto3", "botocore", "obstore", "tensorflow", "numpy", "pyarrow", "kopf", "aiohttp",
+    "rich", "typer", "yaml", "cv2", "ai_edge_litert", "retrainer_trainer", "retrainer_operator",
+)  # fmt: skip
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level packages in a fresh Python after `statement`."""
+    code = f"{statement}\nimport sys\nprint(*{{m.partition('.')[0] for m in sys.modules}})"
+    run = [sys.executable, "-c", code]
+    return set(subprocess.run(run, check=True, capture_output=True, text=True).stdout.split())
+
+
+def test_importing_the_api_loads_pydantic_and_nothing_heavier() -> None:
+    loaded = loaded_by("import retrainer.api")
+    assert "pydantic" in loaded
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_importing_the_package_loads_not_even_pydantic() -> None:
+    assert loaded_by("import retrainer").isdisjoint({*HEAVY, "pydantic"})
+
+
+def test_the_command_line_starts_without_the_trainer_or_a_store() -> None:
+    loaded = loaded_by("import retrainer.cli; retrainer.cli.build()")
+    assert loaded.isdisjoint(
+        {"tensorflow", "numpy", "boto3", "obstore", "cv2", "retrainer_trainer"}
+    )
+
+
+def test_the_package_imports_in_less_than_150_milliseconds() -> None:
+    code = "import time; t = time.perf_counter(); import retrainer; print(time.perf_counter() - t)"
+    command = [sys.executable, "-c", code]
+    seconds = [
+        float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        for _ in range(3)
+    ]
+    assert min(seconds) < 0.15
+
+
+def test_every_public_name_is_there_and_is_listed() -> None:
+    for name in retrainer.__all__:
+        assert getattr(retrainer, name) is not None
+        assert name in dir(retrainer)
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"^module 'retrainer' has no attribute 'trian'$"):
+        retrainer.trian  # noqa: B018
+
+
+def test_no_module_takes_the_place_of_a_function() -> None:
+    modules = {m.name for m in pkgutil.iter_modules(retrainer.__path__)}
+    for name in modules:
+        importlib.import_module(f"retrainer.{name}")
+    assert modules.isdisjoint(retrainer.__all__)
+    assert callable(retrainer.run)
+    assert callable(retrainer.predict)
+    assert callable(retrainer.load)
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    from importlib.metadata import version
+
+    assert retrainer.__version__ == version("retrainer")
