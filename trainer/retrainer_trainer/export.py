@@ -94,7 +94,7 @@ def write(
     folder: Path,
     calibration: Callable[[], Pixels],
     say: Callable[[str], None] = lambda _: None,
-) -> None:
+) -> bytes:
     """Write each format to its path of `EXPORT_PATHS` under `folder`.
 
     Args:
@@ -103,6 +103,9 @@ def write(
         folder: an existing local folder.
         calibration: gives pixels of training images, (images, size, size, 3); called for int8 only.
         say: told, before a slow format is written, what it is.
+
+    Returns:
+        The graph of the network for TensorBoard: a serialised GraphDef without the weights.
     """
     import_tensorflow()
     with quiet(), warnings.catch_warnings():
@@ -112,6 +115,8 @@ def write(
             if form in ANNOUNCED:
                 say(ANNOUNCED[form])
             _write_one(network, frozen, form, folder / EXPORT_PATHS[form], calibration)
+        graph = export_graph.classify_graph(frozen, network.size, network.head)
+        return export_graph.without_weights(graph)
 
 
 def _write_one(

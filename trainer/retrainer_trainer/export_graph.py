@@ -17,6 +17,9 @@ HALF_RANGE = 127.5
 # cameras write it first.
 _EXIF_BYTES = 131_072
 
+# A constant larger than this is left out of the graph that TensorBoard draws.
+_SHOWN_BYTES = 256
+
 
 def frozen_backbone(network: Any) -> tuple[Any, str, str]:
     """The Keras network with its weights as constants.
@@ -122,23 +125,21 @@ def _decoded(data: Any, size: int) -> Any:
         return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
 
     def webp() -> Any:
-        return tf.io.decode_webp(data, channels=0)[0, :, :, :3]
+        return coloured(tf.io.decode_webp(data, channels=0)[0])
 
-    def other() -> Any:  # PNG, GIF (its first frame), BMP
-        image = tf.io.decode_image(data, channels=0, expand_animations=False)
-        return tf.case(
-            [
-                (tf.equal(tf.shape(image)[-1], 1), lambda: tf.tile(image, (1, 1, 3))),
-                (
-                    tf.equal(tf.shape(image)[-1], 2),
-                    lambda: tf.tile(_on_white(image), (1, 1, 3)),
-                ),
-                (tf.equal(tf.shape(image)[-1], 4), lambda: _on_white(image)),
-            ],
-            default=lambda: image,
+    def other() -> Any:  # PNG, BMP, GIF (its first frame)
+        return coloured(tf.io.decode_image(data, channels=0, expand_animations=False))
+
+    def coloured(image: Any) -> Any:
+        channels = tf.shape(image)[-1]
+        flat = tf.cond((channels == 2) | (channels == 4), lambda: _on_white(image), lambda: image)
+        return tf.cond(
+            tf.equal(tf.shape(flat)[-1], 1), lambda: tf.tile(flat, (1, 1, 3)), lambda: flat
         )
 
-    is_webp = tf.strings.regex_full_match(tf.strings.substr(data, 0, 16), r"(?s)RIFF....WEBP.*")
+    is_webp = (tf.strings.substr(data, 0, 4) == b"RIFF") & (
+        tf.strings.substr(data, 8, 4) == b"WEBP"
+    )
     image = tf.cond(tf.io.is_jpeg(data), jpeg, lambda: tf.cond(is_webp, webp, other))
     image = tf.ensure_shape(image, (None, None, 3))
     small = tf.image.resize(image, (size, size), method="bilinear", antialias=True)
@@ -147,6 +148,7 @@ def _decoded(data: Any, size: int) -> Any:
 
 
 def _on_white(image: Any) -> Any:
+    """The last channel, alpha, laid on white paper, as `images.pixels` does."""
     import tensorflow as tf
 
     colour, alpha = tf.cast(image[..., :-1], tf.float32), tf.cast(image[..., -1:], tf.float32) / 255
@@ -206,3 +208,13 @@ def exif_orientation(data: Any) -> Any:
         return tf.where((value >= 1) & (value <= 8), value, 1)
 
     return tf.cond(tf.io.is_jpeg(data) & (length > 20), search, lambda: tf.constant(1))
+
+
+def without_weights(graph: Any) -> bytes:
+    """The graph as bytes, large constants left out: for looking at, not for running."""
+    shown = type(graph)()
+    shown.CopyFrom(graph)
+    for node in [*shown.node, *(n for f in shown.library.function for n in f.node_def)]:
+        if node.op == "Const" and node.attr["value"].ByteSize() > _SHOWN_BYTES:
+            node.attr["value"].tensor.ClearField("tensor_content")
+    return bytes(shown.SerializeToString(deterministic=True))
