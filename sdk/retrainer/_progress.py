@@ -43,7 +43,7 @@ class Lines(Nothing):
         now = (str(job.phase), job.reason)
         if now != self._last:
             self._last = now
-            print(f"{job.name}: {job.phase}: {job.message or job.reason}", file=sys.stderr)
+            print(f"{job.name}: {job.phase}: {job.said}", file=sys.stderr)
 
 
 class Bar(Nothing):

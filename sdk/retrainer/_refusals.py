@@ -122,7 +122,8 @@ def _cause(message: str) -> str:
         return detail or "is required"
     if not detail:
         return message[0].lower() + message[1:]
-    if value and value not in _TYPES and value not in detail:
+    detail = re.sub(r"^\S+ in body ", "", detail)
+    if value and value not in _TYPES and ", got " not in detail:
         return f"{detail}, got {value}"
     return detail
 

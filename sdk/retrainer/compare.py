@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from retrainer.api import ARCHITECTURES
-from retrainer.api.interval import wilson
 from retrainer.errors import NotFound, UserError
 from retrainer.run import Guess, Run
 
@@ -152,30 +151,23 @@ def compare(jobs: "Sequence[Job | Run | str]") -> Comparison:
     """
     if not jobs:
         raise UserError("Give at least one job to compare.")
-    runs = [
-        Run(job) if isinstance(job, str) else job if isinstance(job, Run) else job.run
-        for job in jobs
-    ]
-    architectures = [getattr(job, "architecture", "") for job in jobs]
+    runs = [Run(j) if isinstance(j, str) else j if isinstance(j, Run) else j.run for j in jobs]
     names = _distinct([run.name for run in runs])
-    rows = [
-        _row(name, run, network)
-        for name, run, network in zip(names, runs, architectures, strict=True)
-    ]
+    rows = [_row(name, run) for name, run in zip(names, runs, strict=True)]
     order = sorted(range(len(rows)), key=lambda i: _rank(rows[i]))
     guesses, notes = _predictions([(names[i], runs[i]) for i in order])
     differences, more = against_best(guesses)
     return Comparison([rows[i] for i in order], differences, notes + more)
 
 
-def _row(name: str, run: Run, architecture: str) -> Row:
+def _row(name: str, run: Run) -> Row:
     report = run.report
-    network = ARCHITECTURES.get(architecture or str(run.evaluation.get("architecture", "")))
+    network = ARCHITECTURES.get(run.architecture)
     low, high = run.interval or (None, None)
     head = (network.bottleneck + 1) * (report.label_count or 0) if network else 0
     return Row(
         name,
-        network.name if network else architecture,
+        run.architecture,
         run.test_accuracy,
         low,
         high,
@@ -235,7 +227,7 @@ def against_best(guesses: Guesses) -> tuple[list[Difference], list[str]]:
         only_best, only_other = len(right - other), len(other - right)
         found.append(_ordered(best, name, only_best, only_other))
     adjusted = holm([d.p for d in found])
-    return [_with_p(d, p) for d, p in zip(found, adjusted, strict=True)], notes
+    return [replace(d, p=p) for d, p in zip(found, adjusted, strict=True)], notes
 
 
 def _ordered(best: str, other: str, only_best: int, only_other: int) -> Difference:
@@ -243,12 +235,6 @@ def _ordered(best: str, other: str, only_best: int, only_other: int) -> Differen
     if only_other > only_best:
         return Difference(other, best, only_other, only_best, p)
     return Difference(best, other, only_best, only_other, p)
-
-
-def _with_p(difference: Difference, p: float) -> Difference:
-    from dataclasses import replace
-
-    return replace(difference, p=p)
 
 
 def _not_the_same(best: str, other: str, there: Any, here: set[str]) -> str:
@@ -314,6 +300,3 @@ def frontier_of(rows: Sequence[Row]) -> list[Row]:
             best = row.accuracy
             edge.append(row)
     return edge
-
-
-__all__ = ["Comparison", "Difference", "Row", "compare", "holm", "mcnemar", "wilson"]

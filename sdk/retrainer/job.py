@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrainer import _logs, _progress
 from retrainer._cluster import EVENTS, JOBS, PODS, Cluster, Document, Stop
+from retrainer._events import Event, event, moment
 from retrainer._store import Access
 from retrainer.api import (
     FINISHED,
@@ -29,27 +29,6 @@ if TYPE_CHECKING:
     from retrainer._predict import Image, Prediction
     from retrainer.compare import Comparison
     from retrainer.run import ConfusionMatrix, Guess, Run
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something Kubernetes or the operator said of a job, its child Jobs or their pods.
-
-    Attributes:
-        time: when it was last seen, UTC.
-        type: Normal or Warning.
-        reason: one word.
-        message: one sentence.
-        object: such as `RetrainJob/flowers` or `Pod/flowers-train-x7k2p`.
-        count: how often it was seen.
-    """
-
-    time: datetime
-    type: str
-    reason: str
-    message: str
-    object: str
-    count: int
 
 
 class Job:
@@ -85,7 +64,7 @@ class Job:
     @property
     def created(self) -> datetime:
         """When it was created, UTC."""
-        return _time(self._document["metadata"].get("creationTimestamp"))
+        return moment(self._document["metadata"].get("creationTimestamp"))
 
     @property
     def labels(self) -> dict[str, str]:
@@ -320,7 +299,7 @@ class Job:
         pods, _ = self._cluster.find(EVENTS, self.namespace, fields="involvedObject.kind=Pod")
         prefixes = tuple(f"{name}-" for name in children)
         found += [e for e in pods if e["involvedObject"]["name"].startswith(prefixes)]
-        return sorted(map(_event, found), key=lambda event: event.time)
+        return sorted(map(event, found), key=lambda e: e.time)
 
     # --- how good it is ---
     def metrics(self) -> Metrics:
@@ -345,7 +324,13 @@ class Job:
         from retrainer.run import Run
 
         storage = self._document["spec"].get("storage") or {}
-        return Run(self.run_url, name=self.name, storage=storage, access=self._access)
+        return Run(
+            self.run_url,
+            name=self.name,
+            architecture=self.architecture,
+            storage=storage,
+            access=self._access,
+        )
 
     def artifacts(self) -> dict[str, str]:
         """Files of the run: name to URL; empty before the end."""
@@ -386,27 +371,3 @@ class Job:
 
 
 _NO_METRICS: Mapping[str, None] = dict.fromkeys(Metrics.model_fields)
-
-
-def _time(text: str | None) -> datetime:
-    """A Kubernetes time; the epoch if there is none, so that it sorts first."""
-    return datetime.fromisoformat(text or "1970-01-01T00:00:00+00:00").astimezone(UTC)
-
-
-def _event(document: Document) -> Event:
-    series = document.get("series") or {}
-    when = (
-        series.get("lastObservedTime")
-        or document.get("lastTimestamp")
-        or document.get("eventTime")
-        or document["metadata"].get("creationTimestamp")
-    )
-    involved = document["involvedObject"]
-    return Event(
-        _time(when),
-        document.get("type") or "Normal",
-        document.get("reason") or "",
-        (document.get("message") or "").strip(),
-        f"{involved.get('kind', '')}/{involved.get('name', '')}",
-        int(series.get("count") or document.get("count") or 1),
-    )

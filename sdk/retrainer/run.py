@@ -109,6 +109,7 @@ class Run:
         url: str | Path,
         *,
         name: str = "",
+        architecture: str = "",
         storage: Storage | Mapping[str, Any] | None = None,
         access: Access | None = None,
     ) -> None:
@@ -117,11 +118,13 @@ class Run:
         Args:
             url: of the run's folder: `s3://bucket/flowers/flowers-1a2b3c4d` or a path.
             name: to show; the report's if "".
+            architecture: of its job; what the run says if "".
             storage: endpoint and region, as in the job's spec.
             access: another endpoint or other credentials for this machine.
         """
         self.url = str(url).rstrip("/")
         self._given_name = name
+        self._given_architecture = architecture
         self._storage = storage if isinstance(storage, Storage) else _storage(storage)
         self._access = access
 
@@ -137,6 +140,11 @@ class Run:
     def name(self) -> str:
         """Of its job."""
         return self._given_name or self.report.name
+
+    @property
+    def architecture(self) -> str:
+        """Of its job; "" if the run does not say."""
+        return self._given_architecture or str(self.evaluation.get("architecture", ""))
 
     # --- figures ---
     @cached_property
