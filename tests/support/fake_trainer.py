@@ -65,7 +65,7 @@ def training() -> None:
 
 def succeed(test_images: int = 165) -> None:
     """The end of a run that went well."""
-    accuracy = 0.8879 if test_images else None
+    accuracy = 147 / 165 if test_images else None
     report(
         stage=Phase.SUCCEEDED,
         reason="Succeeded",
@@ -92,6 +92,15 @@ def until_stopped() -> NoReturn:
     signal.sigwait({signal.SIGTERM})
     report(progress=images(856))
     fail(143, "Interrupted", "Stopped before the end; what was computed is in the cache.")
+
+
+def deaf() -> NoReturn:
+    """Answer SIGTERM with a report, and go on for ever."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    tell(log=f"process {os.getpid()}")
+    while True:
+        signal.sigwait({signal.SIGTERM})
+        report(progress=images(856))
 
 
 def chatter() -> None:
@@ -143,6 +152,8 @@ def main(scenario: str) -> None:
             succeed()
         case "stop":
             until_stopped()
+        case "deaf":
+            deaf()
         case "environment":
             tell(log=json.dumps({"cwd": str(Path.cwd()), "task": TASK.model_dump(mode="json"),
                                  "port": os.environ["RETRAINER_PORT"]}))  # fmt: skip

@@ -1,0 +1,181 @@
+"""What a run looks like, on a terminal and elsewhere."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from retrainer import _display
+from retrainer._display import Display, Pace, duration, printable, stride
+from retrainer.api import CurvePoint, Phase, Progress, Report
+
+
+def out(*, terminal: bool = False) -> tuple[Console, io.StringIO]:
+    text = io.StringIO()
+    console = Console(
+        file=text, force_terminal=terminal, width=100, markup=False, highlight=False, emoji=False
+    )
+    return console, text
+
+
+def report(stage: Phase = Phase.BOTTLENECKS, **fields: object) -> Report:
+    base = {"task": "train", "name": "flowers", "uid": "u", "stage": stage}
+    return Report.model_validate({**base, **fields})
+
+
+def counted(total: int, cached: int, computed: int) -> Report:
+    return report(
+        progress=Progress(images_total=total, images_cached=cached, images_computed=computed)
+    )
+
+
+def trained(steps: int, interval: int = 10, upto: int | None = None) -> Report:
+    made = report(Phase.TRAINING, progress=Progress(step=upto or steps, steps=steps))
+    for step in (*range(0, upto or steps, interval), upto or steps):
+        made.curve.add(
+            CurvePoint(step=step, training_accuracy=0.9, validation_accuracy=None, cross_entropy=1)
+        )
+    return made
+
+
+class Clock:
+    """Seconds that pass when told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("steps", "interval", "every"),
+    [(500, 10, 50), (4000, 10, 500), (100, 10, 10), (10, 10, 10), (10_000_000, 10, 1_000_000),
+     (4000, 1, 500), (200, 10, 20)],
+)  # fmt: skip
+def test_step_lines_are_at_most_twenty_at_round_steps(
+    steps: int, interval: int, every: int
+) -> None:
+    assert stride(steps // interval + 1, interval) == every
+    console, text = out()
+    with Display(console) as display:
+        display.report(trained(min(steps, 4000), interval))
+    lines = [line for line in text.getvalue().splitlines() if line.startswith("step ")]
+    assert 2 <= len(lines) <= 21
+
+
+def test_a_step_line_has_the_three_figures_of_retrain_py() -> None:
+    console, text = out()
+    with Display(console) as display:
+        display.report(trained(500))
+    assert text.getvalue().splitlines()[0] == (
+        "step      0   training accuracy  90.0%   validation accuracy      -   cross entropy 1.0000"
+    )
+
+
+def test_no_step_is_printed_twice_and_the_last_one_is_printed() -> None:
+    console, text = out()
+    with Display(console) as display:
+        for upto in range(10, 500, 10):
+            display.report(trained(500, upto=upto))
+        display.report(trained(500))
+        display.report(trained(500))
+    steps = [int(line.split()[1]) for line in text.getvalue().splitlines() if line[:5] == "step "]
+    assert steps == list(range(0, 501, 50))
+
+
+def test_a_run_that_stopped_early_has_its_last_step() -> None:
+    console, text = out()
+    with Display(console) as display:
+        early = trained(500, upto=130)
+        display.report(early)
+        display.report(early.model_copy(update={"reason": "Exporting", "message": "Exporting."}))
+    steps = [int(line.split()[1]) for line in text.getvalue().splitlines() if line[:5] == "step "]
+    assert steps == [0, 50, 100, 130]
+
+
+def test_every_step_is_printed_when_asked_for() -> None:
+    console, text = out()
+    with Display(console, every_step=True) as display:
+        display.report(trained(500))
+    assert sum(line.startswith("step ") for line in text.getvalue().splitlines()) == 51
+
+
+def test_away_from_a_terminal_progress_is_a_line_every_five_seconds() -> None:
+    console, text = out()
+    clock = Clock()
+    with Display(console, clock=clock) as display:
+        display.report(report())
+        for second in range(12):
+            clock.now = float(second)
+            display.report(counted(10_000, 1_000, 500 * second))
+        clock.now = 18.0
+        display.report(counted(10_000, 1_000, 9_000))
+    assert text.getvalue().splitlines() == [
+        "listing images",
+        "bottlenecks 1,000/10,000 images (1,000 cached)",
+        "bottlenecks 3,500/10,000 images (500 images/s, 13 s left, 1,000 cached)",
+        "bottlenecks 6,000/10,000 images (500 images/s, 8 s left, 1,000 cached)",
+        "bottlenecks 10,000/10,000 images (500 images/s, 1,000 cached)",
+    ]
+    assert "\x1b" not in text.getvalue()
+
+
+def test_on_a_terminal_a_bar_moves_and_the_bottlenecks_leave_one_line() -> None:
+    console, text = out(terminal=True)
+    clock = Clock()
+    with Display(console, clock=clock) as display:
+        display.report(counted(1_000, 0, 0))
+        clock.now = 2.0
+        display.report(counted(1_000, 0, 1_000))
+        display.report(counted(1_000, 0, 1_000))
+        display.report(trained(500))
+    shown = text.getvalue()
+    assert shown.count("bottlenecks 1,000 images (500 images/s)\n") == 1
+    assert "\x1b[" in shown
+    assert "━" in shown
+
+
+def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    console, text = out(terminal=True)
+    display = Display(console)
+    display.warning("careful")
+    assert text.getvalue() == "warning: careful\n"
+
+
+def test_a_file_name_cannot_drive_the_terminal_or_be_taken_for_markup() -> None:
+    console, text = out(terminal=True)
+    display = Display(console)
+    display.log("\x1b]0;owned\x07 [bold]a[/bold] \r :smile: tulips")
+    assert "\x1b]0" not in text.getvalue()
+    assert "\\x1b]0;owned\\x07 [bold]a[/bold] \\r :smile: tulips" in text.getvalue()
+
+
+def test_a_pace_needs_something_done_since_it_was_first_asked() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    assert pace(100, 900, "images") == ""
+    clock.now = 2.0
+    assert pace(100, 900, "images") == ""
+    assert pace(103, 897, "images") == "1.5 images/s, 9 min 58 s left"
+    assert pace(1000, 0, "images") == "450 images/s"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (59.4, "59 s"), (185, "3 min 5 s"), (7440, "2 h 4 min"), (59.6, "1 min 0 s")],
+)
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_printable_keeps_every_script_and_shows_the_rest_as_escapes() -> None:
+    assert printable("Größe 图像 🌷\n") == "Größe 图像 🌷\n"
+    assert printable("a\tb\x00\u202e\ud800") == "a\\tb\\x00\\u202e\\ud800"
+
+
+def test_a_table_keeps_what_looks_like_markup() -> None:
+    console, text = out()
+    console.print(_display.table(("IMAGE", "SCORE"), [("[red]a[/]", "1.00")], right="SCORE"))
+    assert text.getvalue().splitlines()[1].split() == ["[red]a[/]", "1.00"]

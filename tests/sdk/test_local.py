@@ -1,0 +1,282 @@
+"""Running the trainer as a process: what it is given, what its events and its end become."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from retrainer import jobfile, local
+from retrainer.api import Phase, Report, RetrainJob, parse_job
+from retrainer.api.interval import wilson
+from retrainer.errors import (
+    Interrupted,
+    InvalidJob,
+    JobFailed,
+    MissingExtra,
+    NotFound,
+    RetrainerError,
+    StorageDenied,
+    StorageError,
+    UserError,
+)
+
+FAKE = Path(__file__).resolve().parent.parent / "support" / "fake_trainer.py"
+NOBODY = 2**22 + 1
+"""Above what a process id can be."""
+
+
+def fake(scenario: str) -> list[str]:
+    return [sys.executable, str(FAKE), scenario]
+
+
+def job(images: str = "photos", output: str = "out") -> RetrainJob:
+    text = jobfile.template(images=images, output=output)
+    return parse_job(jobfile.documents(text, "job.yaml")[0][1])
+
+
+class Heard:
+    """A Watcher that remembers, and may do something at a log line."""
+
+    def __init__(self, on_log: int = 0) -> None:
+        self.reports: list[Report] = []
+        self.logs: list[str] = []
+        self.warnings: list[str] = []
+        self._signal = on_log
+
+    def report(self, report: Report) -> None:
+        self.reports.append(report)
+
+    def log(self, text: str) -> None:
+        self.logs.append(text)
+        if self._signal:
+            os.kill(os.getpid(), self._signal)
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Iterator[Path]:
+    """Where the trainer's logs go in this test: the folder for temporary files."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    yield folder
+    tempfile.tempdir = before
+
+
+def test_a_run_that_goes_well_gives_its_accuracy_and_its_places(tmp_path: Path) -> None:
+    result = local.run(job(output=str(tmp_path)), progress=False, program=fake("well"))
+    assert result.test_accuracy == 0.8909
+    assert result.test_images == 165
+    assert result.interval == wilson(147 / 165, 165)
+    assert str(result) == "test accuracy 0.891 (95% interval 0.83 to 0.93, 165 images)"
+    assert result.report.stage == Phase.SUCCEEDED
+    assert result.run.startswith(f"{tmp_path}/flowers-")
+    assert result.page == f"{result.run}/report.html"
+    assert result.artifacts["tflite"] == f"{result.run}/model.tflite"
+
+
+def test_each_run_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    runs = {
+        local.run(job(output=str(tmp_path)), progress=False, program=fake("cached")).run
+        for _ in range(2)
+    }
+    assert len(runs) == 2
+
+
+def test_reports_logs_and_warnings_are_passed_on_in_order(tmp_path: Path) -> None:
+    heard = Heard()
+    local.run(job(output=str(tmp_path)), progress=heard, program=fake("well"))
+    assert heard.logs == ["Converting the backbone, once per cache."]
+    assert len(heard.warnings) == 1
+    steps = [r.progress.step for r in heard.reports if r.progress.step is not None]
+    assert steps == sorted(steps)
+    assert [r.stage for r in heard.reports][-1] == Phase.SUCCEEDED
+
+
+def test_the_trainer_is_given_the_task_of_a_pod_with_absolute_paths(tmp_path: Path) -> None:
+    heard = Heard()
+    given = job("photos", str(tmp_path / "out"))
+    home = given.model_copy(
+        update={"spec": given.spec.model_copy(update={"cache": "~/cache", "weights": "w.h5"})}
+    )
+    local.run(home, progress=heard, program=fake("environment"))
+    seen = json.loads(heard.logs[0])
+    spec = seen["task"]["spec"]
+    assert seen["task"]["task"] == "train"
+    assert seen["port"] == "0"
+    assert seen["cwd"] == str(Path.cwd())
+    assert spec["images"] == str(Path("photos").absolute())
+    assert spec["cache"] == str(Path("~/cache").expanduser())
+    assert spec["weights"] == str(Path("w.h5").absolute())
+    assert len(seen["task"]["uid"]) == 36
+
+
+def test_urls_and_the_words_for_weights_are_left_as_they_are() -> None:
+    heard = Heard()
+    urls = job("s3://photos/flowers", "s3://models/flowers")
+    local.run(urls, progress=heard, program=fake("environment"))
+    spec = json.loads(heard.logs[0])["task"]["spec"]
+    assert (spec["images"], spec["output"]) == ("s3://photos/flowers", "s3://models/flowers")
+    assert spec["weights"] == "imagenet"
+
+
+def test_without_test_images_there_is_no_accuracy(tmp_path: Path) -> None:
+    result = local.run(job(output=str(tmp_path)), progress=False, program=fake("untested"))
+    assert result.test_accuracy is None
+    assert result.interval is None
+    assert str(result) == f"trained, no test images; run in {result.run}"
+
+
+ENDS: list[tuple[str, type[RetrainerError], str, int]] = [
+    ("one-label", UserError, "/photos has 1 label folders, at least 2 are needed: roses.", 64),
+    ("no-folder", NotFound, "No images under /photos: there is no such folder.", 64),
+    ("denied", StorageDenied, "refused access to bucket b (spec.images).", 64),
+    ("unreachable", StorageError, "Cannot reach http://s3:7070: connection refused. The tr", 1),
+    ("crash", JobFailed, "exit code 1: ImportError: libtensorflow.so.2: cannot open shared", 1),
+    ("killed", JobFailed, "the trainer was killed (SIGKILL), most often because memory ran out", 1),
+    ("silent", JobFailed, "the trainer ended without a result. The trainer's log: ", 1),
+    ("terminated", Interrupted, "the trainer was stopped from outside (SIGTERM)", 143),
+]
+
+
+@pytest.mark.parametrize(("scenario", "kind", "sentence", "code"), ENDS, ids=[e[0] for e in ENDS])
+def test_every_end_of_the_trainer_has_its_error(
+    scenario: str, kind: type[RetrainerError], sentence: str, code: int, logs: Path
+) -> None:
+    with pytest.raises(RetrainerError) as caught:
+        local.run(job(), progress=False, program=fake(scenario))
+    assert type(caught.value) is kind
+    assert sentence in str(caught.value)
+    assert caught.value.exit_code == code
+
+
+def test_the_trainers_reason_is_kept_for_scripts() -> None:
+    with pytest.raises(UserError) as caught:
+        local.run(job(), progress=False, program=fake("one-label"))
+    assert caught.value.reason == "TooFewLabels"
+
+
+def test_what_libraries_print_goes_to_a_log_that_stays_only_after_a_failure(
+    tmp_path: Path, logs: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    local.run(job(output=str(tmp_path)), progress=False, program=fake("well"))
+    assert list(logs.iterdir()) == []
+    with pytest.raises(JobFailed) as caught:
+        local.run(job(), progress=False, program=fake("crash"))
+    (kept,) = logs.iterdir()
+    assert str(kept) in str(caught.value)
+    assert "cuDNN" in kept.read_text()
+    assert "absl" in kept.read_text()
+    out, err = capfd.readouterr()
+    assert out == err == ""
+
+
+def test_a_users_mistake_leaves_no_log(logs: Path) -> None:
+    with pytest.raises(UserError):
+        local.run(job(), progress=False, program=fake("one-label"))
+    assert list(logs.iterdir()) == []
+
+
+def test_broken_lines_in_the_pipe_do_not_end_the_run(tmp_path: Path) -> None:
+    result = local.run(job(output=str(tmp_path)), progress=False, program=fake("broken-lines"))
+    assert result.test_images == 165
+
+
+def test_a_trainer_that_cannot_be_started_is_told() -> None:
+    with pytest.raises(RetrainerError, match=r"cannot start /nowhere/python: No such file"):
+        local.run(job(), progress=False, program=["/nowhere/python"])
+
+
+def test_no_file_descriptor_is_left_open(tmp_path: Path) -> None:
+    local.run(job(output=str(tmp_path)), progress=False, program=fake("cached"))
+    before = sorted(Path("/proc/self/fd").iterdir())
+    local.run(job(output=str(tmp_path)), progress=False, program=fake("cached"))
+    with pytest.raises(RetrainerError):
+        local.run(job(), progress=False, program=["/nowhere/python"])
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
+
+
+def test_ctrl_c_stops_the_trainer_in_order_and_says_what_is_in_the_cache(
+    tmp_path: Path, logs: Path
+) -> None:
+    heard = Heard(on_log=signal.SIGINT)
+    with pytest.raises(Interrupted) as caught:
+        local.run(job(output=str(tmp_path)), progress=heard, program=fake("stop"))
+    # 749 when Ctrl-C came, 856 once the trainer had saved what it had.
+    assert str(caught.value) == (
+        f"stopped; the cache {tmp_path}/.bottlenecks holds the bottlenecks of 856 of 1,498 images. "
+        "Run it again to go on."
+    )
+    assert caught.value.exit_code == 130
+    assert gone(int(heard.logs[0].split()[-1]))
+    assert list(logs.iterdir()) == []
+
+
+def gone(process: int) -> bool:
+    """Whether there is no such process any more."""
+    assert process < NOBODY
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_a_second_ctrl_c_ends_a_trainer_that_does_not_stop(tmp_path: Path) -> None:
+    class Twice(Heard):
+        def report(self, report: Report) -> None:
+            super().report(report)
+            if self.logs and len(self.warnings) < 1:
+                self.warnings.append("second")
+                os.kill(os.getpid(), signal.SIGINT)
+
+    heard = Twice(on_log=signal.SIGINT)
+    with pytest.raises(Interrupted):
+        local.run(job(output=str(tmp_path)), progress=heard, program=fake("deaf"))
+    assert heard.warnings == ["second"]
+    assert gone(int(heard.logs[0].split()[-1]))
+
+
+def test_a_run_works_from_a_thread_that_gets_no_signals(tmp_path: Path) -> None:
+    found: list[local.Result] = []
+
+    def work() -> None:
+        found.append(local.run(job(output=str(tmp_path)), progress=False, program=fake("cached")))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(timeout=60)
+    assert found[0].test_images == 165
+
+
+def test_a_wrong_job_is_refused_before_anything_is_started() -> None:
+    with pytest.raises(InvalidJob, match=r"spec\.training\.steps: must be at least 1, got 0"):
+        local.run(
+            {**job().dump(), "spec": {**job().dump()["spec"], "training": {"steps": 0}}},
+            program=["/nowhere/python"],
+        )
+
+
+def test_a_missing_part_says_how_to_install_it() -> None:
+    with pytest.raises(MissingExtra) as caught:
+        local.require_trainer(lambda _: None)
+    assert str(caught.value) == (
+        "this needs tensorflow, which is not installed here: pip install 'retrainer[trainer]'"
+    )
+    assert caught.value.exit_code == 64
+
+
+def test_a_file_of_the_current_folder_does_not_take_a_librarys_place(tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('the wrong json')")
+    command = [*local.TRAINER[:-2], "-c", "import json; print(json.dumps(1))"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "1\n"
