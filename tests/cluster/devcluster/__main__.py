@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import binaries
+import container_images
 import lifecycle
+import node
 from cluster import Cluster, Settings
 from failure import ClusterError, say
 
@@ -34,6 +37,9 @@ def _parser() -> argparse.ArgumentParser:
         "--kwok", type=int, default=0, metavar="NODES", help="simulate so many nodes and their pods"
     )
     up.add_argument("--bench", action="store_true", help="no limits on the controllers' requests")
+    up.add_argument(
+        "--images", action="store_true", help="also build and load the project's container images"
+    )
     up.set_defaults(run=_up)
 
     down = commands.add_parser("down", parents=[named], help="end it and delete what it left")
@@ -52,12 +58,24 @@ def _parser() -> argparse.ArgumentParser:
     build = commands.add_parser("binaries", help="build what is missing; print name and path")
     build.add_argument("names", nargs="*", help="default: all")
     build.set_defaults(run=_binaries)
+
+    images = commands.add_parser("images", help="build container images; print name and archive")
+    images.add_argument("targets", nargs="*", help="default: all")
+    images.add_argument("--clean", action="store_true", help="delete archives and cached layers")
+    images.set_defaults(run=_images)
+
+    load = commands.add_parser("load", parents=[named], help="build and import into the node")
+    load.add_argument("targets", nargs="*", help="images, or archives (*.tar); default: all images")
+    load.set_defaults(run=_load)
     return parser
 
 
 def _up(arguments: argparse.Namespace) -> int:
     settings = Settings(size=arguments.size, simulated_nodes=arguments.kwok, bench=arguments.bench)
-    print(lifecycle.up(arguments.name, settings).admin)
+    cluster = lifecycle.up(arguments.name, settings)
+    if arguments.images:
+        _load_into(cluster, list(container_images.TARGETS))
+    print(cluster.admin)
     return 0
 
 
@@ -86,6 +104,29 @@ def _binaries(arguments: argparse.Namespace) -> int:
     for name, path in binaries.ensure(arguments.names or binaries.BINARIES).items():
         print(f"{name}\t{path}")
     return 0
+
+
+def _images(arguments: argparse.Namespace) -> int:
+    if arguments.clean:
+        container_images.clean()
+        return 0
+    targets = arguments.targets or container_images.TARGETS
+    for target, archive in container_images.ensure(targets).items():
+        print(f"{container_images.reference(target)}\t{archive}")
+    return 0
+
+
+def _load(arguments: argparse.Namespace) -> int:
+    targets = arguments.targets or list(container_images.TARGETS)
+    _load_into(_existing(arguments.name), targets)
+    return 0
+
+
+def _load_into(cluster: Cluster, targets: list[str]) -> None:
+    given = [Path(target) for target in targets if target.endswith(".tar")]
+    built = container_images.ensure(each for each in targets if not each.endswith(".tar"))
+    for archive in (*given, *built.values()):
+        node.load(cluster, archive)
 
 
 def _existing(name: str) -> Cluster:

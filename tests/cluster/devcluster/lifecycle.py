@@ -73,16 +73,33 @@ def down(name: str, keep_logs: bool) -> None:
 
 
 def status(cluster: Cluster) -> bool:
-    """Print a line per component; whether all are well."""
+    """Print a line per component; whether all that should run does, and is well."""
     whole = True
-    for record in cluster.running():
+    for name in _expected(cluster):
+        record = process.read(cluster.records, name)
+        if record is None:
+            print(f"{name:24} {'-':>12} {'-':>8}  NOT STARTED")
+            whole = False
+            continue
         alive = process.is_alive(record)
         well = alive and (not record.health or waiting.answers(record.health))
         word = "healthy" if well else "NOT HEALTHY" if alive else "ENDED"
         age = f"{time.time() - record.since:.0f} s" if alive else "-"
-        print(f"{record.name:24} pid {record.pid:<8} {age:>8}  {word:12} {record.health}")
+        print(f"{name:24} pid {record.pid:<8} {age:>8}  {word:12} {record.health}")
         whole = whole and well
+    if cluster.is_node:
+        for name, url in services.HEALTH.items():
+            well = waiting.answers(url)
+            print(f"{name:24} {'pod':12} {'':>8}  {'healthy' if well else 'NOT HEALTHY':12} {url}")
+            whole = whole and well
     return whole
+
+
+def _expected(cluster: Cluster) -> list[str]:
+    names = [name for name in binaries.CONTROL_PLANE if name != "kubectl"]
+    if cluster.settings.simulated_nodes:
+        names.append("kwok")
+    return names + (node.COMPONENTS if cluster.is_node else [])
 
 
 def _prepare_machine(name: str, settings: Settings) -> None:

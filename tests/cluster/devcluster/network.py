@@ -26,6 +26,12 @@ def prepare(cluster: Cluster) -> None:
         # So that the host reaches Services from the node's address, with or without a default route.
         _run("ip", "route", "add", SERVICE_RANGE, "dev", BRIDGE, "src", BRIDGE_ADDRESS)
     if cluster.recall("ip_forward") is None:
+        if _quietly("iptables", "-w", "-t", "nat", "-S", "KUBE-SERVICES"):
+            raise ClusterError(
+                "Another Kubernetes node has its rules in this machine's packet filter "
+                "(chain KUBE-SERVICES): two would take each other's away. "
+                "If it is there no more, `kube-proxy --cleanup` removes them."
+            )
         cluster.remember("ip_forward", _FORWARDING.read_text().strip())
     _FORWARDING.write_text("1")
     # Docker's packages drop what is forwarded: let the pods' packets through before its rules.
@@ -39,14 +45,21 @@ def prepare(cluster: Cluster) -> None:
 
 def remove(cluster: Cluster) -> None:
     """Also right when `prepare` got only half way."""
+    before = cluster.recall("ip_forward")
+    if before is None:  # nothing was prepared; the rules here may be another node's
+        return
     _quietly(str(binaries.path("kube-proxy")), "--cleanup")
+    for family in ("iptables", "ip6tables"):
+        # kube-proxy leaves this one for the kubelet, which is told not to want it.
+        for place in ("INPUT", "OUTPUT"):
+            _quietly(family, "-w", "-D", place, "-j", "KUBE-FIREWALL")
+        _quietly(family, "-w", "-F", "KUBE-FIREWALL")
+        _quietly(family, "-w", "-X", "KUBE-FIREWALL")
     _quietly("iptables", "-w", "-D", "FORWARD", "-j", _CHAIN)
     _quietly("iptables", "-w", "-F", _CHAIN)
     _quietly("iptables", "-w", "-X", _CHAIN)
     _quietly("ip", "link", "delete", BRIDGE)
-    before = cluster.recall("ip_forward")
-    if before is not None:
-        _FORWARDING.write_text(before)
+    _FORWARDING.write_text(before)
 
 
 def _run(*command: str) -> None:
@@ -55,6 +68,6 @@ def _run(*command: str) -> None:
         raise ClusterError(f"{' '.join(command)} failed: {done.stderr.strip()}")
 
 
-def _quietly(*command: str) -> None:
-    """For what may be there or not; the checks after `down` tell if something stayed."""
-    subprocess.run(command, capture_output=True, check=False, timeout=60)
+def _quietly(*command: str) -> bool:
+    """For what may be there or not; whether it was."""
+    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0

@@ -14,10 +14,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import archives
 import binaries
 import controlplane
 import process
-import scratch_images
 import waiting
 from cluster import BRIDGE_ADDRESS, DNS_ADDRESS, POD_RANGE, Cluster
 from failure import ClusterError
@@ -25,6 +25,7 @@ from process import Component
 
 NAME = "node"
 HOLDER = "namespaces"
+COMPONENTS = [HOLDER, "containerd", "kubelet", "kube-proxy"]
 # Folders outside the cluster's own that these programs insist on -> where they really lie.
 _PRIVATE = {
     "/run/containerd": "containerd/shims",
@@ -40,8 +41,8 @@ def start(cluster: Cluster) -> None:
     """Start what does not run, until the node is Ready."""
     _hold_namespaces(cluster)
     _start_containerd(cluster)
-    for image in scratch_images.service_images():
-        load(cluster, scratch_images.archive(image))
+    for name in archives.SERVICES:
+        load(cluster, archives.service(name))
     _start_kubelet(cluster)
     _start_kube_proxy(cluster)
     ready = '{.status.conditions[?(@.type=="Ready")].status}'
@@ -139,7 +140,7 @@ address = "{_socket(cluster)}"
 [plugins."io.containerd.internal.v1.opt"]
 path = "{folder}/opt"
 [plugins."io.containerd.grpc.v1.cri"]
-sandbox_image = "{scratch_images.PREFIX}pause:dev"
+sandbox_image = "{archives.PREFIX}pause:dev"
 # Where root may not lower a score, runc would end without a word that helps.
 restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]

@@ -14,6 +14,11 @@ S3_FOR_PODS = "http://s3.storage:7070"
 S3_FOR_HOST = f"http://{_S3_ADDRESS}:7070"
 PROMETHEUS_FOR_HOST = f"http://{_PROMETHEUS_ADDRESS}:9090"
 
+HEALTH = {
+    "coredns": f"http://{DNS_ADDRESS}:8181/ready",
+    "s3": f"{S3_FOR_HOST}/health",
+    "prometheus": f"{PROMETHEUS_FOR_HOST}/-/ready",
+}
 _DEPLOYMENTS = (("kube-system", "coredns"), ("storage", "s3"), ("monitoring", "prometheus"))
 
 

@@ -1,0 +1,200 @@
+"""The project's own container images, built without a registry or a running Docker.
+
+`python` is Debian with Python, made by mmdebstrap: what the others stand on here, and handy in
+tests that need a pod with an interpreter. `operator` and `trainer` are the Dockerfile's targets.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import archives
+import packages
+import places
+from failure import ClusterError, say
+
+# What the Dockerfile copies for each target; the archive's name is the digest of all of it.
+_SOURCES = {
+    "operator": ("requirements/operator.txt", "sdk/retrainer", "operator/retrainer_operator"),
+    "trainer": ("requirements/trainer.txt", "sdk/retrainer", "trainer/retrainer_trainer"),
+}
+TARGETS = ("python", *_SOURCES)
+_CERTIFICATES = Path("/etc/ssl/certs")
+_DEBIAN = [
+    "--variant=minbase",
+    "--include=python3,python3-venv,ca-certificates",
+    *(f"--dpkgopt=path-exclude=/usr/share/{each}/*" for each in ("doc", "info", "locale", "man")),
+    "bookworm",
+]
+
+
+def reference(target: str) -> str:
+    """The name by which pods know the image."""
+    return f"{archives.PREFIX}python:dev" if target == "python" else f"retrainer/{target}:dev"
+
+
+def ensure(targets: Iterable[str]) -> dict[str, Path]:
+    """Build what the cache lacks; the archive of each target."""
+    wanted = list(targets)
+    unknown = [target for target in wanted if target not in TARGETS]
+    if unknown:
+        raise ClusterError(f"No such image: {', '.join(unknown)}. Known: {', '.join(TARGETS)}.")
+    packages.need_root()
+    with _one_build_at_a_time():
+        return {each: _python() if each == "python" else _target(each) for each in wanted}
+
+
+def clean() -> None:
+    """Delete the builder's layers and the archives: the next build takes minutes again."""
+    with _one_build_at_a_time():
+        _unmount()
+        shutil.rmtree(_builder(), ignore_errors=True)
+        for archive in _folder().glob("*.tar"):
+            archive.unlink()
+
+
+def _python() -> Path:
+    archive = _folder() / f"python-{_digest(_DEBIAN, [])}.tar"
+    if archive.exists():
+        return archive
+    packages.ensure(packages.IMAGES)
+    with _announced("python (Debian with Python, about a minute)", archive):
+        layer = archive.with_suffix(".layer.tar")
+        _run(["nice", "-n", "10", "mmdebstrap", "--quiet", *_DEBIAN, str(layer)])
+        environment = ["PATH=/usr/local/bin:/usr/bin:/bin"]
+        archives.write(archive, reference("python"), layer, {"Env": environment})
+        layer.unlink()
+    return archive
+
+
+def _target(target: str) -> Path:
+    dockerfile = places.CHECKOUT / "Dockerfile"
+    if not dockerfile.exists():
+        raise ClusterError(f"There is no {dockerfile} to build {target} from.")
+    python = _python()
+    sources = [dockerfile, *(places.CHECKOUT / each for each in _SOURCES[target])]
+    archive = _folder() / f"{target}-{_digest([python.name], sources)}.tar"
+    if archive.exists():
+        return archive
+    packages.ensure(packages.IMAGES)
+    with _announced(target, archive):
+        command = ["build", "--layers", "--isolation=chroot", "--network=host", "--pull=never"]
+        command += [f"--target={target}", f"--build-arg=PYTHON_IMAGE={_imported(python)}"]
+        if (_CERTIFICATES / "ca-certificates.crt").exists():
+            # This machine may reach the package index by a way that has certificates of its own.
+            command += [f"--volume={_CERTIFICATES}:{_CERTIFICATES}:ro"]
+            command += [f"--build-arg=PIP_CERT={_CERTIFICATES}/ca-certificates.crt"]
+        name = f"localhost/{reference(target)}"
+        _buildah(*command, f"--tag={name}", f"--file={dockerfile}", str(places.CHECKOUT))
+        unfinished = archive.with_suffix(".unfinished")
+        unfinished.unlink(missing_ok=True)
+        # Not compressed: the node would only have to unpack it again.
+        _buildah("push", "--quiet", name, f"docker-archive:{unfinished}:{reference(target)}")
+        for older in _folder().glob(f"{target}-*.tar"):
+            older.unlink()
+        unfinished.rename(archive)
+    return archive
+
+
+def _imported(archive: Path) -> str:
+    """The builder's own name of an archive; taken in once."""
+    name = f"localhost/{archive.stem}:dev"
+    if not _buildah("images", "--quiet", "--filter", f"reference={name}").strip():
+        identity = _buildah("pull", "--quiet", f"docker-archive:{archive}").strip()
+        _buildah("tag", identity, name)
+    return name
+
+
+def _buildah(*arguments: str) -> str:
+    builder = _builder()
+    command = ["nice", "-n", "10", "buildah", "--root", str(builder / "root")]
+    command += ["--runroot", str(builder / "run"), "--storage-driver", _driver()]
+    try:
+        return _run([*command, *arguments])
+    except ClusterError:
+        _unmount()
+        raise
+
+
+def _unmount() -> None:
+    """What a build that failed or was killed has left mounted; the innermost first."""
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in reversed(mounts):
+        if mount.startswith(f"{_builder()}/"):
+            subprocess.run(["umount", "--lazy", mount], capture_output=True, check=False)
+
+
+def _driver() -> str:
+    """overlay where the kernel lets us: vfs copies the whole tree for every line of the file."""
+    builder = _builder()
+    known = builder / "driver"
+    if not known.exists():
+        builder.mkdir(parents=True, exist_ok=True)
+        lower, upper, work, merged = (
+            builder / "try" / each for each in ("lower", "upper", "work", "merged")
+        )
+        for folder in (lower, upper, work, merged):
+            folder.mkdir(parents=True, exist_ok=True)
+        options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        tried = subprocess.run(
+            ["mount", "-t", "overlay", "overlay", "-o", options, str(merged)],
+            capture_output=True,
+            check=False,
+        )
+        if tried.returncode == 0:
+            _run(["umount", str(merged)])
+        shutil.rmtree(builder / "try")
+        known.write_text("overlay" if tried.returncode == 0 else "vfs")
+    return known.read_text()
+
+
+def _digest(words: list[str], sources: list[Path]) -> str:
+    digest = hashlib.sha256("\0".join(words).encode())
+    for source in sources:
+        files = sorted(source.rglob("*")) if source.is_dir() else [source]
+        for file in files:
+            if file.is_file() and "__pycache__" not in file.parts:
+                digest.update(str(file.relative_to(places.CHECKOUT)).encode() + b"\0")
+                digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _folder() -> Path:
+    folder = places.cache() / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _builder() -> Path:
+    return places.cache() / "buildah"
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = "\n".join((done.stdout + done.stderr).splitlines()[-25:])
+        raise ClusterError(f"{' '.join(command)} failed:\n{last}")
+    return done.stdout
+
+
+@contextmanager
+def _announced(what: str, archive: Path) -> Iterator[None]:
+    say(f"building the container image {what} ...")
+    started = time.monotonic()
+    yield
+    size = archive.stat().st_size / 2**20
+    say(f"built {archive.name}: {time.monotonic() - started:.0f} s, {size:.0f} MiB")
+
+
+@contextmanager
+def _one_build_at_a_time() -> Iterator[None]:
+    with (_folder() / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
