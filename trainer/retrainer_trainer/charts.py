@@ -1,0 +1,239 @@
+"""The page's pictures, drawn as SVG and HTML text: learning curves and the confusion matrix."""
+
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retrainer.api import CurvePoint
+
+# A curve of more evaluations is thinned to this many: no screen shows more, and the page stays small.
+MOST_POINTS = 500
+
+# Up to this many labels the confusion matrix shows its counts; with more it is a picture.
+MOST_COUNTED = 24
+
+_WIDTH, _HEIGHT = 560.0, 286.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48.0, 14.0, 12.0, 42.0
+
+Series = tuple[str, list[tuple[int, float]]]
+"""A name (`training` or `validation`, also its CSS class) and its points (step, value)."""
+
+
+def points_of(curve: Sequence[CurvePoint], field: str) -> list[tuple[int, float]]:
+    """The steps and values at which `field` was measured."""
+    found = ((p.step, getattr(p, field)) for p in curve)
+    return [(step, float(value)) for step, value in found if value is not None]
+
+
+def smoothed(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Running mean over a twentieth of the curve, centred: batches of 100 images are noisy."""
+    reach = len(points) // 40
+    if reach < 1:
+        return points
+    values = [value for _, value in points]
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    found = []
+    for i, (step, _) in enumerate(points):
+        # The same reach on both sides at the start, which is steep; the flat end has its last values.
+        low, high = i - min(reach, i), min(len(points), i + min(reach, i) + 1)
+        found.append((step, float(sums[high] - sums[low]) / (high - low)))
+    return found
+
+
+def verdict(curve: Sequence[CurvePoint]) -> str:
+    """One sentence: whether training and validation part, from where, and what helps."""
+    training = smoothed(points_of(curve, "training_accuracy"))
+    validation = smoothed(points_of(curve, "validation_accuracy"))
+    entropy = smoothed(points_of(curve, "validation_cross_entropy"))
+    if not validation or not training:
+        return "There are no validation images, so nothing watched the training from outside."
+    last = min(len(training), len(validation))
+    tail = max(1, last // 10)
+    ours = float(np.mean([v for _, v in training[-tail:]]))
+    theirs = float(np.mean([v for _, v in validation[-tail:]]))
+    best_step, best = min(entropy, key=lambda p: p[1])
+    final = float(np.mean([v for _, v in entropy[-tail:]]))
+    if final > 1.15 * best and final - best > 0.05:
+        return (
+            f"The validation cross entropy is lowest at about step {best_step:,} ({best:.2f}) and "
+            f"rises to {final:.2f} while the training goes on: more steps only make the head surer "
+            "of its mistakes; stop near there, or use earlyStopping."
+        )
+    if ours - theirs > 0.05:
+        pairs = list(zip(training, validation, strict=False))
+        together = [i for i, ((_, a), (_, b)) in enumerate(pairs) if a - b <= 0.05]
+        parted = pairs[min(together[-1] + 1, len(pairs) - 1) if together else 0][0][0]
+        return (
+            f"The curves part at about step {parted:,}: at the end the head is right on "
+            f"{100 * ours:.0f}% of its training images and {100 * theirs:.0f}% of the validation "
+            "images, so it knows some of the former by heart; more images, or distortions, help "
+            "more than more steps."
+        )
+    return (
+        f"Training and validation stay together (at the end {100 * ours:.0f}% and "
+        f"{100 * theirs:.0f}%): the head does as well on images that it was not trained on."
+    )
+
+
+def curves(series: Sequence[Series], label: str, *, percent: bool) -> str:
+    """An SVG of two learning curves: the measured values faint, their running mean on top."""
+    everything = [p for _, points in series for p in points]
+    if not everything:
+        return '<p class="none">Nothing was measured.</p>'
+    last = max(1, *(step for step, _ in everything))
+    if percent:
+        low, high = _accuracy_range([v for _, v in everything])
+    else:
+        low, high = 0.0, _top([v for _, v in everything])
+
+    def x(step: float) -> float:
+        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * step / last
+
+    def y(value: float) -> float:
+        share = (min(max(value, low), high) - low) / (high - low)
+        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * share
+
+    parts = [
+        f'<svg class="curve" viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" role="img" '
+        f'aria-label="{escape(label)}">'
+    ]
+    for tick in _ticks(low, high):
+        text = f"{100 * tick:.0f}%" if percent else f"{tick:g}"
+        parts.append(
+            f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" '
+            f'y2="{y(tick):.1f}"/><text class="tick" x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" '
+            f'text-anchor="end">{text}</text>'
+        )
+    for tick in _ticks(0, last):
+        if tick != int(tick):
+            continue
+        anchor = "end" if x(tick) > _WIDTH - 40 else "middle"
+        parts.append(
+            f'<text class="tick" x="{x(tick):.1f}" y="{_HEIGHT - 24}" '
+            f'text-anchor="{anchor}">{int(tick):,}</text>'
+        )
+    parts.append(
+        f'<text class="tick" x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 6}" '
+        'text-anchor="middle">steps</text>'
+    )
+    for name, points in series:
+        for kind, drawn in (("raw", points), ("mean", smoothed(points))):
+            line = " ".join(f"{x(s):.1f},{y(v):.1f}" for s, v in _thinned(drawn))
+            parts.append(f'<polyline class="{kind} {name}" points="{line}"/>')
+    return "".join(parts) + "</svg>"
+
+
+def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    if len(points) <= MOST_POINTS:
+        return points
+    keep = np.linspace(0, len(points) - 1, MOST_POINTS).round().astype(int)
+    return [points[i] for i in keep]
+
+
+def _accuracy_range(values: list[float]) -> tuple[float, float]:
+    low = math.floor(min(values) * 10) / 10
+    return (min(low, 0.9), 1.0)
+
+
+def _top(values: list[float]) -> float:
+    """Just above the largest value, but not above what all but the first few stay below.
+
+    A first evaluation with a high rate can be far out; it would flatten all the others.
+    """
+    top = float(np.percentile(values, 99.5)) if len(values) > 20 else max(values)
+    return max(top, 1e-3) * 1.05
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Four to six round numbers from `low` to `high`."""
+    step = 10.0 ** math.floor(math.log10((high - low) / 4))
+    step = next(step * k for k in (1, 2, 5, 10) if (high - low) / (step * k) <= 5.5)
+    first = math.ceil(low / step - 1e-9)
+    return [round(i * step, 10) for i in range(first, int(high / step + 1e-9) + 1)]
+
+
+def confusion(matrix: npt.NDArray[np.intp], labels: Sequence[str]) -> str:
+    """The confusion matrix as HTML: with its counts, or as a picture when there are many labels."""
+    if not matrix.sum():
+        return '<p class="none">There are no test images.</p>'
+    return _counted(matrix, labels) if len(labels) <= MOST_COUNTED else _picture(matrix, labels)
+
+
+def _shares(matrix: npt.NDArray[np.intp]) -> Any:
+    """Of each true label's images, the share of each guess."""
+    return matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+
+
+def _counted(matrix: npt.NDArray[np.intp], labels: Sequence[str]) -> str:
+    shares = _shares(matrix)
+    rows = []
+    for i, label in enumerate(labels):
+        cells = []
+        for j, count in enumerate(matrix[i]):
+            kind = "right" if i == j else "wrong"
+            share = float(shares[i, j])
+            strong = " strong" if share > 0.55 else ""
+            some = " data-some" if count and i != j else ""
+            text = str(int(count)) if count else ""
+            # A mistake is drawn stronger than its share: one in ten should be seen.
+            shade = share if i == j else min(1.0, share * 1.6)
+            cells.append(
+                f'<td class="{kind}{strong}"{some} style="--share:{shade:.3f}" '
+                f'title="{escape(label)} guessed as {escape(labels[j])}: {int(count)}">{text}</td>'
+            )
+        rows.append(f'<tr><th scope="row">{escape(label)}</th>{"".join(cells)}</tr>')
+    many = " many" if len(labels) > 10 else ""
+    head = "".join(f'<th scope="col"><span>{escape(label)}</span></th>' for label in labels)
+    return (
+        f'<div class="scroll"><table class="confusion{many}"><thead><tr><td class="corner">true label '
+        f"&#8595; &nbsp; guess &#8594;</td>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+        "</table></div>"
+    )
+
+
+def _picture(matrix: npt.NDArray[np.intp], labels: Sequence[str]) -> str:
+    shares, count = _shares(matrix), len(labels)
+    cell = max(2.0, 640 / count)
+    side = cell * count
+    parts = [
+        f'<svg class="heat" viewBox="0 0 {side:.0f} {side:.0f}" role="img" '
+        f'aria-label="Confusion matrix of {count} labels">'
+        f'<rect class="ground" width="{side:.0f}" height="{side:.0f}"/>'
+    ]
+    for i, j in zip(*np.nonzero(matrix), strict=True):
+        kind = "right" if i == j else "wrong"
+        parts.append(
+            f'<rect class="{kind}" x="{j * cell:.1f}" y="{i * cell:.1f}" width="{cell:.1f}" '
+            f'height="{cell:.1f}" fill-opacity="{0.4 + 0.6 * float(shares[i, j]):.2f}">'
+            f"<title>{escape(labels[i])} guessed as {escape(labels[j])}: {int(matrix[i, j])}"
+            "</title></rect>"
+        )
+    return (
+        "".join(parts)
+        + f'</svg><p class="note">{count} labels: true label from top to bottom, guess from left to '
+        "right, in the order of labels.txt. Point at a cell to read it.</p>"
+    )
+
+
+def confused(matrix: npt.NDArray[np.intp], labels: Sequence[str], most: int = 10) -> str:
+    """The pairs of labels that are mistaken most often, as an HTML table."""
+    wrong = matrix.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    rows = []
+    for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True):
+        if wrong[i, j]:
+            rows.append(
+                f"<tr><td>{escape(labels[i])}</td><td>{escape(labels[j])}</td>"
+                f'<td class="number">{int(wrong[i, j])} of {int(matrix[i].sum())}</td></tr>'
+            )
+    if not rows:
+        return ""
+    return (
+        '<table class="plain"><thead><tr><th>true label</th><th>guessed as</th>'
+        f'<th class="number">images</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    )
