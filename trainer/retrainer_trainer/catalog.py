@@ -1,27 +1,31 @@
 """The images of a job: where they are, which label and set each has, and what identifies it."""
 
 import csv
-import hashlib
 import io
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import overload
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from retrainer.api import RetrainJobSpec, conditions
 from retrainer.errors import NotFound, UserError
 from retrainer_trainer import split
 from retrainer_trainer.cores import cores
+from retrainer_trainer.identity import (
+    IDENTITY_BYTES,
+    Identities,
+    content_identity,
+    identity,
+    same,
+)
 from retrainer_trainer.images import MAX_BYTES
 from retrainer_trainer.store import Entry, Store, UnreadableError
 
-IDENTITY_BYTES = 16
 # Under this many images a label's accuracy says little (retrain.py warns at the same number).
 SMALL_LABEL = 20
 _CHUNK = 50_000
@@ -29,17 +33,18 @@ _NAMED = 5
 _IGNORED = {"Thumbs.db", "desktop.ini", "__MACOSX"}
 
 Bools = npt.NDArray[np.bool_]
-Identities = npt.NDArray[np.uint8]
 
 
 class Texts(Sequence[str]):
-    """Many strings in little memory: one block of bytes and their places in it."""
+    """Many strings in little memory: one block of bytes and where each ends."""
 
-    def __init__(self, array: pa.LargeBinaryArray) -> None:
-        self._array = array
+    def __init__(self, values: Sequence[bytes]) -> None:
+        self._block = b"".join(values)
+        self._ends = np.zeros(len(values) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, values), np.int64, len(values)), out=self._ends[1:])
 
     def __len__(self) -> int:
-        return len(self._array)
+        return len(self._ends) - 1
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -48,12 +53,20 @@ class Texts(Sequence[str]):
     def __getitem__(self, index: int | slice) -> str | Sequence[str]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return _text(self._array[int(index)].as_py())
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        return _text(self._block[self._ends[index] : self._ends[index + 1]])
 
     def __iter__(self) -> Iterator[str]:
-        for start in range(0, len(self._array), _CHUNK):
-            for value in self._array[start : start + _CHUNK].to_pylist():
-                yield _text(value)
+        for start in range(0, len(self), _CHUNK):
+            ends = self._ends[start : start + _CHUNK + 1].tolist()
+            for low, high in pairwise(ends):
+                yield _text(self._block[low:high])
+
+    def raw(self) -> list[bytes]:
+        """The same as bytes of UTF-8."""
+        return [self._block[low:high] for low, high in pairwise(self._ends.tolist())]
 
 
 def _text(value: bytes) -> str:
@@ -104,42 +117,6 @@ class Catalog:
         return same(self.identities)
 
 
-def identity(etag: str, size: int) -> bytes:
-    """What an image is known by: 16 bytes of BLAKE2b of its ETag (without quotes) and its size.
-
-    For a plain upload the ETag is the MD5 of the bytes, so a local copy has the same identity.
-    """
-    return hashlib.blake2b(
-        f"{etag.strip(chr(34))} {size}".encode(), digest_size=IDENTITY_BYTES
-    ).digest()
-
-
-def content_identity(body: bytes) -> bytes:
-    """The identity of an image of which only the bytes are known."""
-    return identity(hashlib.md5(body, usedforsecurity=False).hexdigest(), len(body))
-
-
-def shard_of(identities: Identities, shards: int) -> npt.NDArray[np.int64]:
-    """(N,) which of `shards` computes each image: the same for equal images, even over all."""
-    first = np.ascontiguousarray(identities[:, :8]).view("<u8")[:, 0]
-    return (first % np.uint64(shards)).astype(np.int64)
-
-
-def same(identities: Identities) -> list[npt.NDArray[np.int64]]:
-    """Groups of row numbers with equal identity, two or more in each."""
-    if not len(identities):
-        return []
-    whole = np.ascontiguousarray(identities).view(f"S{IDENTITY_BYTES}")[:, 0]
-    order = np.argsort(whole, kind="stable")
-    ordered = whole[order]
-    edges = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
-    starts = np.concatenate([[0], edges])
-    ends = np.concatenate([edges, [len(order)]])
-    many = ends - starts > 1
-    groups = [order[s:e] for s, e in zip(starts[many], ends[many], strict=True)]
-    return sorted(groups, key=lambda g: int(g[0]))
-
-
 def list_catalog(
     store: Store, spec: RetrainJobSpec, log: Callable[[str], None], *, threads: int | None = None
 ) -> Catalog:
@@ -166,16 +143,17 @@ def list_catalog(
             conditions.NO_IMAGES(url=spec.images, detail=found.nothing()),
             reason=conditions.NO_IMAGES.name,
         )
-    paths = pa.chunked_array(found.paths).combine_chunks()
-    order = pc.sort_indices(paths)
-    paths = paths.take(order)
-    etags = pa.chunked_array(found.etags).combine_chunks().take(order)
-    places = order.to_numpy()
+    raw = [path for chunk in found.paths for path in chunk.raw()]
+    order = sorted(range(len(raw)), key=raw.__getitem__)
+    texts = Texts([raw[i] for i in order])
+    raw = [etag for chunk in found.etags for etag in chunk.raw()]
+    tags = Texts([raw[i] for i in order])
+    del raw
+    places = np.array(order)
     sizes = np.concatenate(found.sizes)[places]
     index = {name: i for i, name in enumerate(names)}
     to_sorted = np.array([index[name] for name in found.labels], np.int32)
     label = to_sorted[np.concatenate(found.label)[places]]
-    texts, tags = Texts(paths), Texts(etags)
     sets = split.assign(texts, spec.split.testing_percentage, spec.split.validation_percentage)
     log(f"{len(sizes)} images of {len(names)} labels under {spec.images}.")
     if found.beside:
@@ -192,9 +170,7 @@ def list_catalog(
             f"{len(twice)} images are there more than once, such as {first}; "
             "duplicates.csv in the run lists them."
         )
-    return Catalog(
-        tuple(names), texts, tags, sizes, identities, label, sets, by_content, tuple(warnings)
-    )
+    return replace(catalog, warnings=tuple(warnings))
 
 
 class _Listing:
@@ -202,8 +178,8 @@ class _Listing:
 
     def __init__(self) -> None:
         self.labels: dict[str, int] = {}
-        self.paths: list[pa.LargeBinaryArray] = []
-        self.etags: list[pa.LargeBinaryArray] = []
+        self.paths: list[Texts] = []
+        self.etags: list[Texts] = []
         self.sizes: list[npt.NDArray[np.int64]] = []
         self.label: list[npt.NDArray[np.int32]] = []
         self.count = 0
@@ -250,8 +226,8 @@ def _listed(store: Store) -> _Listing:
     return found
 
 
-def _compact(texts: Iterable[str]) -> pa.LargeBinaryArray:
-    return pa.array([t.encode(errors="surrogateescape") for t in texts], pa.large_binary())
+def _compact(texts: Iterable[str]) -> Texts:
+    return Texts([t.encode(errors="surrogateescape") for t in texts])
 
 
 def _identities(

@@ -1,0 +1,84 @@
+"""`python -m retrainer_trainer`: does the task in RETRAINER_TASK, and says how it went.
+
+Exit codes: 0 done; 64 the spec or the images are wrong, do not try again; 143 asked to stop, what was
+computed is in the cache; 1 anything else, try again.
+"""
+
+import os
+import sys
+import traceback
+
+from retrainer_trainer.quiet import quiet_environment
+
+quiet_environment()
+
+from pydantic import ValidationError  # noqa: E402 - TensorFlow reads its settings when it is imported
+
+from retrainer.api import Phase, Task, conditions  # noqa: E402
+from retrainer.api.names import ENV_SHARD, ENV_TASK, EXIT_USER, TASK_BOTTLENECKS  # noqa: E402
+from retrainer.errors import Interrupted, RetrainerError  # noqa: E402
+from retrainer_trainer.report import Reporter  # noqa: E402
+from retrainer_trainer.stop import Stop  # noqa: E402
+
+
+def main() -> int:
+    """Do the task; returns the exit code."""
+    stop = Stop()
+    stop.install()
+    try:
+        task = Task.model_validate_json(os.environ.get(ENV_TASK, ""))
+        shard = int(os.environ.get(ENV_SHARD, "0"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        print(
+            f"{ENV_TASK} is no task: {where + ': ' if where else ''}{first['msg']}", file=sys.stderr
+        )
+        return EXIT_USER
+    except ValueError:
+        print(f"{ENV_SHARD} is no number: {os.environ[ENV_SHARD]}", file=sys.stderr)
+        return EXIT_USER
+    reporter = Reporter(task, shard if task.task == TASK_BOTTLENECKS else 0)
+    try:
+        return _do(task, reporter, stop)
+    finally:
+        reporter.finish()
+        reporter.close()
+
+
+def _do(task: Task, reporter: Reporter, stop: Stop) -> int:
+    try:
+        if task.task == TASK_BOTTLENECKS:
+            from retrainer_trainer import bottlenecks
+
+            bottlenecks.run(task, reporter.report.shard, reporter, stop)
+        else:
+            from retrainer_trainer import train
+
+            train.run(task, reporter, stop)
+    except RetrainerError as error:
+        reporter.update(reason=error.reason, message=str(error))
+        if error.exit_code == EXIT_USER:
+            reporter.update(stage=Phase.FAILED)
+        reporter.log(str(error) if isinstance(error, Interrupted) else f"Error: {error}")
+        return error.exit_code
+    except MemoryError:
+        text = "Out of memory; give the pod more in spec.pod.resources.limits.memory."
+        reporter.update(reason=conditions.INTERNAL_ERROR.name, message=text)
+        reporter.log(f"Error: {text}")
+        return 1
+    except Exception as error:  # the report must say what happened
+        reporter.update(
+            reason=conditions.INTERNAL_ERROR.name, message=f"{type(error).__name__}: {error}"
+        )
+        reporter.log(traceback.format_exc())
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    # Threads may still wait for a store or compute: nothing of theirs is needed any more.
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,212 @@
+"""Computes bottlenecks on all cores: fetch, decode and run the backbone, image by image."""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from retrainer.api import RetrainJobSpec, conditions
+from retrainer.errors import NotFound
+from retrainer_trainer import images
+from retrainer_trainer.backbone import Backbone, Engine
+from retrainer_trainer.cache import Cache
+from retrainer_trainer.catalog import Catalog
+from retrainer_trainer.cores import cores
+from retrainer_trainer.distort import distorted, source_size, view_identity
+from retrainer_trainer.identity import content_identity, identity
+from retrainer_trainer.stop import Stop
+from retrainer_trainer.store import ChangedError, Store, UnreadableError
+
+WHOLE = -1
+"""Part of a Want: the image as it is; 0 and more are numbers of distorted views."""
+
+_TRIES = 3
+_QUEUED = 256
+
+
+@dataclass(frozen=True)
+class OpenJob:
+    """A job whose images are listed and whose backbone and cache are at hand."""
+
+    spec: RetrainJobSpec
+    images: Store
+    catalog: Catalog
+    backbone: Backbone
+    cache: Cache
+
+
+class Want(NamedTuple):
+    """One image (index in the catalog) and the parts of it to compute."""
+
+    row: int
+    parts: tuple[int, ...]
+
+
+@dataclass
+class Done:
+    """What came of one Want.
+
+    Attributes:
+        row: index in the catalog.
+        found: identity and bottleneck of each part.
+        rejected: why the image cannot be used; None if it can.
+        identity: 16 bytes, if the image was replaced since it was listed; else None.
+    """
+
+    row: int
+    found: list[tuple[bytes, npt.NDArray[np.float32]]] = field(default_factory=list)
+    rejected: str | None = None
+    identity: bytes | None = None
+
+
+class _RejectedImageError(Exception):
+    """This image cannot be used; the message says why."""
+
+
+def computed(job: OpenJob, wants: Sequence[Want], stop: Stop) -> Iterator[Done]:
+    """Do all of `wants`, in no particular order, on a thread per core.
+
+    Ends early once `stop` was asked; what is under way is still given. An error that is not one
+    image's own (the store does not answer) is raised after what was finished before it.
+    """
+    if not wants:
+        return
+    results: queue.Queue[Done | BaseException | None] = queue.Queue(_QUEUED)
+    threads = min(cores(), len(wants))
+    halt = threading.Event()
+    source = _Source(job.images, job.catalog, wants, threads)
+
+    def work() -> None:
+        try:
+            engine = Engine(job.backbone.tflite)
+            while not halt.is_set() and not stop.asked and (item := source.next()) is not None:
+                results.put(_one(engine, job, *item))
+        except BaseException as error:  # raised again in the main thread
+            results.put(error)
+        finally:
+            results.put(None)
+
+    for i in range(threads):
+        threading.Thread(target=work, name=f"bottlenecks-{i}", daemon=True).start()
+    failure: BaseException | None = None
+    running = threads
+    try:
+        while running:
+            result = results.get()
+            if result is None:
+                running -= 1
+            elif isinstance(result, BaseException):
+                failure = failure or result
+                halt.set()
+            else:
+                yield result
+    finally:
+        halt.set()
+        source.close()
+    if failure is not None:
+        raise failure
+
+
+class _Source:
+    """Gives each worker the next image's bytes; from a network, several are fetched ahead."""
+
+    def __init__(self, store: Store, catalog: Catalog, wants: Sequence[Want], threads: int) -> None:
+        self._store, self._catalog = store, catalog
+        self._left = iter(wants)
+        self._lock = threading.Lock()
+        ahead = store.parallel > 1
+        self._pool = ThreadPoolExecutor(store.parallel, "fetch") if ahead else None
+        self._depth = store.parallel + threads
+        self._ahead: deque[tuple[Want, Future[_Fetched]]] = deque()
+
+    def next(self) -> "tuple[Want, _Fetched] | None":
+        if self._pool is None:
+            with self._lock:
+                want = next(self._left, None)
+            return None if want is None else (want, self._fetch(want))
+        with self._lock:
+            while len(self._ahead) < self._depth and (want := next(self._left, None)) is not None:
+                self._ahead.append((want, self._pool.submit(self._fetch, want)))
+            if not self._ahead:
+                return None
+            want, future = self._ahead.popleft()
+        return want, future.result()
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _fetch(self, want: Want) -> "_Fetched":
+        try:
+            return fetch(self._store, self._catalog, want.row)
+        except _RejectedImageError as error:
+            return _Fetched(b"", None, str(error))
+
+
+class _Fetched(NamedTuple):
+    body: bytes
+    identity: bytes | None
+    rejected: str | None
+
+
+def fetch(store: Store, catalog: Catalog, row: int) -> _Fetched:
+    """The bytes of an image as it is now, and its identity if that is no longer the listed one.
+
+    Raises:
+        RetrainerError: the store does not answer, or refuses.
+    """
+    path, size, etag = catalog.paths[row], int(catalog.sizes[row]), catalog.etags[row]
+    listed = catalog.identities[row].tobytes()
+    for _ in range(_TRIES):
+        if size > images.MAX_BYTES:
+            raise _RejectedImageError(images.too_large(size))
+        try:
+            body = store.get(path, etag or None)
+        except UnreadableError as error:
+            raise _RejectedImageError(str(error)) from error
+        except NotFound as error:
+            if error.reason == conditions.BUCKET_NOT_FOUND.name:
+                raise
+            raise _RejectedImageError("it was listed, but is not there any more") from error
+        except ChangedError:
+            body = None
+        if body is not None and not etag:
+            now = content_identity(body) if body else listed
+            return _Fetched(body, now if now != listed else None, None)
+        if body is not None and len(body) == size:
+            now = identity(etag, size)
+            return _Fetched(body, now if now != listed else None, None)
+        try:
+            entry = store.head(path)
+        except NotFound as error:
+            raise _RejectedImageError("it was listed, but is not there any more") from error
+        size, etag = entry.size, entry.etag or ""
+    raise _RejectedImageError("it is replaced again and again while it is read")
+
+
+def _one(engine: Engine, job: OpenJob, want: Want, fetched: _Fetched) -> Done:
+    done = Done(want.row, identity=fetched.identity, rejected=fetched.rejected)
+    if fetched.rejected is not None:
+        return done
+    distortions = job.spec.distortions
+    known = fetched.identity or job.catalog.identities[want.row].tobytes()
+    size = job.backbone.architecture.size
+    try:
+        if WHOLE in want.parts:
+            done.found.append((known, engine(images.pixels(fetched.body, size))))
+        views = [part for part in want.parts if part != WHOLE]
+        if views and distortions is not None:
+            square = images.pixels(fetched.body, source_size(size, distortions))
+            for view in views:
+                name = view_identity(known, distortions, view)
+                done.found.append((name, engine(distorted(square, size, known, distortions, view))))
+    except images.RejectedError as error:
+        done.rejected = str(error)
+        done.found = []
+    return done

@@ -1,0 +1,47 @@
+"""What an image is known by: the same content has the same identity, wherever it lies."""
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+
+IDENTITY_BYTES = 16
+
+Identities = npt.NDArray[np.uint8]
+"""(N, 16), a row per image."""
+
+
+def identity(etag: str, size: int) -> bytes:
+    """What an image is known by: 16 bytes of BLAKE2b of its ETag (without quotes) and its size.
+
+    For a plain upload the ETag is the MD5 of the bytes, so a local copy has the same identity.
+    """
+    return hashlib.blake2b(
+        f"{etag.strip(chr(34))} {size}".encode(), digest_size=IDENTITY_BYTES
+    ).digest()
+
+
+def content_identity(body: bytes) -> bytes:
+    """The identity of an image of which only the bytes are known."""
+    return identity(hashlib.md5(body, usedforsecurity=False).hexdigest(), len(body))
+
+
+def shard_of(identities: Identities, shards: int) -> npt.NDArray[np.int64]:
+    """(N,) which of `shards` computes each image: the same for equal images, even over all."""
+    first = np.ascontiguousarray(identities[:, :8]).view("<u8")[:, 0]
+    return (first % np.uint64(shards)).astype(np.int64)
+
+
+def same(identities: Identities) -> list[npt.NDArray[np.int64]]:
+    """Groups of row numbers with equal identity, two or more in each."""
+    if not len(identities):
+        return []
+    whole = np.ascontiguousarray(identities).view(f"S{IDENTITY_BYTES}")[:, 0]
+    order = np.argsort(whole, kind="stable")
+    ordered = whole[order]
+    edges = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    starts = np.concatenate([[0], edges])
+    ends = np.concatenate([edges, [len(order)]])
+    many = ends - starts > 1
+    groups = [order[s:e] for s, e in zip(starts[many], ends[many], strict=True)]
+    return sorted(groups, key=lambda g: int(g[0]))
