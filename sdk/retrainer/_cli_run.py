@@ -245,8 +245,6 @@ def show(
             with _terminated_as_ctrl_c(), _display.Display(out, every_step=every_step) as display:
                 result = local.run(job, progress=display, program=program)
         except Interrupted as error:
-            if error.exit_code == Interrupted.exit_code:
-                raise
             stopped = Interrupted(f"{error}\n  {shlex.join(again)}")
             stopped.exit_code = error.exit_code
             raise stopped from error

@@ -73,7 +73,7 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
-        app(list(arguments) if arguments is not None else None)
+        app(list(arguments) if arguments is not None else None, prog_name="retrainer")
     except SystemExit as stop:
         return _code(stop.code)
     except RetrainerError as error:
@@ -101,3 +101,7 @@ def _say(message: str) -> None:
 
 def _colour() -> bool:
     return sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+
+
+if __name__ == "__main__":
+    main()

@@ -282,6 +282,7 @@ def _follow(events: Iterable[str], last: _Last) -> None:
 def _stop(child: subprocess.Popen[bytes], events: Iterable[str], last: _Last) -> int:
     """Ask the trainer to stop, wait for what it saves; a second Ctrl-C ends it at once."""
     child.terminate()
+    last.watch.log("stopping, once what was computed is saved (Ctrl-C again: at once)")
     killer = threading.Timer(GRACE_SECONDS, child.kill)
     killer.start()
     try:
@@ -317,7 +318,7 @@ def _fail(code: int, report: Report | None, log: Path) -> NoReturn:
         raise kind(said, reason=reason)
     if code == EXIT_SIGTERM:
         raise Interrupted(
-            "the trainer was stopped from outside (SIGTERM); run it again to go on", reason=reason
+            "the trainer was stopped from outside (SIGTERM). Run it again to go on.", reason=reason
         )
     if not said:
         said = _ended(code, log)

@@ -55,7 +55,7 @@ class Heard:
 
     def log(self, text: str) -> None:
         self.logs.append(text)
-        if self._signal:
+        if self._signal and len(self.logs) == 1:
             os.kill(os.getpid(), self._signal)
 
     def warning(self, text: str) -> None:
@@ -217,6 +217,7 @@ def test_ctrl_c_stops_the_trainer_in_order_and_says_what_is_in_the_cache(
         "Run it again to go on."
     )
     assert caught.value.exit_code == 130
+    assert heard.logs[1].startswith("stopping, once what was computed is saved")
     assert gone(int(heard.logs[0].split()[-1]))
     assert list(logs.iterdir()) == []
 

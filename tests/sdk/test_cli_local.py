@@ -1,0 +1,394 @@
+"""Commands of this machine: what they print, what they refuse, how they exit."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import typer
+from rich.console import Console
+
+from retrainer import __version__, _cli_run, cli, jobfile
+from retrainer.api import ARCHITECTURES, Export, Optimizer, RetrainJob, parse_job
+from retrainer.errors import Interrupted, InvalidJob, UserError
+
+FAKE = Path(__file__).resolve().parent.parent / "support" / "fake_trainer.py"
+
+
+class Said(NamedTuple):
+    """What a command printed, and what it exited with."""
+
+    code: int
+    out: str
+    err: str
+
+
+Say = Callable[..., Said]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """The current folder of the test."""
+    before = Path.cwd()
+    os.chdir(tmp_path)
+    yield tmp_path
+    os.chdir(before)
+
+
+@pytest.fixture
+def say(folder: Path, capsys: pytest.CaptureFixture[str]) -> Say:
+    """Runs `retrainer` with the given words."""
+
+    def run(*words: str) -> Said:
+        code = cli.run(cli.build(), words)
+        return Said(code, *capsys.readouterr())
+
+    return run
+
+
+# --- the app ---
+def test_the_version_is_printed(say: Say) -> None:
+    assert say("--version") == (0, f"retrainer {__version__}\n", "")
+
+
+def test_no_words_at_all_are_answered_with_help(say: Say) -> None:
+    said = say()
+    assert "Usage: retrainer" in said.out + said.err
+    assert "init" in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    "command", ["init", "validate", "run", "predict", "tensorboard", "architectures"]
+)
+def test_every_command_has_help_with_an_example(say: Say, command: str) -> None:
+    said = say(command, "--help")
+    assert said.code == 0
+    assert f"retrainer {command}" in said.out.replace("Usage: retrainer", "")
+
+
+@pytest.mark.parametrize(
+    "words", [["trian"], ["run", "--stepps", "3"], ["run", "--steps", "many"], ["validate"]]
+)
+def test_a_wrong_command_line_exits_with_64(say: Say, words: list[str]) -> None:
+    said = say(*words)
+    assert said.code == 64
+    assert "Error" in said.err
+
+
+def test_an_error_is_one_sentence_on_stderr_and_no_traceback(say: Say) -> None:
+    assert say("run", "-f", "job.yaml") == (
+        64,
+        "",
+        "error: there is no file job.yaml; `retrainer init job.yaml` writes one to start from\n",
+    )
+
+
+def raising(error: BaseException) -> typer.Typer:
+    app = typer.Typer(pretty_exceptions_enable=False)
+
+    @app.command()
+    def command() -> None:
+        raise error
+
+    return app
+
+
+def test_exit_codes_are_those_of_the_error(capsys: pytest.CaptureFixture[str]) -> None:
+    stopped = Interrupted("stopped")
+    stopped.exit_code = 130
+    for error, code in (
+        (UserError("wrong"), 64),
+        (stopped, 130),
+        (Interrupted("terminated"), 143),
+        (KeyboardInterrupt(), 130),
+        (typer.Exit(3), 3),
+        (SystemExit("text"), 1),
+    ):
+        assert cli.run(raising(error), []) == code
+
+
+def test_a_fault_of_ours_is_no_users_mistake() -> None:
+    with pytest.raises(ZeroDivisionError):
+        cli.run(raising(ZeroDivisionError()), [])
+
+
+def test_a_reader_that_closes_the_pipe_is_no_error() -> None:
+    command = [sys.executable, "-m", "retrainer.cli", "architectures"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.close()
+        assert child.stderr.read() == b""
+
+
+# --- init and validate ---
+def test_init_writes_a_job_that_validate_finds_right(say: Say, folder: Path) -> None:
+    said = say("init", "--images", "s3://photos/Garden_Birds/", "--output", "s3://models/birds")
+    assert said == (0, "wrote job.yaml; edit it, then: retrainer run -f job.yaml\n", "")
+    assert say("validate", "-f", "job.yaml") == (0, "garden-birds is right\n", "")
+    assert jobfile.load("job.yaml").spec.images == "s3://photos/Garden_Birds/"
+
+
+def test_init_does_not_write_over_a_file(say: Say, folder: Path) -> None:
+    Path("job.yaml").write_text("mine")
+    said = say("init")
+    assert (said.code, said.err) == (64, "error: job.yaml exists already; --force writes over it\n")
+    assert Path("job.yaml").read_text() == "mine"
+    assert say("init", "--force").code == 0
+    assert jobfile.load("job.yaml").name == "flower-photos"
+
+
+def test_init_refuses_what_would_be_no_valid_job(say: Say, folder: Path) -> None:
+    said = say("init", "--architecture", "mobilenet_0.5_224")
+    assert said.code == 64
+    assert "did you mean mobilenet_0.50_224?" in said.err
+    assert not Path("job.yaml").exists()
+
+
+def test_init_says_where_it_cannot_write(say: Say) -> None:
+    said = say("init", "nowhere/job.yaml")
+    assert (said.code, said.err) == (
+        64,
+        "error: cannot write nowhere/job.yaml: No such file or directory\n",
+    )
+
+
+def test_validate_names_every_wrong_field_by_its_path(say: Say, folder: Path) -> None:
+    text = jobfile.template().replace("steps: 500", "stepps: 500").replace("output:", "outptu:")
+    Path("job.yaml").write_text(text)
+    assert say("validate", "-f", "job.yaml") == (
+        64,
+        "",
+        "error: job.yaml: 3 problems\n"
+        "  spec.output: is required\n"
+        "  spec.training.stepps: unknown field; did you mean steps?\n"
+        "  spec.outptu: unknown field; did you mean output?\n",
+    )
+
+
+def test_validate_looks_at_every_document(say: Say, folder: Path) -> None:
+    one, two = jobfile.template(name="one"), jobfile.template(name="two")
+    Path("job.yaml").write_text(f"{one}---\n{two.replace('steps: 500', 'steps: 0')}")
+    said = say("validate", "-f", "job.yaml")
+    assert said.code == 64
+    assert "job.yaml, document 2: spec.training.steps: must be at least 1, got 0" in said.err
+
+
+def test_validate_says_what_keeps_a_job_from_a_cluster(say: Say, folder: Path) -> None:
+    Path("job.yaml").write_text(jobfile.template(output="s3://models/flowers"))
+    sentence = "spec.images: must be s3://BUCKET/FOLDER in a cluster, got 'flower_photos'"
+    assert say("validate", "-f", "job.yaml") == (
+        0,
+        f"flowers is right, for this machine only:\n  {sentence}\n",
+        "",
+    )
+    assert say("validate", "-f", "job.yaml", "--cluster") == (
+        64,
+        "",
+        f"error: flowers: {sentence}\n",
+    )
+
+
+# --- run: options over the file ---
+def document() -> object:
+    return jobfile.documents(jobfile.template(), "job.yaml")[0][1]
+
+
+def test_options_set_fields_over_what_the_file_says() -> None:
+    given = {
+        "name": "roses", "images": "a", "output": "b", "architecture": "inception_v3", "weights": "w",
+        "cache": "c", "export": [Export.ONNX], "max_rejected_fraction": 0.5, "steps": 7,
+        "learning_rate": 0.5, "batch_size": -1, "eval_interval": 3, "seed": 9,
+        "optimizer": Optimizer.ADAM, "patience": 4, "testing_percentage": 20,
+        "validation_percentage": 30, "flip_left_right": True, "random_crop": 1, "random_scale": 2,
+        "random_brightness": 3, "views": 5, "endpoint": "http://s3:7070", "region": "eu-west-1",
+        "insecure": True,
+    }  # fmt: skip
+    assert set(given) == set(_cli_run._FIELDS)
+    spec = _cli_run.job_with(document(), given).spec
+    training, distortions, storage = spec.training, spec.distortions, spec.storage
+    assert (spec.images, spec.output, spec.cache, spec.weights) == ("a", "b", "c", "w")
+    assert (spec.architecture, spec.export) == ("inception_v3", [Export.ONNX])
+    assert spec.max_rejected_fraction == 0.5
+    assert (training.steps, training.learning_rate, training.batch_size) == (7, 0.5, -1)
+    assert (training.eval_interval, training.seed) == (3, 9)
+    assert training.optimizer == Optimizer.ADAM
+    assert training.early_stopping is not None
+    assert training.early_stopping.patience == 4
+    assert (spec.split.testing_percentage, spec.split.validation_percentage) == (20, 30)
+    assert distortions is not None
+    assert distortions.model_dump() == {
+        "flip_left_right": True, "random_crop": 1, "random_scale": 2, "random_brightness": 3,
+        "views": 5,
+    }  # fmt: skip
+    assert (storage.endpoint, storage.region) == ("http://s3:7070", "eu-west-1")
+    assert storage.insecure
+
+
+def test_what_is_not_given_stays_as_in_the_file() -> None:
+    before = parse_job(document())
+    assert _cli_run.job_with(document(), dict.fromkeys(_cli_run._FIELDS)) == before
+
+
+def test_the_document_itself_is_not_changed() -> None:
+    given = document()
+    _cli_run.job_with(given, {"steps": 7})
+    assert given == document()
+
+
+def test_without_a_file_the_name_is_made_from_the_images() -> None:
+    given = {"images": "s3://photos/Flower_Photos/", "output": "o",
+             "architecture": "mobilenet_0.50_224"}  # fmt: skip
+    assert _cli_run.job_with(None, given).name == "flower-photos"
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [("~/Größe 2/", "gr-e-2"), ("/", "job"), ("___", "job"), ("x" * 80, "x" * 46), ("a.b", "a-b"),
+     ("a" * 45 + "-b", "a" * 45), ("..", "job")],
+)  # fmt: skip
+def test_a_name_made_from_a_path_is_a_valid_one(place: str, name: str) -> None:
+    assert _cli_run.name_of(place) == name
+
+
+def test_a_wrong_option_is_named_as_it_was_typed(say: Say, folder: Path) -> None:
+    Path("job.yaml").write_text(jobfile.template())
+    said = say("run", "-f", "job.yaml", "--steps", "0")
+    assert said == (
+        64,
+        "",
+        "error: job.yaml: --steps (spec.training.steps): must be at least 1, got 0\n",
+    )
+
+
+def test_without_a_file_the_missing_options_are_named(say: Say) -> None:
+    said = say("run", "--images", "photos")
+    assert said == (
+        64,
+        "",
+        "error: 2 problems\n"
+        "  --architecture (spec.architecture): is required\n"
+        "  --output (spec.output): is required\n",
+    )
+
+
+def test_a_mistake_in_the_file_is_not_blamed_on_an_option() -> None:
+    wrong = jobfile.documents(jobfile.template().replace("steps: 500", "steps: 0"), "x")[0][1]
+    with pytest.raises(InvalidJob) as caught:
+        _cli_run.job_with(wrong, {"seed": 1}, where="job.yaml")
+    assert str(caught.value) == "job.yaml: spec.training.steps: must be at least 1, got 0"
+
+
+def test_a_document_that_is_no_mapping_is_told_so() -> None:
+    with pytest.raises(InvalidJob, match="must be a mapping"):
+        _cli_run.job_with([], {"steps": 3})
+
+
+# --- run: what is shown ---
+def shown(scenario: str, *jobs: RetrainJob) -> str:
+    text = io.StringIO()
+    program = [sys.executable, str(FAKE), scenario]
+    out = Console(file=text, width=100, markup=False, highlight=False, emoji=False)
+    given = jobs or (parse_job(document()),)
+    _cli_run.show(given, again=["retrainer", "run", "-f", "my job.yaml"], program=program, out=out)
+    return text.getvalue()
+
+
+def test_a_run_ends_with_its_accuracy_and_where_everything_is(folder: Path) -> None:
+    lines = shown("cached").splitlines()
+    accuracy = lines.index("test accuracy 0.891 (95% interval 0.83 to 0.93, 165 images)")
+    facts = dict(line.strip().split(maxsplit=1) for line in lines[accuracy + 1 : -1])
+    run = facts["run"]
+    assert run.startswith("out/flowers-")
+    assert facts == {
+        "images": "1,498 (1,498 from the cache)",
+        "time": "6 s",
+        "run": run,
+        "page": f"{run}/report.html",
+        "files": "labels.txt, model.tflite",
+    }
+    assert lines[-1] == f"  try it  retrainer predict {run} IMAGE..."
+
+
+def test_warnings_logs_and_step_lines_are_shown(folder: Path) -> None:
+    text = shown("well")
+    assert "Converting the backbone, once per cache.\n" in text
+    assert "warning: Label \\x1b[31mtulips\\x1b[0m [bold] has 12 images, fewer than 20.\n" in text
+    assert text.count("\nstep ") == 11
+    assert "cuDNN" not in text
+    assert "absl" not in text
+
+
+def test_ctrl_c_says_the_exact_command_that_goes_on(folder: Path) -> None:
+    script = (
+        "import sys; from retrainer import _cli_run, cli, jobfile; from retrainer.api import *\n"
+        "job = parse_job(jobfile.documents(jobfile.template(), 'x')[0][1]); import typer\n"
+        "app = typer.Typer()\n"
+        "@app.command()\n"
+        "def go(): _cli_run.show([job], again=['retrainer', 'run', '-f', 'my job.yaml'], "
+        f"program=[sys.executable, {str(FAKE)!r}, 'stop'])\n"
+        "sys.exit(cli.run(app, []))"
+    )
+    for number, code in (("INT", 130), ("TERM", 143), ("HUP", 129)):
+        with subprocess.Popen(
+            [sys.executable, "-c", script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as child:
+            assert child.stdout is not None
+            assert child.stderr is not None
+            while "half way" not in child.stdout.readline():
+                assert child.poll() is None
+            subprocess.run(["kill", f"-{number}", str(child.pid)], check=True)
+            error = child.stderr.read()
+        assert child.returncode == code
+        assert "holds the bottlenecks of 856 of 1,498 images. Run it again to go on." in error
+        assert error.endswith("\n  retrainer run -f 'my job.yaml'\n")
+        assert "Traceback" not in error
+
+
+def test_several_jobs_of_a_file_run_one_after_the_other(folder: Path) -> None:
+    jobs = [parse_job(jobfile.documents(jobfile.template(name=n), "x")[0][1]) for n in ("a", "b")]
+    text = shown("cached", *jobs)
+    assert [line for line in text.splitlines() if line in ("a", "b")] == ["a", "b"]
+    assert text.count("test accuracy") == 2
+
+
+# --- the rest ---
+def test_architectures_are_listed_with_what_an_image_costs(say: Say) -> None:
+    lines = say("architectures").out.splitlines()
+    assert lines[0].split() == ["NAME", "INPUT", "BOTTLENECK", "MULTIPLY-ADDS", "PARAMETERS"]
+    assert [line.split()[0] for line in lines[1:]] == list(ARCHITECTURES)
+    assert lines[1].split() == ["mobilenet_1.0_224", "224", "px", "1,024", "568", "M", "3.20", "M"]
+
+
+def test_architectures_are_given_as_json(say: Say) -> None:
+    rows = json.loads(say("architectures", "-o", "json").out)
+    assert len(rows) == 33
+    assert rows[-1]["name"] == "inception_v3"
+    assert rows[-1]["bottleneck"] == 2048
+
+
+def test_predicting_without_a_run_is_told(say: Say, folder: Path) -> None:
+    (folder / "out" / "flowers-1").mkdir(parents=True)
+    said = say("predict", "out", "rose.jpg")
+    assert said.code == 64
+    assert said.err == (
+        "error: there is no finished run in out; unfinished or something else: flowers-1\n"
+    )
+    said = say("predict", "nowhere", "rose.jpg")
+    assert said.code == 64
+    assert f"There is no folder {folder}/nowhere." in said.err
+
+
+def test_tensorboard_without_summaries_is_told(say: Say, folder: Path) -> None:
+    (folder / "out").mkdir()
+    said = say("tensorboard", "out")
+    assert said.code == 64
+    assert "there are no summaries in out" in said.err
