@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import binaries
 import container_images
 import lifecycle
 import node
+import places
 from cluster import Cluster, Settings
 from failure import ClusterError, say
 
@@ -40,7 +42,11 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument(
         "--images", action="store_true", help="also build and load the project's container images"
     )
+    up.add_argument("--json", action="store_true", help="print what tests need to know")
     up.set_defaults(run=_up)
+
+    given = commands.add_parser("given", help="print KUBECONFIG if it stands in for a node")
+    given.set_defaults(run=_given)
 
     down = commands.add_parser("down", parents=[named], help="end it and delete what it left")
     down.add_argument("--keep-logs", action="store_true", help="and say where they are")
@@ -72,10 +78,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def _up(arguments: argparse.Namespace) -> int:
     settings = Settings(size=arguments.size, simulated_nodes=arguments.kwok, bench=arguments.bench)
-    cluster = lifecycle.up(arguments.name, settings)
+    given = places.given_kubeconfig() if settings.size == "node" else None
+    if given is not None:
+        say("KUBECONFIG names a cluster: it is used, nothing is started. Unset it for our own.")
+        print(given)
+        return 0
+    cluster, new = lifecycle.up(arguments.name, settings)
     if arguments.images:
         _load_into(cluster, list(container_images.TARGETS))
-    print(cluster.admin)
+    print(json.dumps(lifecycle.facts(cluster, new)) if arguments.json else cluster.admin)
+    return 0
+
+
+def _given(_: argparse.Namespace) -> int:
+    print(places.given_kubeconfig() or "")
     return 0
 
 

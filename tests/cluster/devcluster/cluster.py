@@ -111,9 +111,9 @@ class Cluster:
     def admin(self) -> Path:
         return self.folder / "admin.kubeconfig"
 
-    def user_kubeconfig(self, user: str, groups: tuple[str, ...] = ()) -> Path:
+    def user_kubeconfig(self, user: str, groups: tuple[str, ...] = (), file: str = "") -> Path:
         """A kubeconfig with a certificate for this user; RBAC says what it may do."""
-        file = re.sub(r"[^a-z0-9.-]", "-", user.lower())
+        file = file or re.sub(r"[^a-z0-9.-]", "-", ".".join((user, *groups)).lower())
         certificate, key = self.authority.issue(file, user, groups)
         who = {
             "client-certificate-data": inline(certificate),

@@ -37,7 +37,7 @@ def start(cluster: Cluster) -> None:
     """Start what does not run, in order, each once the one before it answers."""
     cluster.authority.prepare()
     (cluster.folder / "audit-policy.yaml").write_text(_AUDIT_POLICY)
-    cluster.user_kubeconfig("admin", ("system:masters",))
+    cluster.user_kubeconfig("admin", ("system:masters",), file="admin")
     etcd, *rest = _components(cluster)
     _run(cluster, [etcd])
     _run(cluster, rest[:1])

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import binaries
 import controlplane
@@ -26,8 +27,11 @@ from failure import ClusterError, say
 _PATIENCE = 3.0
 
 
-def up(name: str, settings: Settings) -> Cluster:
-    """Bring the cluster up, or start what of it has ended; it is whole when this returns."""
+def up(name: str, settings: Settings) -> tuple[Cluster, bool]:
+    """Bring the cluster up, or start what of it has ended; and whether it is new.
+
+    It is whole when this returns.
+    """
     with _alone(name):
         cluster = Cluster(name)
         if cluster.exists and cluster.settings != settings:
@@ -55,7 +59,27 @@ def up(name: str, settings: Settings) -> Cluster:
             kept = _take_down(cluster, keep_logs=True)
             raise ClusterError(f"{error}\nThe logs are kept in {kept}.") from error
         say(f"cluster {name} is up after {time.monotonic() - started:.1f} s: {cluster.admin}")
-        return cluster
+        return cluster, new
+
+
+def facts(cluster: Cluster, new: bool) -> dict[str, Any]:
+    """What tests ask for, as JSON."""
+    found: dict[str, Any] = {
+        "new": new,
+        "kubeconfig": str(cluster.admin),
+        "kubectl": str(binaries.path("kubectl")),
+        "logs": str(cluster.logs),
+        "audit_log": str(cluster.audit_log),
+    }
+    if cluster.is_node:
+        found["prometheus"] = services.PROMETHEUS_FOR_HOST
+        found["s3"] = {
+            "for_pods": services.S3_FOR_PODS,
+            "for_host": services.S3_FOR_HOST,
+            "access_key": cluster.settings.access_key,
+            "secret_key": cluster.settings.secret_key,
+        }
+    return found
 
 
 def down(name: str, keep_logs: bool) -> None:

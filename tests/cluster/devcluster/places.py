@@ -28,3 +28,11 @@ def state() -> Path:
         return Path(given).resolve()
     home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     return home / "retrainer" / "clusters"
+
+
+def given_kubeconfig() -> Path | None:
+    """KUBECONFIG, where it names a cluster of somebody else's, to be used instead of a node."""
+    first = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
+    if not first or state() in Path(first).resolve().parents:
+        return None
+    return Path(first).resolve()
