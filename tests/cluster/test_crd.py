@@ -1,0 +1,340 @@
+"""The CRD on a real API server: what it refuses and how, what it fills in, what may change."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+from tests.support.control_plane import REPOSITORY, ControlPlane, control_plane
+
+from retrainer.api import RetrainJobSpec, architectures, parse_job
+from retrainer.api.names import GROUP, PLURAL, VERSION
+from retrainer.api.rules import MUTABLE
+from retrainer.errors import InvalidJob
+
+pytestmark = pytest.mark.cluster
+
+Job = dict[str, Any]
+RIGHT: Job = {
+    "apiVersion": "retrainer.dev/v1alpha1",
+    "kind": "RetrainJob",
+    "metadata": {"name": "flowers"},
+    "spec": {
+        "architecture": "mobilenet_0.50_224",
+        "images": "s3://photos/flower_photos",
+        "output": "s3://models/flowers",
+    },
+}
+INVALID = yaml.safe_load((Path(__file__).parent / "invalid_jobs.yaml").read_text())
+# The field names itself in these, and the path is that of the object around it.
+_NAMED_BY_PARENT = {"unknown field", "keys must be"}
+
+
+class Api:
+    """RetrainJobs of one namespace, unknown fields refused as kubectl does."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self.plane = plane
+        configured = config.new_client_from_config(str(plane.kubeconfig))
+        self._objects = client.CustomObjectsApi(configured)
+        self._where = (GROUP, VERSION, "crd-tests", PLURAL)
+
+    def create(self, job: Job, **options: Any) -> Job:
+        kept: Job = self._objects.create_namespaced_custom_object(
+            *self._where, job, field_validation="Strict", **options
+        )
+        return kept
+
+    def refusal(self, job: Job) -> str:
+        """The API server's sentence; it has to refuse."""
+        with pytest.raises(ApiException) as refused:
+            self.create(job, dry_run="All")
+        return _message(refused.value)
+
+    def change(self, name: str, spec: Job, **options: Any) -> Job:
+        body = {"spec": spec}
+        kept: Job = self._objects.patch_namespaced_custom_object(
+            *self._where, name, body, field_validation="Strict", **options
+        )
+        return kept
+
+    def report(self, name: str, status: Job) -> None:
+        body = {"status": status}
+        self._objects.patch_namespaced_custom_object_status(*self._where, name, body)
+
+    def clear(self) -> None:
+        self._objects.delete_collection_namespaced_custom_object(*self._where)
+
+
+def _message(error: ApiException) -> str:
+    return str(json.loads(error.body)["message"])
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[Api]:
+    with control_plane("crd-tests") as plane:
+        plane.install_crd()
+        plane.kubectl("create", "namespace", "crd-tests")
+        try:
+            yield Api(plane)
+        finally:
+            plane.kubectl("delete", "namespace", "crd-tests", "--wait=false")
+
+
+def _with(job: Job, path: str, value: Any) -> None:
+    """Set the field at `path`, making the objects on the way; an index stands for the whole list."""
+    *parents, last = re.sub(r"\[.*", "", path).split(".")
+    for name in parents:
+        job = job.setdefault(name, {})
+    job[last] = value
+
+
+def _without(job: Job, path: str) -> None:
+    *parents, last = path.split(".")
+    for name in parents:
+        job = job[name]
+    del job[last]
+
+
+def _wrong(entry: Job) -> Job:
+    job = copy.deepcopy(RIGHT)
+    for path, value in entry.get("with", {}).items():
+        _with(job, path, value)
+    if "got" not in entry:
+        _without(job, entry["at"])
+    else:
+        long = "s3://photos/" + "x" * 1100
+        _with(job, entry["at"], long if entry["got"] == "LONG_URL" else entry["got"])
+    return job
+
+
+def _title(entry: Job) -> str:
+    return f"{entry['at']}={json.dumps(entry['got'])}"[:60] if "got" in entry else entry["at"]
+
+
+@pytest.mark.parametrize("entry", INVALID, ids=_title)
+def test_the_api_server_refuses_a_wrong_field_with_its_sentence(api: Api, entry: Job) -> None:
+    said = api.refusal(_wrong(entry))
+    assert entry["cluster"] in said
+    if not any(part in said for part in _NAMED_BY_PARENT):
+        assert entry["at"] in said
+
+
+@pytest.mark.parametrize("entry", [e for e in INVALID if e["python"]], ids=_title)
+def test_the_python_api_refuses_it_too(entry: Job) -> None:
+    with pytest.raises(InvalidJob) as refused:
+        parse_job(_wrong(entry))
+    assert entry["python"] in str(refused.value)
+    assert entry["at"] in str(refused.value)
+
+
+@pytest.mark.parametrize("entry", [e for e in INVALID if not e["python"]], ids=_title)
+def test_what_only_a_cluster_refuses_runs_on_ones_own_machine(entry: Job) -> None:
+    parse_job(_wrong(entry))
+
+
+def test_the_table_holds_at_least_a_hundred_invalid_jobs_of_every_field() -> None:
+    assert len(INVALID) >= 100
+    touched = {part for entry in INVALID for part in re.split(r"[.\[]", entry["at"])}
+    fields = {field.alias for field in RetrainJobSpec.model_fields.values()}
+    assert fields - touched == set()
+
+
+@pytest.mark.parametrize("name", architectures.ARCHITECTURES)
+def test_every_architecture_is_accepted(api: Api, name: str) -> None:
+    job = copy.deepcopy(RIGHT)
+    job["spec"]["architecture"] = name
+    assert api.create(job, dry_run="All")["spec"]["architecture"] == name
+
+
+def test_a_name_of_46_characters_is_accepted(api: Api) -> None:
+    job = copy.deepcopy(RIGHT)
+    job["metadata"]["name"] = "x" * 46
+    api.create(job, dry_run="All")
+
+
+def test_the_api_server_fills_in_the_same_defaults_as_the_python_api(api: Api) -> None:
+    kept = api.create(RIGHT, dry_run="All")
+    assert kept["spec"] == parse_job(RIGHT).spec.dump()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"distortions": {"flipLeftRight": True}},
+        {"training": {"earlyStopping": {"patience": 5}, "learningRate": 1}},
+        {"pod": {"resources": {"limits": {"memory": "2Gi", "cpu": 2}}}},
+        {"pod": {"tolerations": [{"operator": "Exists"}, {"key": "gpu", "value": "1"}]}},
+        {"pod": {"affinity": {"nodeAffinity": {}}, "labels": {"example.com/team": "a"}}},
+        {"split": {"testingPercentage": 0}, "storage": {"endpoint": "http://s3.storage:7070"}},
+    ],
+    ids=json.dumps,
+)
+def test_defaults_inside_of_given_objects_are_the_same_too(api: Api, spec: Job) -> None:
+    job = copy.deepcopy(RIGHT)
+    job["spec"] |= spec
+    kept = api.create(job, dry_run="All")
+    assert kept["spec"] == parse_job(job).spec.dump()
+
+
+def test_what_the_python_api_dumps_is_accepted_as_it_is(api: Api) -> None:
+    kept = api.create(parse_job(RIGHT).dump(), dry_run="All")
+    assert kept["spec"] == parse_job(RIGHT).spec.dump()
+
+
+def _documents() -> Iterator[Any]:
+    """RetrainJobs of examples/ and of the code blocks in the documentation."""
+    for file in sorted((REPOSITORY / "examples").glob("*.yaml")):
+        for number, text in enumerate(re.split(r"(?m)^---\s*$", file.read_text())):
+            yield pytest.param(text, id=f"{file.name}-{number}")
+    pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+    for page in pages:
+        blocks = re.findall(
+            r"^ *```ya?ml[^\n]*\n(.*?)^ *```", page.read_text(), flags=re.MULTILINE | re.DOTALL
+        )
+        for number, block in enumerate(blocks):
+            if re.search(r"(?m)^ *kind: RetrainJob\b", block):
+                yield pytest.param(block, id=f"{page.name}-{number}")
+
+
+@pytest.mark.parametrize("text", list(_documents()))
+def test_every_retrainjob_of_the_examples_and_the_documentation_is_accepted(
+    api: Api, text: str
+) -> None:
+    jobs = [d for d in yaml.safe_load_all(text) if d and d.get("kind") == "RetrainJob"]
+    for job in jobs:
+        parse_job(job)
+        job["metadata"].pop("namespace", None)
+        if job["spec"]["images"].startswith("s3://"):
+            api.create(job, dry_run="All")
+
+
+# --- changes ---
+CHANGES: Job = {
+    "architecture": "inception_v3",
+    "images": "s3://other/photos",
+    "output": "s3://other/models",
+    "cache": "s3://other/cache",
+    "weights": "s3://other/weights",
+    "storage": {"region": "eu-central-1"},
+    "shards": 2,
+    "split": {"testingPercentage": 20},
+    "training": {"steps": 500},
+    "distortions": {"flipLeftRight": True},
+    "export": ["tflite"],
+    "maxRejectedFraction": 0.5,
+    "backoffLimit": 5,
+    "pod": {"affinity": {"nodeAffinity": {"x": [1]}}},
+}
+
+
+@pytest.fixture
+def flowers(api: Api) -> Iterator[str]:
+    api.create(RIGHT)
+    yield "flowers"
+    api.clear()
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_a_field_that_decides_the_result_cannot_change(api: Api, flowers: str, field: str) -> None:
+    with pytest.raises(ApiException) as refused:
+        api.change(flowers, {field: CHANGES[field]})
+    assert (
+        f"spec.{field}: Forbidden: {field} is immutable: create a new RetrainJob to change it "
+        "(only suspend, ttlSecondsAfterFinished and activeDeadlineSeconds may change)"
+    ) in _message(refused.value)
+
+
+@pytest.mark.parametrize("field", ["cache", "distortions", "pod", "storage", "training"])
+def test_a_field_that_decides_the_result_cannot_be_taken_away(api: Api, field: str) -> None:
+    job = copy.deepcopy(RIGHT)
+    job["spec"][field] = CHANGES[field]
+    api.create(job)
+    try:
+        with pytest.raises(ApiException) as refused:
+            api.change("flowers", {field: None})
+        assert f"{field} is immutable" in _message(refused.value)
+    finally:
+        api.clear()
+
+
+def test_every_field_is_either_tried_here_or_may_change() -> None:
+    fields = {field.alias for field in RetrainJobSpec.model_fields.values()}
+    assert fields == set(CHANGES) | set(MUTABLE)
+
+
+def test_suspend_ttl_and_deadline_may_be_set_changed_and_taken_away(api: Api, flowers: str) -> None:
+    for spec in (
+        {"suspend": True, "ttlSecondsAfterFinished": 60, "activeDeadlineSeconds": 600},
+        {"suspend": False, "ttlSecondsAfterFinished": 0, "activeDeadlineSeconds": 1200},
+        {"ttlSecondsAfterFinished": None, "activeDeadlineSeconds": None},
+    ):
+        kept = api.change(flowers, spec)["spec"]
+        assert {name: kept.get(name) for name in spec} == spec
+
+
+def test_naming_a_default_is_no_change(api: Api, flowers: str) -> None:
+    whole = parse_job(RIGHT).spec.dump()
+    assert api.change(flowers, whole)["spec"] == whole
+
+
+# --- what people see ---
+def test_kubectl_get_shows_phase_progress_accuracy_and_cache(api: Api, flowers: str) -> None:
+    status: Job = {
+        "phase": "Succeeded",
+        "message": "Test accuracy 0.8876 on 165 images.",
+        "progress": {
+            "percent": 100,
+            "imagesTotal": 1498,
+            "imagesCached": 1498,
+            "cachedPercent": 100,
+        },
+        "metrics": {"testAccuracy": 0.8876},
+    }
+    api.report(flowers, status)
+    head, row = api.plane.kubectl("get", "rj", "-n", "crd-tests").splitlines()
+    assert head.split() == ["NAME", "PHASE", "PROGRESS", "ACCURACY", "CACHED", "AGE"]
+    assert row.split()[:5] == ["flowers", "Succeeded", "100", "0.8876", "100"]
+    wide = api.plane.kubectl("get", "rj", "-n", "crd-tests", "-o", "wide").splitlines()
+    assert wide[0].split()[6:] == ["ARCHITECTURE", "OUTPUT", "MESSAGE"]
+    assert wide[1].endswith(status["message"])
+
+
+def test_jobs_can_be_selected_by_phase_and_are_among_all(api: Api, flowers: str) -> None:
+    api.report(flowers, {"phase": "Training"})
+    for phase, found in (("Training", ["flowers"]), ("Failed", [])):
+        listed = api.plane.get("rj", "-n", "crd-tests", f"--field-selector=status.phase={phase}")
+        assert [item["metadata"]["name"] for item in listed["items"]] == found
+    assert "retrainjob.retrainer.dev/flowers" in api.plane.kubectl(
+        "get", "all", "-n", "crd-tests", "-o", "name"
+    )
+
+
+def test_a_job_created_with_a_status_has_none(api: Api) -> None:
+    kept = api.create(RIGHT | {"status": {"phase": "Succeeded"}}, dry_run="All")
+    assert "status" not in kept
+
+
+def test_kubectl_explain_describes_every_field_of_the_spec(api: Api) -> None:
+    text = api.plane.kubectl("explain", "retrainjob.spec", "--recursive=false")
+    said = " ".join(text.split())
+    for field in RetrainJobSpec.model_fields.values():
+        assert field.description
+        assert f"{field.alias} <" in said
+        assert " ".join(field.description.split()) in said
+
+
+def test_the_generated_file_in_the_chart_is_up_to_date() -> None:
+    tool = [sys.executable, str(REPOSITORY / "tools" / "crd.py"), "--check"]
+    checked = subprocess.run(tool, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
