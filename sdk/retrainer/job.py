@@ -199,7 +199,7 @@ class Job:
         if stop and stop.is_set():
             raise Interrupted(f"Stopped waiting for {self.name}; the job goes on.")
         raise WaitTimeout(
-            f"{self.name} was not finished after {timeout:g} s; it goes on ({self.phase}: {self.said})."
+            f"{self.name} was not finished after {round(timeout or 0, 1):g} s; it goes on ({self.phase}: {self.said})."
         )
 
     def _follow(self, show: _progress.Nothing, deadline: float | None, stop: Stop | None) -> None:
