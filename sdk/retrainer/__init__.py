@@ -7,10 +7,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from retrainer._compare import Comparison as Comparison
+    from retrainer._compare import compare as compare
+    from retrainer._frontier import frontier as frontier
     from retrainer._predict import Prediction as Prediction
     from retrainer._predict import predict as predict
+    from retrainer._runs import Run as Run
+    from retrainer.aio import AsyncClient as AsyncClient
+    from retrainer.aio import AsyncJob as AsyncJob
     from retrainer.api import *  # noqa: F403
+    from retrainer.client import Client as Client
     from retrainer.errors import *  # noqa: F403
+    from retrainer.job import Job as Job
     from retrainer.jobfile import load as load
     from retrainer.local import Result as Result
     from retrainer.local import run as run
@@ -28,7 +36,18 @@ _ERRORS = (
 )  # fmt: skip
 # No module of this package may have one of these names: importing it would replace the function.
 _HERE = ("Prediction", "Result", "load", "predict", "run")
+_CLUSTER = {
+    "AsyncClient": "retrainer.aio",
+    "AsyncJob": "retrainer.aio",
+    "Client": "retrainer.client",
+    "Comparison": "retrainer._compare",
+    "Job": "retrainer.job",
+    "Run": "retrainer._runs",
+    "compare": "retrainer._compare",
+    "frontier": "retrainer._frontier",
+}
 _WHERE = {
+    **_CLUSTER,
     **dict.fromkeys(_API, "retrainer.api"),
     **dict.fromkeys(_ERRORS, "retrainer.errors"),
     "load": "retrainer.jobfile",
@@ -36,7 +55,7 @@ _WHERE = {
     **dict.fromkeys(("Prediction", "predict"), "retrainer._predict"),
 }
 
-__all__ = [*_API, *_ERRORS, *_HERE]  # noqa: PLE0604  tuples of names
+__all__ = [*_API, *_ERRORS, *_HERE, *_CLUSTER]  # noqa: PLE0604  tuples of names
 
 
 def __getattr__(name: str) -> Any:

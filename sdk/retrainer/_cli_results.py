@@ -24,7 +24,7 @@ from retrainer.api import RetrainJob
 from retrainer.errors import UserError
 
 if TYPE_CHECKING:
-    from retrainer.compare import Comparison
+    from retrainer._compare import Comparison
     from retrainer.history import History
 
 RESULTS = "Results"
@@ -115,8 +115,8 @@ def compare(
 
     [dim]retrainer compare flowers flowers-fast --plot both.png[/]
     """
-    from retrainer.compare import compare as compared
-    from retrainer.run import Run
+    from retrainer._compare import compare as compared
+    from retrainer._runs import Run
 
     runs = {name: Run(name) for name in names if "/" in name}
     if len(runs) < len(set(names)):
@@ -150,7 +150,7 @@ def frontier(
 
     [dim]retrainer frontier -f job.yaml --architectures 'mobilenet_*_160' --plot frontier.png[/]
     """
-    from retrainer.frontier import frontier as run_all
+    from retrainer._frontier import frontier as run_all
 
     cluster = None if local else client(namespace, context, s3_endpoint)
     found = run_all(_job(file), architectures, cluster, timeout=timeout, told=say)

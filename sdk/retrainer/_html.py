@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from retrainer.api.v1alpha1 import Phase
 
 if TYPE_CHECKING:
-    from retrainer.compare import Comparison
+    from retrainer._compare import Comparison
+    from retrainer._runs import ConfusionMatrix
     from retrainer.history import History
     from retrainer.job import Job
-    from retrainer.run import ConfusionMatrix
 
 _COLOURS = {
     Phase.SUCCEEDED: "#1a7f37",
@@ -110,7 +110,7 @@ def confusion(matrix: "ConfusionMatrix") -> str:
 
 def comparison(comparison: "Comparison", picture: bool) -> str:
     """The table, the sentences, and the picture as an embedded PNG."""
-    from retrainer.compare import accuracy_words
+    from retrainer._compare import accuracy_words
 
     head = ("name", "architecture", "test accuracy", "multiply-adds", "parameters", "images/s")
     rows = [

@@ -25,9 +25,9 @@ from retrainer.job import Job
 if TYPE_CHECKING:
     import boto3
 
+    from retrainer._compare import Comparison
     from retrainer._predict import Image, Prediction
-    from retrainer.compare import Comparison
-    from retrainer.run import ConfusionMatrix, Guess, Run
+    from retrainer._runs import ConfusionMatrix, Guess, Run
 
 T = TypeVar("T")
 

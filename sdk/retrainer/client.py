@@ -17,8 +17,8 @@ from retrainer.job import Job
 if TYPE_CHECKING:
     import boto3
 
-    from retrainer.compare import Comparison
-    from retrainer.run import Run
+    from retrainer._compare import Comparison
+    from retrainer._runs import Run
 
 
 class JobList(Sequence[Job]):
@@ -215,7 +215,7 @@ class Client:
         Args:
             jobs: handles, names of jobs, or runs.
         """
-        from retrainer.compare import compare
+        from retrainer._compare import compare
 
         return compare([self.get(job) if isinstance(job, str) else job for job in jobs])
 

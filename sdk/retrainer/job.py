@@ -26,9 +26,9 @@ from retrainer.errors import Interrupted, JobFailed, NotFound, UserError, WaitTi
 from retrainer.history import History
 
 if TYPE_CHECKING:
+    from retrainer._compare import Comparison
     from retrainer._predict import Image, Prediction
-    from retrainer.compare import Comparison
-    from retrainer.run import ConfusionMatrix, Guess, Run
+    from retrainer._runs import ConfusionMatrix, Guess, Run
 
 
 class Job:
@@ -199,7 +199,8 @@ class Job:
         if stop and stop.is_set():
             raise Interrupted(f"Stopped waiting for {self.name}; the job goes on.")
         raise WaitTimeout(
-            f"{self.name} was not finished after {round(timeout or 0, 1):g} s; it goes on ({self.phase}: {self.said})."
+            f"{self.name} was not finished after {round(timeout or 0, 1):g} s; it goes on "
+            f"({self.phase}: {self.said})."
         )
 
     def _follow(self, show: _progress.Nothing, deadline: float | None, stop: Stop | None) -> None:
@@ -321,7 +322,7 @@ class Job:
     @property
     def run(self) -> "Run":
         """Its run's folder in the store; whole once the job has succeeded."""
-        from retrainer.run import Run
+        from retrainer._runs import Run
 
         storage = self._document["spec"].get("storage") or {}
         return Run(
@@ -357,7 +358,7 @@ class Job:
 
     def compare(self, others: "Sequence[Job | Run | str]") -> "Comparison":
         """This job beside others: accuracy with its interval, cost, and whether they really differ."""
-        from retrainer.compare import compare
+        from retrainer._compare import compare
 
         return compare([self, *others])
 

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from retrainer.compare import Comparison, Row
+    from retrainer._compare import Comparison, Row
+    from retrainer._runs import ConfusionMatrix
     from retrainer.history import History
-    from retrainer.run import ConfusionMatrix
 
 # Two colours that people with any colour vision tell apart (Okabe and Ito 2008).
 TRAINING, VALIDATION = "#0072B2", "#D55E00"
@@ -105,7 +105,7 @@ def frontier(comparison: "Comparison", path: str | None = None) -> "Figure":
     The line joins the jobs that no other beats for as few multiply-adds. Beside each name stands how
     many images a second its bottlenecks took, where they were computed.
     """
-    from retrainer.compare import frontier_of
+    from retrainer._compare import frontier_of
 
     rows = [row for row in comparison.rows if row.multiply_adds and row.accuracy is not None]
     figure, (axis,) = _figure(1, 9.0, 5.6)

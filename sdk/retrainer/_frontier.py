@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrainer._compare import Comparison, compare
+from retrainer._runs import Run
 from retrainer.api import ARCHITECTURES, RetrainJob
 from retrainer.api.names import NAME_MAX
-from retrainer.compare import Comparison, compare
 from retrainer.errors import JobFailed, RetrainerError, UserError
 from retrainer.jobfile import as_job
-from retrainer.run import Run
 
 if TYPE_CHECKING:
     from retrainer.client import Client

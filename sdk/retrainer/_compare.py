@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from retrainer._runs import Guess, Run
 from retrainer.api import ARCHITECTURES
 from retrainer.errors import NotFound, UserError
-from retrainer.run import Guess, Run
 
 if TYPE_CHECKING:
     import pandas as pd
