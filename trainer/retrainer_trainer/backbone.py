@@ -183,7 +183,7 @@ def _keras_file(network: Architecture, weights: Weights) -> Iterator[Path]:
 
 def _refuse_links(file: Any, network: Architecture, weights: Weights) -> None:
     """HDF5 can point at other files of the machine: a weights file has no reason to."""
-    import h5py  # type: ignore[import-untyped]
+    import h5py
 
     def look(group: Any) -> None:
         for name in group:

@@ -18,6 +18,11 @@ VERSION = "pixels-1"
 MAX_BYTES = 64 * 1024 * 1024
 MAX_PIXELS = 50_000_000
 
+# Shrinking by less than this needs no averaging, and linear is five times faster. At 227 to 224 pixels
+# bottlenecks of both agree with an antialiased filter's to cosine 0.9998; at 227 to 160 linear falls to
+# 0.992, area stays at 0.998 (150 flower photos, MobileNet 0.50).
+_NEARLY = 1.125
+
 Pixels = npt.NDArray[np.uint8]
 
 # Threads are one per core already; OpenCV's own would only compete with them.
@@ -77,13 +82,11 @@ def too_large(size: int) -> str:
 
 def resized(image: Pixels, height: int, width: int) -> Pixels:
     """The image in exactly this size: averaged over areas where it shrinks, linear where it grows."""
-    for shape in (
-        (min(height, image.shape[0]), min(width, image.shape[1])),
-        (height, width),
-    ):
+    shrunk = (min(height, image.shape[0]), min(width, image.shape[1]))
+    for shape in (shrunk, (height, width)):
         if image.shape[:2] != shape:
-            grows = shape[0] > image.shape[0] or shape[1] > image.shape[1]
-            how = cv2.INTER_LINEAR if grows else cv2.INTER_AREA
+            most = max(image.shape[0] / shape[0], image.shape[1] / shape[1])
+            how = cv2.INTER_AREA if most > _NEARLY else cv2.INTER_LINEAR
             image = cv2.resize(image, (shape[1], shape[0]), interpolation=how)  # type: ignore[assignment]
     return image
 
