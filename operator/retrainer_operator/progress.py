@@ -107,7 +107,8 @@ def merged(job: RetrainJob, old: Progress | None, new: Progress, task: str) -> P
         if new.images_total is not None and (new.images_computed or 0) < by_shards:
             update["images_computed"] = by_shards
             update["images_cached"] = new.images_cached + (new.images_computed or 0) - by_shards
-    return new.model_copy(update=update)
+    # Made anew, since cachedPercent follows from the counts.
+    return Progress(**{**new.model_dump(exclude={"cached_percent"}), **update})
 
 
 def curve(report: Report) -> list[CurvePoint]:

@@ -1,0 +1,301 @@
+"""Carry a plan out: children first, then the status, then Events; nothing unless this replica leads."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from retrainer.api.names import API_VERSION, GROUP, KIND, PLURAL, VERSION
+from retrainer.errors import ClusterError
+from retrainer_operator.case import Change, Create, Look, Remove, Write
+from retrainer_operator.checks import RETRY_NAME
+from retrainer_operator.kube import ApiError
+from retrainer_operator.observe import Memory
+from retrainer_operator.plan import Plan, plan
+from retrainer_operator.progress import OverallLimit
+from retrainer_operator.queue import RetryLater
+from retrainer_operator.settings import Settings
+from retrainer_operator.state import (
+    Child,
+    ChildEvents,
+    Job,
+    Key,
+    Refusal,
+    child_of,
+    is_own,
+    job_of,
+    pod_of,
+    seconds,
+    timestamp,
+)
+from retrainer_operator.status import Notice
+
+_ROUNDS = 6
+"""Decisions in one pass: each read or write that changes what is known asks for another."""
+_RETRY_REFUSED = 15.0
+"""Seconds until a child that a quota or RBAC refused is tried again."""
+_SAME_NOTICE = 600.0
+"""Seconds in which one job's Event of one reason is not written again."""
+_TOLD_MAX = 10_000
+_COMPONENT = "retrainer-operator"
+_LOOK_MAX = 64
+_STATUSES = (400, 403, 422)
+
+_logger = logging.getLogger(__name__)
+
+Body = dict[str, Any]
+
+
+class Api(Protocol):
+    """What is asked of the API server."""
+
+    async def get(self, path: str, **params: str) -> Body:
+        """One object or list."""
+
+    async def create(self, path: str, body: Body) -> Body:
+        """Create it."""
+
+    async def patch(self, path: str, body: Body) -> Body:
+        """JSON merge patch."""
+
+    async def delete(self, path: str, uid: str) -> Body:
+        """Delete it if it has this uid."""
+
+
+class Reconciler:
+    """One pass over a job: observe, plan, apply."""
+
+    def __init__(
+        self,
+        api: Api,
+        memory: Memory,
+        settings: Settings,
+        *,
+        leads: Callable[[], bool],
+        on_finished: Callable[[str, str], None] = lambda _phase, _reason: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._api = api
+        self._memory = memory
+        self._settings = settings
+        self._leads = leads
+        self._on_finished = on_finished
+        self._clock = clock
+        self._limit = OverallLimit()
+        self._told: dict[tuple[str, str], float] = {}
+
+    async def __call__(self, key: Key) -> float | None:
+        """One pass; seconds until the next, if one is due by the clock.
+
+        Raises:
+            RetryLater: what was planned on has changed meanwhile.
+            ClusterError: the API server could not be reached, or refused what it should not.
+        """
+        for _ in range(_ROUNDS):
+            now = self._clock()
+            observed = self._memory.observe(key)
+            if observed.job is None:
+                self._memory.forget(key)
+                return None
+            made = plan(observed, self._settings, now)
+            if made.look is not None:
+                await self._look(key, made.look, now)
+                continue
+            again_at = made.again_at
+            if not await self._write_children(key, observed.job, made.writes):
+                continue
+            waits = await self._write_status(key, observed.job, made, now)
+            if made.delete:
+                await self._delete_job(observed.job)
+            times = [t - now for t in (again_at,) if t is not None] + ([waits] if waits else [])
+            return max(0.0, min(times)) if times else None
+        raise RetryLater
+
+    # --- look ---
+
+    async def _look(self, key: Key, look: Look, now: float) -> None:
+        namespace = key[0]
+        if look.at == "pods":
+            pods = await self._api.get(
+                f"/api/v1/namespaces/{namespace}/pods",
+                labelSelector=f"batch.kubernetes.io/controller-uid={look.uid}",
+            )
+            for body in pods.get("items") or ():
+                self._memory.answered(key, pod_of(body))
+            self._memory.listed(key, look.uid)
+            return
+        events = await self._api.get(
+            f"/api/v1/namespaces/{namespace}/events",
+            fieldSelector=f"involvedObject.uid={look.uid},type=Warning",
+            limit=str(_LOOK_MAX),
+        )
+        latest = max(events.get("items") or (), key=_event_time, default=None)
+        message = str(latest.get("message") or "") if latest else ""
+        self._memory.warned(key, look.uid, ChildEvents(message, now))
+
+    # --- write ---
+
+    async def _write_children(self, key: Key, job: Job, writes: tuple[Write, ...]) -> bool:
+        """Whether the plan still stands; if not, decide anew."""
+        for write in writes:
+            self._check_lead()
+            stands = True
+            if isinstance(write, Create):
+                stands = await self._create(key, job, write.body)
+            elif isinstance(write, Change):
+                stands = await self._change(key, write)
+            elif isinstance(write, Remove):
+                await self._remove(key, write.child)
+            if not stands:
+                return False
+        return True
+
+    async def _create(self, key: Key, job: Job, body: Body) -> bool:
+        name = body["metadata"]["name"]
+        try:
+            made = await self._api.create(_children(key[0]), body)
+        except ApiError as error:
+            if error.code == 409 and error.cause == "AlreadyExists":
+                await self._find_holder(key, job, name)
+            elif error.code == 404 or "being terminated" in str(error):
+                raise RetryLater(
+                    _RETRY_REFUSED
+                ) from error  # the namespace goes, and the job with it
+            elif error.code in _STATUSES:
+                refusal = Refusal(error.code, str(error), self._clock() + _RETRY_REFUSED)
+                self._memory.refused(key, name, refusal)
+            else:
+                raise
+            return False
+        self._memory.answered(key, child_of(made))
+        return True
+
+    async def _find_holder(self, key: Key, job: Job, name: str) -> None:
+        """Somebody has the name: we, by a write whose answer was lost, or another."""
+        try:
+            holder = child_of(await self._api.get(f"{_children(key[0])}/{name}"))
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            return
+        if is_own(holder, job):
+            self._memory.answered(key, holder)
+        else:
+            self._memory.answered(key, holder, keep=RETRY_NAME)
+
+    async def _change(self, key: Key, write: Change) -> bool:
+        child = write.child
+        body = {"metadata": {"uid": child.uid}, "spec": write.spec}
+        try:
+            made = await self._api.patch(f"{_children(key[0])}/{child.name}", body)
+        except ApiError as error:
+            if error.code == 404:
+                self._memory.gone(key, child.uid)
+                return False
+            if error.code == 409:
+                raise RetryLater from error
+            raise
+        self._memory.answered(key, child_of(made))
+        return True
+
+    async def _remove(self, key: Key, child: Child) -> None:
+        try:
+            made = await self._api.delete(f"{_children(key[0])}/{child.name}", child.uid)
+        except ApiError as error:
+            if error.code not in (404, 409):
+                raise
+            made = {}
+        if made.get("kind") == "Job":
+            self._memory.answered(key, child_of(made))
+        else:
+            self._memory.gone(key, child.uid)
+
+    async def _write_status(self, key: Key, job: Job, made: Plan, now: float) -> float | None:
+        """Seconds after which a status that must wait its turn may be written."""
+        if not made.status:
+            return None
+        if made.figures_only and (wait := self._limit.take(now)):
+            return wait
+        self._check_lead()
+        body = {
+            # What was decided on is what is changed, or nothing is.
+            "metadata": {"uid": job.uid, "resourceVersion": str(job.version)},
+            "status": made.status,
+        }
+        try:
+            answer = await self._api.patch(f"{job_path(job)}/status", body)
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            if error.code == 409:
+                raise RetryLater from error
+            raise
+        self._memory.answered(key, job_of(answer))
+        self._memory.wrote_progress(key, now)
+        if made.outcome is not None:
+            self._on_finished(*made.outcome)
+        for notice in made.notices:
+            await self._notify(job, notice, now)
+        return None
+
+    async def _delete_job(self, job: Job) -> None:
+        self._check_lead()
+        try:
+            await self._api.delete(job_path(job), job.uid)
+        except ApiError as error:
+            if error.code not in (404, 409):
+                raise
+
+    async def _notify(self, job: Job, notice: Notice, now: float) -> None:
+        """An Event; one that cannot be written is missed by nobody but its reader, so only logged."""
+        told = (job.uid, notice.reason)
+        if self._told.get(told, 0.0) > now - _SAME_NOTICE:
+            return
+        if len(self._told) > _TOLD_MAX:
+            self._told = {t: at for t, at in self._told.items() if at > now - _SAME_NOTICE}
+        self._told[told] = now
+        body = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{job.name}.", "namespace": job.namespace},
+            "involvedObject": {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "name": job.name,
+                "namespace": job.namespace,
+                "uid": job.uid,
+            },
+            "type": notice.kind,
+            "reason": notice.reason,
+            "message": notice.message[:1024],
+            "source": {"component": _COMPONENT},
+            "reportingComponent": _COMPONENT,
+            "reportingInstance": self._settings.identity,
+            "firstTimestamp": timestamp(now),
+            "lastTimestamp": timestamp(now),
+            "count": 1,
+        }
+        try:
+            await self._api.create(f"/api/v1/namespaces/{job.namespace}/events", body)
+        except ClusterError as error:
+            _logger.warning("Event %s of %s/%s: %s", notice.reason, *job.key, error)
+
+    def _check_lead(self) -> None:
+        if not self._leads():
+            raise RetryLater(2.0)
+
+
+def job_path(job: Job) -> str:
+    """Where the RetrainJob is."""
+    return f"/apis/{GROUP}/{VERSION}/namespaces/{job.namespace}/{PLURAL}/{job.name}"
+
+
+def _children(namespace: str) -> str:
+    return f"/apis/batch/v1/namespaces/{namespace}/jobs"
+
+
+def _event_time(event: Body) -> float:
+    for field in ("lastTimestamp", "eventTime", "firstTimestamp"):
+        if event.get(field):
+            return seconds(event[field]) or 0.0
+    return 0.0

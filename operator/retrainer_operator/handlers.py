@@ -1,0 +1,100 @@
+"""What kopf is given: three indices, three watches, and how to log in; nothing is decided here.
+
+No handler but on.event and index, so that kopf writes nothing to any object: no annotation, no
+finalizer, nothing that would block a deletion while the operator is away.
+"""
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import kopf
+
+from retrainer.api.names import GROUP, LABEL_JOB, LABEL_MANAGED_BY, MANAGED_BY, PLURAL, VERSION
+from retrainer_operator.kube import connection
+from retrainer_operator.observe import Memory
+from retrainer_operator.state import Child, Job, Key, Pod, child_of, job_of, pod_of
+
+SELECTOR = f"{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_JOB}"
+"""Of children and their pods: the API server filters, other people's pods cost nothing."""
+
+
+class Backoffs:
+    """Seconds between a watch's tries: 1, 2, 4, 8, then 15 without end, each with jitter.
+
+    An object and not a list, because kopf gives up at the end of one; each iteration starts anew.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        for seconds in itertools.chain((1, 2, 4, 8), itertools.repeat(15)):
+            yield seconds * random.uniform(0.8, 1.2)  # noqa: S311 - not a secret
+
+
+def settings() -> kopf.OperatorSettings:
+    """kopf's own settings."""
+    made = kopf.OperatorSettings()
+    made.watching.server_timeout = 300
+    made.watching.inactivity_timeout = 70  # the API server sends a bookmark every minute
+    made.watching.chunk_size = 500
+    made.watching.label_selectors["batch", "v1", "jobs"] = SELECTOR
+    made.watching.label_selectors["", "v1", "pods"] = SELECTOR
+    made.scanning.disabled = True
+    made.peering.standalone = True
+    made.posting.enabled = False
+    made.networking.enforce_retry_after = True
+    made.networking.error_backoffs = Backoffs()
+    made.queueing.idle_timeout = 1.0
+    # kopf would kill the process ten minutes after its own end; we start it again instead.
+    made.process.ultimate_exiting_timeout = None
+    return made
+
+
+def registry(
+    memory: Memory, due: Callable[[Key], None], deleted: Callable[[Key, str], None]
+) -> kopf.OperatorRegistry:
+    """The handlers: `due` is called for each change of a job, `deleted` once a job is no more."""
+    made = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=made)
+    async def login(**_: Any) -> kopf.ConnectionInfo:
+        return connection()
+
+    @kopf.on.startup(registry=made)
+    async def started(**given: Any) -> None:
+        memory.attach(given["jobs"], given["children"], given["pods"])
+
+    @kopf.index(GROUP, VERSION, PLURAL, registry=made, id="jobs")
+    async def index_job(body: kopf.Body, **_: Any) -> dict[Key, Job]:
+        job = job_of(body)
+        return {job.key: job}
+
+    @kopf.index("batch", "v1", "jobs", registry=made, id="children")
+    async def index_child(body: kopf.Body, **_: Any) -> dict[Key, Child]:
+        return {_key(body): child_of(body)}
+
+    @kopf.index("", "v1", "pods", registry=made, id="pods")
+    async def index_pod(body: kopf.Body, **_: Any) -> dict[Key, Pod]:
+        return {_key(body): pod_of(body)}
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=made, id="job")
+    async def on_job(event: kopf.RawEvent, body: kopf.Body, **_: Any) -> None:
+        meta = body["metadata"]
+        key = (meta["namespace"], meta["name"])
+        if event["type"] == "DELETED":
+            deleted(key, meta["uid"])
+        due(key)
+
+    @kopf.on.event("batch", "v1", "jobs", registry=made, id="child")
+    @kopf.on.event("", "v1", "pods", registry=made, id="pod")
+    async def on_dependent(event: kopf.RawEvent, body: kopf.Body, **_: Any) -> None:
+        if event["type"] == "DELETED":
+            memory.deleted(_key(body), body["metadata"]["uid"])
+        due(_key(body))
+
+    return made
+
+
+def _key(body: kopf.Body) -> Key:
+    meta = body["metadata"]
+    return meta["namespace"], (meta.get("labels") or {}).get(LABEL_JOB, "")

@@ -1,0 +1,251 @@
+"""A thin client of the API server: raw JSON over aiohttp.
+
+Not the kubernetes package: its client makes objects of every answer (five times the CPU for a Job) and
+the operator needs eight requests. Credentials are kopf's own shape, so that the watches and these
+requests log in alike.
+"""
+
+import asyncio
+import base64
+import json
+import logging
+import os
+import ssl
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import kopf
+
+from retrainer.errors import ClusterError
+
+Body = dict[str, Any]
+OnWrite = Callable[[str, str, str], None]
+
+_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_TOKEN_AGE = 60.0
+"""Seconds a token read from a file is used: the kubelet renews it at 80% of an hour or more."""
+_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
+_PAGE = 500
+
+_logger = logging.getLogger(__name__)
+
+
+class ApiError(ClusterError):
+    """The API server refused.
+
+    Attributes:
+        code: HTTP status.
+        cause: the `reason` of its Status, such as `AlreadyExists`.
+        retry_after: seconds to wait that it asked for.
+    """
+
+    reason = "ClusterRefused"
+
+    def __init__(self, code: int, cause: str, message: str, retry_after: float | None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.cause = cause
+        self.retry_after = retry_after
+
+
+def connection() -> kopf.ConnectionInfo:
+    """How to reach the API server: this pod's service account, else the kubeconfig.
+
+    Raises:
+        ClusterError: there is neither.
+    """
+    host = os.environ.get("KUBERNETES_SERVICE_HOST")
+    if host and (_ACCOUNT / "token").exists() and not os.environ.get("KUBECONFIG"):
+        host = f"[{host}]" if ":" in host else host
+        return kopf.ConnectionInfo(
+            server=f"https://{host}:{os.environ.get('KUBERNETES_SERVICE_PORT', '443')}",
+            ca_path=str(_ACCOUNT / "ca.crt"),
+            token=(_ACCOUNT / "token").read_text().strip(),
+        )
+    info = kopf.login_with_kubeconfig(settings=kopf.OperatorSettings())
+    if info is None:
+        raise ClusterError("There is no cluster to talk to: set KUBECONFIG, or run this in a pod.")
+    return info
+
+
+class Kube:
+    """Requests to the API server; every write is told to `on_write` (verb, resource, code)."""
+
+    def __init__(self, info: kopf.ConnectionInfo, on_write: OnWrite) -> None:
+        self._info = info
+        self._on_write = on_write
+        self._token = info.token
+        self._token_at = time.monotonic()
+        self._from_file = info.ca_path == str(_ACCOUNT / "ca.crt")
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """End all connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def get(self, path: str, **params: str) -> Body:
+        """One object, or one page of a list."""
+        return await self._request("GET", path, params=params)
+
+    async def create(self, path: str, body: Body) -> Body:
+        """The created object."""
+        return await self._request("POST", path, body=body)
+
+    async def patch(self, path: str, body: Body) -> Body:
+        """The object after a JSON merge patch."""
+        return await self._request("PATCH", path, body=body)
+
+    async def replace(self, path: str, body: Body) -> Body:
+        """The object after it was replaced."""
+        return await self._request("PUT", path, body=body)
+
+    async def delete(self, path: str, uid: str) -> Body:
+        """Delete what is at `path` if it still has this uid; its dependents go in the background."""
+        options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        return await self._request("DELETE", path, body=options)
+
+    async def metadata(self, path: str, selector: str = "") -> AsyncIterator[Body]:
+        """The metadata of every object of a list, read from the API server page by page."""
+        accept = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+        params = {"limit": str(_PAGE)} | ({"labelSelector": selector} if selector else {})
+        while True:
+            page = await self._request("GET", path, params=params, accept=accept)
+            for item in page.get("items") or ():
+                yield item["metadata"]
+            following = page["metadata"].get("continue")
+            if not following:
+                return
+            params["continue"] = following
+
+    async def may(self, verb: str, resource: str, namespace: str | None) -> bool:
+        """Whether RBAC allows this; `resource` as `jobs.batch` or `retrainjobs.group/status`."""
+        kind, _, sub = resource.partition("/")
+        name, _, group = kind.partition(".")
+        asked = {"verb": verb, "resource": name, "group": group, "subresource": sub}
+        if namespace:
+            asked["namespace"] = namespace
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": asked},
+        }
+        answer = await self.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
+        return bool(answer["status"]["allowed"])
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        accept: str = "application/json",
+    ) -> Body:
+        headers = {"Accept": accept}
+        if body is not None:
+            patch = method == "PATCH"
+            headers["Content-Type"] = (
+                "application/merge-patch+json" if patch else "application/json"
+            )
+        if token := self._bearer():
+            headers["Authorization"] = f"Bearer {token}"
+        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        try:
+            async with self._open().request(
+                method,
+                self._info.server.rstrip("/") + path,
+                params=params,
+                data=data,
+                headers=headers,
+            ) as response:
+                answer = await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ClusterError(f"{method} {path}: {error or type(error).__name__}") from error
+        if method != "GET":
+            self._on_write(_VERBS[method], _resource(path), str(response.status))
+        if response.status == 401:
+            self._token_at = -_TOKEN_AGE  # read it again next time
+        if response.status >= 400:
+            raise _error(response, answer, f"{method} {path}")
+        return json.loads(answer) if answer else {}
+
+    def _bearer(self) -> str | None:
+        if self._from_file and time.monotonic() > self._token_at + _TOKEN_AGE:
+            self._token = (_ACCOUNT / "token").read_text().strip()
+            self._token_at = time.monotonic()
+        return self._token
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=64, ssl=_tls(self._info))
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                timeout=_TIMEOUT,
+                headers={"User-Agent": "retrainer-operator"},
+            )
+        return self._session
+
+
+_VERBS = {"POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}
+
+
+def _resource(path: str) -> str:
+    """`jobs` of `/apis/batch/v1/namespaces/x/jobs/y`, for the metric."""
+    parts = path.strip("/").split("/")
+    parts = parts[2:] if parts[0] == "api" else parts[3:]
+    if parts[0] == "namespaces" and len(parts) > 2:
+        parts = parts[2:]
+    return parts[0] + (f"/{parts[2]}" if len(parts) > 2 else "")
+
+
+def _error(response: aiohttp.ClientResponse, answer: bytes, what: str) -> ApiError:
+    try:
+        status = json.loads(answer)
+        cause, message = status.get("reason") or "", status.get("message") or ""
+    except (ValueError, AttributeError):
+        cause, message = "", answer[:200].decode(errors="replace")
+    after = response.headers.get("Retry-After", "")
+    retry_after = float(after) if after.isdecimal() else None
+    return ApiError(response.status, cause, message or f"{what}: {response.reason}", retry_after)
+
+
+def _tls(info: kopf.ConnectionInfo) -> ssl.SSLContext | bool:
+    if not info.server.startswith("https://"):
+        return True
+    authority = base64.b64decode(info.ca_data).decode() if info.ca_data else None
+    context = ssl.create_default_context(
+        cafile=str(info.ca_path) if info.ca_path else None, cadata=authority
+    )
+    if info.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if info.certificate_path and info.private_key_path:
+        context.load_cert_chain(str(info.certificate_path), str(info.private_key_path))
+    elif info.certificate_data and info.private_key_data:
+        with tempfile.TemporaryDirectory() as folder:  # ssl reads keys from files only
+            certificate, key = Path(folder) / "certificate", Path(folder) / "key"
+            certificate.write_bytes(base64.b64decode(info.certificate_data))
+            key.write_bytes(base64.b64decode(info.private_key_data))
+            context.load_cert_chain(certificate, key)
+    return context
+
+
+async def until_served(kube: Kube, path: str) -> None:
+    """Wait until the API server knows this group (its CRD may come a moment after us)."""
+    told = False
+    while True:
+        try:
+            await kube.get(path)
+        except ClusterError as error:
+            if not told:
+                _logger.warning("Waiting for %s: %s", path, error)
+            told = True
+            await asyncio.sleep(2)
+        else:
+            return
