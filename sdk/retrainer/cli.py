@@ -5,7 +5,6 @@ a cluster. A command raises `RetrainerError`; here it becomes one sentence on st
 0, 64 for the user's mistakes (EX_USAGE, as the trainer's), 130 for Ctrl-C, 1 for anything else.
 """
 
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from retrainer import __version__, _cli_local
+from retrainer import __version__, _cli_cluster, _cli_local
 from retrainer.api.names import EXIT_USER
 from retrainer.errors import RetrainerError
 
@@ -52,8 +51,7 @@ def build() -> typer.Typer:
         """
 
     _cli_local.register(app)
-    if importlib.util.find_spec("retrainer._cli_cluster"):
-        importlib.import_module("retrainer._cli_cluster").register(app)
+    _cli_cluster.register(app)
     return app
 
 

@@ -21,7 +21,7 @@ from typing import IO, Any, NoReturn, Protocol
 
 from pydantic import ValidationError
 
-from retrainer.api import Phase, Report, RetrainJob, Task
+from retrainer.api import Phase, Report, RetrainJob, Task, conditions
 from retrainer.api.interval import wilson
 from retrainer.api.layout import REPORT_PAGE, join
 from retrainer.api.names import ENV_TASK, EXIT_SIGTERM, EXIT_USER
@@ -51,6 +51,12 @@ _KINDS: dict[str, type[RetrainerError]] = {
     "ImagesNotFound": NotFound,
     "BucketNotFound": NotFound,
 }
+
+
+_RUNNING = {"", *(r.name for r in conditions.REASONS if r.kind == conditions.Kind.RUNNING)}
+"""Reasons that say what the trainer is at, not why it ended."""
+_RAISED = ("Error: ", "Traceback ")
+"""Starts of log lines that a pod's log needs; here the same is raised, or is in the log file."""
 
 
 class Watcher(Protocol):
@@ -272,7 +278,7 @@ def _follow(events: Iterable[str], last: _Last) -> None:
                 last.report(Report.model_validate(event["report"]))
             elif "warning" in event:
                 last.watch.warning(str(event["warning"]))
-            elif "log" in event:
+            elif "log" in event and not str(event["log"]).startswith(_RAISED):
                 last.watch.log(str(event["log"]))
         except (ValueError, TypeError, ValidationError):
             # A line cut short by the trainer's death; its exit code tells what happened.
@@ -310,7 +316,8 @@ def _interrupted(report: Report | None, job: RetrainJob, number: int) -> Interru
 
 def _fail(code: int, report: Report | None, log: Path) -> NoReturn:
     """Raise what the trainer's end means."""
-    said = report.message if report and report.stage == Phase.FAILED else ""
+    ended = report is not None and code > 0 and report.reason not in _RUNNING
+    said = report.message if report and ended else ""
     reason = report.reason if report and said else None
     if code == EXIT_USER and said:
         log.unlink()

@@ -152,8 +152,10 @@ ENDS: list[tuple[str, type[RetrainerError], str, int]] = [
 def test_every_end_of_the_trainer_has_its_error(
     scenario: str, kind: type[RetrainerError], sentence: str, code: int, logs: Path
 ) -> None:
+    heard = Heard()
     with pytest.raises(RetrainerError) as caught:
-        local.run(job(), progress=False, program=fake(scenario))
+        local.run(job(), progress=heard, program=fake(scenario))
+    assert heard.logs == [], "the sentence would be shown twice"
     assert type(caught.value) is kind
     assert sentence in str(caught.value)
     assert caught.value.exit_code == code

@@ -79,7 +79,9 @@ def succeed(test_images: int = 165) -> None:
 
 def fail(code: int, reason: str, message: str) -> NoReturn:
     """The end of one that did not."""
-    report(stage=Phase.FAILED, reason=reason, message=message)
+    stage = Phase.FAILED if code == 64 else REPORT.stage
+    report(stage=stage, reason=reason, message=message)
+    tell(log=f"Error: {message}")
     EVENTS.close()
     sys.exit(code)
 
@@ -140,6 +142,7 @@ def main(scenario: str) -> None:
             bottlenecks()
             raise ImportError("libtensorflow.so.2: cannot open shared object file")
         case "killed":
+            report(reason="Exporting", message="Evaluating and exporting.")
             os.kill(os.getpid(), signal.SIGKILL)
         case "terminated":
             fail(143, "Interrupted", "Stopped before the end.")
