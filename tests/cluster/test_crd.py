@@ -15,7 +15,8 @@ import pytest
 import yaml
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
-from tests.support.control_plane import REPOSITORY, ControlPlane, control_plane
+from tests.support.chart import REPOSITORY, get, install_crd
+from tests.support.devcluster_client import DevCluster, ensure
 
 from retrainer.api import RetrainJobSpec, architectures, parse_job
 from retrainer.api.names import GROUP, PLURAL, VERSION
@@ -43,9 +44,9 @@ _NAMED_BY_PARENT = {"unknown field", "keys must be"}
 class Api:
     """RetrainJobs of one namespace, unknown fields refused as kubectl does."""
 
-    def __init__(self, plane: ControlPlane) -> None:
-        self.plane = plane
-        configured = config.new_client_from_config(str(plane.kubeconfig))
+    def __init__(self, cluster: DevCluster) -> None:
+        self.cluster = cluster
+        configured = config.new_client_from_config(str(cluster.kubeconfig))
         self._objects = client.CustomObjectsApi(configured)
         self._where = (GROUP, VERSION, "crd-tests", PLURAL)
 
@@ -82,13 +83,13 @@ def _message(error: ApiException) -> str:
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[Api]:
-    with control_plane("crd-tests") as plane:
-        plane.install_crd()
-        plane.kubectl("create", "namespace", "crd-tests")
+    with ensure("control-plane", name="crd-tests") as cluster:
+        install_crd(cluster)
+        cluster.kubectl("create", "namespace", "crd-tests")
         try:
-            yield Api(plane)
+            yield Api(cluster)
         finally:
-            plane.kubectl("delete", "namespace", "crd-tests", "--wait=false")
+            cluster.kubectl("delete", "namespace", "crd-tests", "--wait=false")
 
 
 def _with(job: Job, path: str, value: Any) -> None:
@@ -302,10 +303,10 @@ def test_kubectl_get_shows_phase_progress_accuracy_and_cache(api: Api, flowers: 
         "metrics": {"testAccuracy": 0.8876},
     }
     api.report(flowers, status)
-    head, row = api.plane.kubectl("get", "rj", "-n", "crd-tests").splitlines()
+    head, row = api.cluster.kubectl("get", "rj", "-n", "crd-tests").splitlines()
     assert head.split() == ["NAME", "PHASE", "PROGRESS", "ACCURACY", "CACHED", "AGE"]
     assert row.split()[:5] == ["flowers", "Succeeded", "100", "0.8876", "100"]
-    wide = api.plane.kubectl("get", "rj", "-n", "crd-tests", "-o", "wide").splitlines()
+    wide = api.cluster.kubectl("get", "rj", "-n", "crd-tests", "-o", "wide").splitlines()
     assert wide[0].split()[6:] == ["ARCHITECTURE", "OUTPUT", "MESSAGE"]
     assert wide[1].endswith(status["message"])
 
@@ -313,9 +314,9 @@ def test_kubectl_get_shows_phase_progress_accuracy_and_cache(api: Api, flowers: 
 def test_jobs_can_be_selected_by_phase_and_are_among_all(api: Api, flowers: str) -> None:
     api.report(flowers, {"phase": "Training"})
     for phase, found in (("Training", ["flowers"]), ("Failed", [])):
-        listed = api.plane.get("rj", "-n", "crd-tests", f"--field-selector=status.phase={phase}")
+        listed = get(api.cluster, "rj", "-n", "crd-tests", f"--field-selector=status.phase={phase}")
         assert [item["metadata"]["name"] for item in listed["items"]] == found
-    assert "retrainjob.retrainer.dev/flowers" in api.plane.kubectl(
+    assert "retrainjob.retrainer.dev/flowers" in api.cluster.kubectl(
         "get", "all", "-n", "crd-tests", "-o", "name"
     )
 
@@ -326,7 +327,7 @@ def test_a_job_created_with_a_status_has_none(api: Api) -> None:
 
 
 def test_kubectl_explain_describes_every_field_of_the_spec(api: Api) -> None:
-    text = api.plane.kubectl("explain", "retrainjob.spec", "--recursive=false")
+    text = api.cluster.kubectl("explain", "retrainjob.spec", "--recursive=false")
     said = " ".join(text.split())
     for field in RetrainJobSpec.model_fields.values():
         assert field.description

@@ -1,0 +1,85 @@
+"""The chart and the CRD, for tests: rendered by helm, installed into a development cluster."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tests.support.devcluster_client import DevCluster
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CHART = REPOSITORY / "charts" / "retrainer"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command gave back."""
+
+    code: int
+    out: str
+    err: str
+
+
+def kubectl(cluster: DevCluster, *arguments: str, stdin: str | None = None) -> Answer:
+    """Run kubectl where a refusal is an answer too."""
+    return _run(
+        cluster.kubectl_program, "--kubeconfig", str(cluster.kubeconfig), *arguments, stdin=stdin
+    )
+
+
+def get(cluster: DevCluster, *arguments: str) -> Any:
+    """`kubectl get ... -o json`, parsed."""
+    return json.loads(cluster.kubectl("get", *arguments, "-o", "json"))
+
+
+def helm(*arguments: str, cluster: DevCluster | None = None) -> Answer:
+    """Run helm, of the development cluster's pinned version."""
+    where = ["--kubeconfig", str(cluster.kubeconfig)] if cluster else []
+    return _run(_helm(), *arguments, *where)
+
+
+def helm_well(*arguments: str, cluster: DevCluster | None = None) -> str:
+    """The same; it has to succeed. What it printed."""
+    answer = helm(*arguments, cluster=cluster)
+    assert answer.code == 0, f"helm {' '.join(arguments)}: {answer.err}{answer.out}"
+    return answer.out
+
+
+def rendered(*arguments: str, release: str = "rt", namespace: str = "retrainer") -> list[Any]:
+    """The objects that the chart makes of these values."""
+    text = helm_well("template", release, str(CHART), "--namespace", namespace, *arguments)
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def install_crd(cluster: DevCluster) -> None:
+    """As tools/crd.py generates it; RetrainJobs are accepted when this returns."""
+    tool = [sys.executable, str(REPOSITORY / "tools" / "crd.py"), "--plain"]
+    crd = subprocess.run(tool, capture_output=True, text=True, check=True).stdout
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=crd)
+    cluster.kubectl(
+        "wait", "--for=condition=Established", "--timeout=60s", "crd/retrainjobs.retrainer.dev"
+    )
+
+
+@functools.cache
+def _helm() -> str:
+    """Its path; built when missing (minutes, the first time)."""
+    tool = REPOSITORY / "tests" / "cluster" / "devcluster"
+    done = subprocess.run(
+        [sys.executable, str(tool), "binaries", "helm"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split("\t")[1].strip()
+
+
+def _run(*command: str, stdin: str | None = None) -> Answer:
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    return Answer(done.returncode, done.stdout, done.stderr)
