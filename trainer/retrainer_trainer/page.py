@@ -242,7 +242,8 @@ def _mistakes(page: Page) -> str:
         cards.append(
             f'<figure>{picture}<figcaption><span class="guess">{escape(one.guess)} '
             f"{percent(one.score)}</span><br>is {escape(one.label)} ({percent(one.true_score)})"
-            f'<span class="path" title="{escape(one.path)}">{escape(one.path)}</span></figcaption></figure>'
+            f'<span class="path" title="{escape(one.path)}">{escape(one.path)}</span>'
+            "</figcaption></figure>"
         )
     shown = min(len(page.mistakes), MOST_MISTAKES)
     if shown < page.mistake_count:
