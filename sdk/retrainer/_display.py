@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from retrainer.api import CurvePoint, Phase, Report
-from retrainer.api.layout import REPORT_PAGE
+from retrainer.api.layout import EXPORT_PATHS, LABELS
 from retrainer.local import Result
 
 STEP_LINES = 20
@@ -114,6 +114,8 @@ class Display:
         self._clock = clock
         self._images, self._steps = Pace(clock), Pace(clock)
         self._images_done = False
+        self._behind = False
+        self._held: list[tuple[str, str]] = []
         self._printed = -1  # the last step that has its line
         self._plain_at, self._plain_what, self._plain_line = -math.inf, "", ""
         self._bar: Progress | None = None
@@ -142,16 +144,17 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._release()
         if self._bar:
             self._bar.stop()
 
     def log(self, text: str) -> None:
         """A line in grey."""
-        self._line(text, style="dim")
+        self._said(text, "dim")
 
     def warning(self, text: str) -> None:
         """A line that stands out."""
-        self._line(f"warning: {text}", style="yellow")
+        self._said(f"warning: {text}", "yellow")
 
     def report(self, report: Report) -> None:
         """Move the bar; print the step lines that are new."""
@@ -160,6 +163,19 @@ class Display:
             self._bottlenecks(report)
         elif report.stage == Phase.TRAINING:
             self._training(report)
+        self._behind = _soon_over(report)
+        self._release()
+
+    def _said(self, text: str, style: str) -> None:
+        # Reports come ten times a second, the trainer's words at once: what it says at the end of a
+        # stage waits for the report that shows that end, so that lines stay in order.
+        self._held.append((text, style))
+        if not self._behind:
+            self._release()
+
+    def _release(self) -> None:
+        while self._held:
+            self._line(*self._held.pop(0))
 
     def point(self, point: CurvePoint) -> None:
         """One evaluation, the figures of retrain.py's three lines in one."""
@@ -225,6 +241,15 @@ class Display:
         self.out.print(Text(printable(text), style=style), soft_wrap=True)
 
 
+def _soon_over(report: Report) -> bool:
+    """Whether the trainer may be at the next stage already, its report still to come."""
+    counts = report.progress
+    if report.stage == Phase.BOTTLENECKS and counts.images_total:
+        done = (counts.images_cached or 0) + (counts.images_computed or 0)
+        return done + (counts.images_rejected or 0) >= counts.images_total
+    return report.stage == Phase.TRAINING and (counts.step or 0) < (counts.steps or 0)
+
+
 def step_lines(display: Display, report: Report) -> None:
     """Print the points of the curve that are due and have not been printed."""
     points = report.curve.points()
@@ -251,7 +276,8 @@ def summary(result: Result) -> list[tuple[str, str]]:
     images = f"{counts.images_total or 0:,}"
     if known := [f"{n:,} {word}" for n, word in kinds if n]:
         images += f" ({', '.join(known)})"
-    files = sorted(set(result.report.artifacts.values()) - {REPORT_PAGE})
+    usable = (*EXPORT_PATHS.values(), LABELS)
+    files = [path for path in usable if path in result.report.artifacts.values()]
     rows = [("images", images)]
     if result.report.seconds is not None:
         rows.append(("time", duration(result.report.seconds)))

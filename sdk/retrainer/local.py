@@ -55,8 +55,8 @@ _KINDS: dict[str, type[RetrainerError]] = {
 
 _RUNNING = {"", *(r.name for r in conditions.REASONS if r.kind == conditions.Kind.RUNNING)}
 """Reasons that say what the trainer is at, not why it ended."""
-_RAISED = ("Error: ", "Traceback ")
-"""Starts of log lines that a pod's log needs; here the same is raised, or is in the log file."""
+_SAID_ANYWAY = ("Error: ", "Traceback ", "Test accuracy ", "Final test accuracy ")
+"""Starts of log lines that a pod's log needs; here the run's error or result says the same."""
 
 
 class Watcher(Protocol):
@@ -278,7 +278,7 @@ def _follow(events: Iterable[str], last: _Last) -> None:
                 last.report(Report.model_validate(event["report"]))
             elif "warning" in event:
                 last.watch.warning(str(event["warning"]))
-            elif "log" in event and not str(event["log"]).startswith(_RAISED):
+            elif "log" in event and not str(event["log"]).startswith(_SAID_ANYWAY):
                 last.watch.log(str(event["log"]))
         except (ValueError, TypeError, ValidationError):
             # A line cut short by the trainer's death; its exit code tells what happened.

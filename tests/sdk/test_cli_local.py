@@ -310,7 +310,7 @@ def test_a_run_ends_with_its_accuracy_and_where_everything_is(folder: Path) -> N
         "time": "6 s",
         "run": run,
         "page": f"{run}/report.html",
-        "files": "labels.txt, model.tflite",
+        "files": "model.tflite, labels.txt",
     }
     assert lines[-1] == f"  try it  retrainer predict {run} IMAGE..."
 

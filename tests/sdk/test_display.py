@@ -94,6 +94,30 @@ def test_a_run_that_stopped_early_has_its_last_step() -> None:
     assert steps == [0, 50, 100, 130]
 
 
+def test_what_is_said_at_the_end_of_a_stage_waits_for_the_report_of_that_end() -> None:
+    console, text = out()
+    with Display(console) as display:
+        display.log("Listing.")
+        assert text.getvalue() == "Listing.\n"
+        display.report(trained(500, upto=100))
+        display.log("Exporting tflite.")
+        display.report(trained(500))
+        display.log("Written.")
+    lines = text.getvalue().splitlines()
+    assert (
+        lines.index("Exporting tflite.") > next(n for n, x in enumerate(lines) if "step    500" in x)
+    )
+    assert lines[-1] == "Written."
+
+
+def test_nothing_that_was_said_is_lost_when_the_run_ends() -> None:
+    console, text = out()
+    with Display(console) as display:
+        display.report(trained(500, upto=100))
+        display.warning("diverging")
+    assert text.getvalue().splitlines()[-1] == "warning: diverging"
+
+
 def test_every_step_is_printed_when_asked_for() -> None:
     console, text = out()
     with Display(console, every_step=True) as display:
