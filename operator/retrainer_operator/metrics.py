@@ -9,10 +9,11 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import generate_latest
+from pydantic import ValidationError
 
-from retrainer.api import FINISHED, Report, RetrainJobStatus
+from retrainer.api import FINISHED, Curve, Phase, Report, RetrainJobStatus, conditions
 from retrainer.api import metrics as names
 from retrainer.api.metrics import Metric
 from retrainer.api.v1alpha1 import CURVE_MAX, CurvePoint
@@ -39,7 +40,10 @@ _JOB_FAMILIES = (
     names.JOB_REASON,
     names.JOB_INFO,
     names.JOB_CREATED,
+    names.JOB_FINISHED,
 )
+# Every outcome is there with 0 from the start: Prometheus sees no increase in a series that begins at 1.
+_OUTCOMES = {conditions.Kind.SUCCEEDED: Phase.SUCCEEDED, conditions.Kind.FAILED: Phase.FAILED}
 # A pass takes milliseconds, a wait in the queue up to a minute behind a thousand others.
 _PASS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _WAIT_BUCKETS = (0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 30, 60)
@@ -69,7 +73,11 @@ class OperatorMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self.finished = Counter(*_own(names.JOBS_FINISHED), registry=self.registry)
+        for reason in conditions.REASONS:
+            if reason.kind in _OUTCOMES:
+                self.finished.labels(_OUTCOMES[reason.kind], reason.name)
         self.passes = Counter(*_own(names.RECONCILES), registry=self.registry)
         self.pass_seconds = Histogram(
             *_own(names.RECONCILE_SECONDS), registry=self.registry, buckets=_PASS_BUCKETS
@@ -113,7 +121,7 @@ class OperatorMetrics:
 
 def _lines(live: Live) -> _Lines:
     job = live.job
-    status = RetrainJobStatus.model_validate_json(job.status)
+    status = _status(job)
     latest = live.reports[-1] if live.reports else None
     running = job.phase not in FINISHED
     use = latest if running and latest is not None else None
@@ -149,11 +157,33 @@ def _lines(live: Live) -> _Lines:
     architecture = json.loads(job.spec).get("architecture", "")
     put(names.JOB_INFO, 1, f',architecture="{_escaped(str(architecture))}"')
     put(names.JOB_CREATED, job.created)
-    points = use.curve.thinned(CURVE_MAX).points() if use and use.curve.step else status.curve
+    points = _steady(use.curve) if use and use.curve.step else status.curve
     if points:
         text[names.JOB_CURVE.name] = "".join(_curve(who, points))
     ended = None if running else seconds(status.completion_time)
+    put(names.JOB_FINISHED, ended)
     return _Lines(job.version, live.reports, text, ended, running)
+
+
+def _status(job: Job) -> RetrainJobStatus:
+    """What was last written; one that somebody else wrote and cannot be read hides no other job."""
+    try:
+        return RetrainJobStatus.model_validate_json(job.status)
+    except ValidationError:
+        return RetrainJobStatus()
+
+
+def _steady(curve: Curve) -> list[CurvePoint]:
+    """At most 20 points of a growing curve: every 2^n-th and the latest.
+
+    Points spread evenly would be others, and so new series, after each evaluation.
+    """
+    points = curve.points()
+    stride = 1
+    while len(points) > stride * (CURVE_MAX - 1):
+        stride *= 2
+    kept = points[::stride]
+    return kept if kept[-1:] == points[-1:] else [*kept, points[-1]]
 
 
 def _shown_curves(jobs: Iterable[_Lines]) -> list[str]:

@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import kopf
-
 from retrainer.api import Report
 from retrainer_operator.state import Child, ChildEvents, Job, Key, Observed, Pod, Refusal
 
@@ -46,11 +44,11 @@ class Memory:
 
     def attach(
         self,
-        jobs: kopf.Index[Key, Job],
-        children: kopf.Index[Key, Child],
-        pods: kopf.Index[Key, Pod],
+        jobs: Mapping[Key, Iterable[Job]],
+        children: Mapping[Key, Iterable[Child]],
+        pods: Mapping[Key, Iterable[Pod]],
     ) -> None:
-        """Read from these indices from now on: each start of the watches makes new ones."""
+        """Read from these indices (kopf's) from now on: each start of the watches makes new ones."""
         self._jobs, self._children, self._pods = jobs, children, pods
         self._gone.clear()
         self.attached = True

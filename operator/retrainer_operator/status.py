@@ -89,7 +89,7 @@ def compare(old: RetrainJobStatus, new: RetrainJobStatus, verdict: Verdict) -> C
     was, will = rounded(old.dump()), rounded(new.dump())
     patch = _patch(was, will)
     if set(patch) <= _RIDES_ALONG:
-        return Change({}, True, ())
+        return Change({}, False, ())
     told = was.get("reason")
     same_kind = old.phase == new.phase and verdict.reason.kind == Kind.RUNNING and told in _RUNNING
     loud = set(patch) - _FIGURES - _RIDES_ALONG - ({"reason"} if same_kind else set())

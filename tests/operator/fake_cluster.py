@@ -1,0 +1,277 @@
+"""An API server in memory, and what the Job controller and the kubelet would do to its objects.
+
+The operator's own code runs against it unchanged: `FakeCluster` is what apply.py asks, and its `watched`
+indices are what the watches would have filled, as late as a test wants them to.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tests.operator import objects
+
+from retrainer.api.names import LABEL_JOB
+from retrainer_operator.apply import Reconciler
+from retrainer_operator.kube import ApiError
+from retrainer_operator.observe import Memory
+from retrainer_operator.settings import Settings
+from retrainer_operator.state import Child, Job, Key, Pod, child_of, job_of, pod_of, timestamp
+
+Body = dict[str, Any]
+JOB = "/apis/retrainer.dev/v1alpha1/namespaces/team/retrainjobs/flowers"
+JOBS = "/apis/batch/v1/namespaces/team/jobs"
+PODS = "/api/v1/namespaces/team/pods"
+KEY = ("team", "flowers")
+# What a child may be changed in after its creation (DESIGN section 5).
+MUTABLE = {"suspend", "activeDeadlineSeconds"}
+
+
+class FakeCluster:
+    """Objects by path; `now` moves when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = objects.NOW
+        self.objects: dict[str, Body] = {}
+        self.writes: list[tuple[str, str]] = []
+        self._numbers = itertools.count(1000)
+
+    # --- what apply.py asks ---
+
+    async def get(self, path: str, **params: str) -> Body:
+        if path == PODS:
+            uid = params["labelSelector"].partition("=")[2]
+            mine = [p for p in self.pods() if p["metadata"]["ownerReferences"][0]["uid"] == uid]
+            return {"items": copy.deepcopy(mine)}
+        if path.endswith("/events"):
+            return {"items": []}
+        return copy.deepcopy(self._found(path))
+
+    async def create(self, path: str, body: Body) -> Body:
+        name = body["metadata"].get("name") or f"event-{next(self._numbers)}"
+        where = f"{path}/{name}"
+        self.writes.append(("create", where))
+        if where in self.objects:
+            raise ApiError(409, "AlreadyExists", f"{name} already exists", None)
+        made = copy.deepcopy(body)
+        made["metadata"] |= {
+            "uid": f"uid-{next(self._numbers)}",
+            "creationTimestamp": self._stamp(),
+        }
+        return self._store(where, made)
+
+    async def patch(self, path: str, body: Body) -> Body:
+        self.writes.append(("patch", path))
+        where = path.removesuffix("/status")
+        known = self._found(where)
+        asked = body.get("metadata", {})
+        for field in ("uid", "resourceVersion"):
+            if field in asked and asked[field] != known["metadata"][field]:
+                raise ApiError(409, "Conflict", f"{field} differs", None)
+        if where.startswith(JOBS):
+            assert set(body["spec"]) <= MUTABLE, body
+        changed = dict(known)
+        for part in ("spec", "status"):
+            if part in body:
+                changed[part] = objects.merge(known.get(part), body[part])
+        return self._store(where, changed)
+
+    async def delete(self, path: str, uid: str) -> Body:
+        self.writes.append(("delete", path))
+        known = self._found(path)
+        if known["metadata"]["uid"] != uid:
+            raise ApiError(409, "Conflict", "uid differs", None)
+        self.remove(path)
+        return {"kind": "Status"}
+
+    # --- what users and controllers do ---
+
+    def apply_job(self, **spec: Any) -> None:
+        body = objects.job_body(**spec)
+        body["metadata"] |= {"uid": objects.UID, "creationTimestamp": self._stamp()}
+        self._store(JOB, body)
+
+    def edit_job(self, **spec: Any) -> None:
+        if JOB in self.objects:
+            body = copy.deepcopy(self.objects[JOB])
+            for field, value in spec.items():
+                body["spec"].pop(field, None)
+                if value is not None:
+                    body["spec"][field] = value
+            body["metadata"]["generation"] += 1
+            self._store(JOB, body)
+
+    def set(self, path: str, **status: Any) -> None:
+        """Change some of an object's status."""
+        body = copy.deepcopy(self.objects[path])
+        body.setdefault("status", {}).update(status)
+        self._store(path, body)
+
+    def control_jobs(self) -> None:
+        """The Job controller: start and stop what is to be, and make the pods that lack."""
+        for path, body in list(self.objects.items()):
+            if not path.startswith(JOBS) or ended(body):
+                continue
+            status, suspended = body.get("status", {}), body["spec"].get("suspend")
+            if suspended and status.get("startTime"):
+                stopped = copy.deepcopy(body)
+                del stopped["status"]["startTime"]
+                self._store(path, stopped)
+                for pod, of in self._pods_of(body):
+                    if of["status"]["phase"] in ("Pending", "Running"):
+                        self.remove(pod)
+            elif not suspended:
+                if not status.get("startTime"):
+                    self.set(path, startTime=self._stamp())
+                self._make_pods(body)
+
+    def _make_pods(self, body: Body) -> None:
+        pods = [pod for _, pod in self._pods_of(body)]
+        for shard in range(body["spec"].get("completions", 1)):
+            mine = [p for p in pods if _shard(p) == shard]
+            if any(p["status"]["phase"] != "Failed" for p in mine):
+                continue
+            name = f"{body['metadata']['name']}-{shard}-{next(self._numbers)}"
+            pod = objects.pod_body(
+                name,
+                shard=shard,
+                child_uid=body["metadata"]["uid"],
+                created=self.now,
+                uid=f"uid-{name}",
+            )
+            self._store(f"{PODS}/{name}", pod)
+
+    def finish(self, body: Body, kind: str, reason: str) -> None:
+        """The Job controller ends a Job."""
+        path = f"{JOBS}/{body['metadata']['name']}"
+        condition = {"type": kind, "status": "True", "reason": reason, "message": reason}
+        self.set(path, conditions=[condition], failed=len(self._pods_of(body)))
+
+    def end_pod(self, path: str, code: int, reason: str = "Error", message: str = "") -> None:
+        terminated = {"exitCode": code, "reason": reason, "message": message,
+                      "finishedAt": self._stamp()}  # fmt: skip
+        state = [{"name": "trainer", "state": {"terminated": terminated}}]
+        self.set(path, phase="Failed" if code else "Succeeded", containerStatuses=state)
+
+    def run_pod(self, path: str) -> None:
+        state = [{"name": "trainer", "state": {"running": {}}}]
+        self.set(path, phase="Running", containerStatuses=state)
+
+    def remove(self, path: str) -> None:
+        body = self.objects.pop(path)
+        for other, of in list(self.objects.items()):
+            owners = of["metadata"].get("ownerReferences", ())
+            if any(owner["uid"] == body["metadata"]["uid"] for owner in owners):
+                self.remove(other)
+
+    # --- read ---
+
+    @property
+    def job(self) -> Body | None:
+        return self.objects.get(JOB)
+
+    @property
+    def phase(self) -> str:
+        return str((self.job or {}).get("status", {}).get("phase", ""))
+
+    def children(self) -> list[Body]:
+        return [body for path, body in self.objects.items() if path.startswith(JOBS)]
+
+    def pods(self) -> list[Body]:
+        return [body for path, body in self.objects.items() if path.startswith(PODS)]
+
+    def pod_paths(self, *phases: str) -> list[str]:
+        return sorted(
+            path
+            for path, body in self.objects.items()
+            if path.startswith(PODS) and body["status"]["phase"] in phases
+        )
+
+    def _pods_of(self, body: Body) -> list[tuple[str, Body]]:
+        uid = body["metadata"]["uid"]
+        return [
+            (f"{PODS}/{p['metadata']['name']}", p)
+            for p in self.pods()
+            if p["metadata"]["ownerReferences"][0]["uid"] == uid
+        ]
+
+    def _found(self, path: str) -> Body:
+        if path not in self.objects:
+            raise ApiError(404, "NotFound", f"{path} not found", None)
+        return self.objects[path]
+
+    def _store(self, path: str, body: Body) -> Body:
+        body = copy.deepcopy(body)
+        body["metadata"]["resourceVersion"] = str(next(self._numbers))
+        self.objects[path] = body
+        return copy.deepcopy(body)
+
+    def _stamp(self) -> str:
+        return timestamp(self.now)
+
+
+class Watched(Mapping[Key, list[Any]]):
+    """An index that shows what the watch had seen at the last `sync`."""
+
+    def __init__(self) -> None:
+        self.seen: dict[Key, list[Any]] = {}
+
+    def __getitem__(self, key: Key) -> list[Any]:
+        return self.seen[key]
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self.seen)
+
+    def __len__(self) -> int:
+        return len(self.seen)
+
+
+class Run:
+    """One process of the operator: it may be replaced by another, which remembers nothing."""
+
+    def __init__(self, cluster: FakeCluster, settings: Settings) -> None:
+        self.cluster = cluster
+        self.memory = Memory()
+        self._jobs, self._children, self._pods = Watched(), Watched(), Watched()
+        self.memory.attach(self._jobs, self._children, self._pods)
+        self.finished: list[tuple[str, str]] = []
+        self.reconciler = Reconciler(
+            cluster,
+            self.memory,
+            settings,
+            leads=lambda: True,
+            on_finished=lambda phase, reason: self.finished.append((phase, reason)),
+            clock=lambda: cluster.now,
+        )
+        self.sync()
+
+    def sync(self) -> None:
+        """The watches catch up."""
+        indices = (self._jobs, self._children, self._pods)
+        known: set[str] = {seen.uid for index in indices for seen in index.get(KEY, [])}
+        jobs: list[Job] = [job_of(self.cluster.job)] if self.cluster.job else []
+        children: list[Child] = [
+            child_of(body)
+            for body in self.cluster.children()
+            if LABEL_JOB in (body["metadata"].get("labels") or {})
+        ]
+        pods: list[Pod] = [pod_of(body) for body in self.cluster.pods()]
+        self._jobs.seen = {KEY: jobs} if jobs else {}
+        self._children.seen = {KEY: children} if children else {}
+        self._pods.seen = {KEY: pods} if pods else {}
+        there: set[str] = {j.uid for j in jobs} | {c.uid for c in children} | {p.uid for p in pods}
+        for uid in known - there:
+            self.memory.deleted(KEY, uid)
+
+    async def pass_(self) -> float | None:
+        return await self.reconciler(KEY)
+
+
+def ended(body: Body) -> bool:
+    return bool(body.get("status", {}).get("conditions"))
+
+
+def _shard(pod: Body) -> int:
+    return int(pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"])

@@ -1,0 +1,192 @@
+"""Whatever happens, in whatever order: the same end, and nothing done twice."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.operator import objects as o
+from tests.operator.fake_cluster import JOB, JOBS, FakeCluster, Run, ended
+
+from retrainer_operator.queue import RetryLater
+
+
+def _pass(run: Run) -> None:
+    try:
+        asyncio.run(run.pass_())
+    except RetryLater:
+        run.sync()  # as the queue does: again, a little later
+
+
+def _life(cluster: FakeCluster, run: Run) -> None:
+    """To the end, with pods that do well."""
+    for _ in range(60):
+        run.sync()
+        _pass(run)
+        if cluster.phase in ("Succeeded", "Failed"):
+            return
+        cluster.now += 20
+        cluster.control_jobs()
+        for path in cluster.pod_paths("Pending"):
+            cluster.run_pod(path)
+        run.sync()
+        _pass(run)
+        for path in cluster.pod_paths("Running"):
+            cluster.end_pod(path, 0, "Completed", o.FINAL)
+        for body in cluster.children():
+            if not ended(body):
+                cluster.finish(body, "Complete", "CompletionsReached")
+    raise AssertionError(f"it does not end: {cluster.job}")
+
+
+@pytest.mark.parametrize(("shards", "most"), [(1, 8), (3, 12)])
+def test_a_whole_life_takes_few_writes(shards: int, most: int) -> None:
+    cluster = FakeCluster()
+    cluster.apply_job(shards=shards)
+    run = Run(cluster, o.settings())
+    _life(cluster, run)
+    assert cluster.phase == "Succeeded"
+    assert len(cluster.writes) <= most, cluster.writes
+    assert run.finished == [("Succeeded", "Succeeded")]
+
+
+POD_ENDS = [
+    (0, "Completed", o.FINAL),
+    (0, "Completed", "no report"),
+    (1, "Error", "boom"),
+    (64, "Error", ""),
+    (137, "OOMKilled", ""),
+]
+
+
+class Lives(RuleBasedStateMachine):
+    """One job among users who change their minds, pods that die, and an operator that is killed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster = FakeCluster()
+        self.terminal = ""
+        self.settings = o.settings()
+        self.run = Run(self.cluster, self.settings)
+
+    @initialize(
+        shards=st.sampled_from([1, 3]),
+        queue=st.booleans(),
+        deadline=st.sampled_from([None, 50, 5000]),
+        backoff=st.sampled_from([0, 2]),
+    )
+    def apply(self, shards: int, queue: bool, deadline: int | None, backoff: int) -> None:
+        spec: dict[str, object] = {"shards": shards, "backoffLimit": backoff}
+        if deadline:
+            spec["activeDeadlineSeconds"] = deadline
+        labels = {"kueue.x-k8s.io/queue-name": "q"} if queue else None
+        self.cluster.apply_job(labels=labels, **spec)
+        self.run.sync()
+
+    @rule()
+    def operator_acts(self) -> None:
+        _pass(self.run)
+
+    @rule()
+    def watches_catch_up(self) -> None:
+        self.run.sync()
+
+    @rule()
+    def operator_is_killed_and_started_again(self) -> None:
+        self.run = Run(self.cluster, self.settings)
+
+    @rule(seconds=st.sampled_from([1, 7, 30, 120]))
+    def time_passes(self, seconds: int) -> None:
+        self.cluster.now += seconds
+
+    @rule()
+    def job_controller_acts(self) -> None:
+        self.cluster.control_jobs()
+
+    @rule(suspend=st.booleans())
+    def user_suspends_or_resumes(self, suspend: bool) -> None:
+        self.cluster.edit_job(suspend=suspend)
+
+    @rule(deadline=st.sampled_from([None, 30, 900]))
+    def user_edits_the_deadline(self, deadline: int | None) -> None:
+        self.cluster.edit_job(activeDeadlineSeconds=deadline)
+
+    @precondition(lambda self: self.cluster.children())
+    @rule(data=st.data())
+    def somebody_deletes_a_child(self, data: st.DataObject) -> None:
+        body = data.draw(st.sampled_from(self.cluster.children()))
+        self.cluster.remove(f"{JOBS}/{body['metadata']['name']}")
+
+    @precondition(lambda self: self.cluster.children())
+    @rule(suspend=st.booleans())
+    def kueue_admits_or_evicts(self, suspend: bool) -> None:
+        for body in self.cluster.children():
+            if "kueue.x-k8s.io/queue-name" in body["metadata"]["labels"] and not ended(body):
+                path = f"{JOBS}/{body['metadata']['name']}"
+                self.cluster.objects[path]["spec"]["suspend"] = suspend
+                self.cluster.set(path)
+
+    @precondition(lambda self: self.cluster.pod_paths("Pending"))
+    @rule()
+    def a_pod_runs(self) -> None:
+        self.cluster.run_pod(self.cluster.pod_paths("Pending")[0])
+
+    @precondition(lambda self: self.cluster.pod_paths("Running"))
+    @rule(end=st.sampled_from(POD_ENDS))
+    def a_pod_ends(self, end: tuple[int, str, str]) -> None:
+        self.cluster.end_pod(self.cluster.pod_paths("Running")[0], *end)
+
+    @precondition(lambda self: any(not ended(b) for b in self.cluster.children()))
+    @rule(data=st.data(), how=st.sampled_from(
+        [("Complete", "CompletionsReached"), ("Failed", "BackoffLimitExceeded"),
+         ("Failed", "PodFailurePolicy"), ("Failed", "DeadlineExceeded")]))  # fmt: skip
+    def a_child_ends(self, data: st.DataObject, how: tuple[str, str]) -> None:
+        unfinished = [b for b in self.cluster.children() if not ended(b)]
+        self.cluster.finish(data.draw(st.sampled_from(unfinished)), *how)
+
+    @invariant()
+    def terminal_stays_terminal(self) -> None:
+        if self.terminal and self.cluster.job is not None:
+            assert self.cluster.phase == self.terminal
+        if self.cluster.phase in ("Succeeded", "Failed"):
+            self.terminal = self.cluster.phase
+
+    @invariant()
+    def one_child_at_a_time_is_unfinished(self) -> None:
+        assert sum(not ended(body) for body in self.cluster.children()) <= 1
+
+    @invariant()
+    def the_status_is_one_the_crd_takes(self) -> None:
+        if self.cluster.job is not None:
+            for condition in self.cluster.job["status"].get("conditions", ()):
+                assert condition["type"] in ("Suspended", "BottlenecksReady", "Complete", "Failed")
+                assert condition["lastTransitionTime"]
+
+    def teardown(self) -> None:
+        """Left alone, the operator comes to rest, and at rest it writes nothing."""
+        if JOB not in self.cluster.objects:
+            return
+        for _ in range(12):
+            self.run.sync()
+            before = len(self.cluster.writes)
+            _pass(self.run)
+            if len(self.cluster.writes) == before:
+                break
+        else:
+            raise AssertionError(f"it does not come to rest: {self.cluster.writes[-8:]}")
+        self.run.sync()
+        before = len(self.cluster.writes)
+        _pass(self.run)
+        assert self.cluster.writes[before:] == []
+
+
+Lives.TestCase.settings = settings(
+    max_examples=150,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+TestLives = Lives.TestCase
