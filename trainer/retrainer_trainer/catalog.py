@@ -269,14 +269,13 @@ def _identities(
 
 
 def _refuse_nested(spec: RetrainJobSpec) -> None:
-    inside = spec.images.rstrip("/") + "/"
-    for field, url in (("spec.output", spec.output), ("spec.cache", spec.cache_url)):
-        if (url.rstrip("/") + "/").startswith(inside):
-            raise UserError(
-                f"{field}: {url} lies inside spec.images ({spec.images}), where its folders would "
-                "be taken for labels; choose another place.",
-                reason="InvalidSpec",
-            )
+    """For the output, the API says so itself."""
+    if (spec.cache_url.rstrip("/") + "/").startswith(spec.images.rstrip("/") + "/"):
+        raise UserError(
+            f"spec.cache: {spec.cache_url} lies inside spec.images ({spec.images}), where its folders "
+            "would be taken for labels; choose another place.",
+            reason=conditions.INVALID_SPEC.name,
+        )
 
 
 def check_labels(catalog: Catalog, spec: RetrainJobSpec, usable: Bools) -> list[str]:

@@ -113,8 +113,12 @@ def header(body: bytes) -> Header:
         if body.startswith(b"BM") and len(body) > 26:
             width, height = struct.unpack_from("<ii", body, 18)
             return Header("BMP", width, abs(height))
-    except (struct.error, ValueError) as error:
-        raise RejectedError(f"the header cannot be read ({_short(error)})") from error
+    except (
+        struct.error,
+        ValueError,
+        KeyError,
+    ) as error:  # KeyError: simplejpeg, if there is no frame
+        raise RejectedError("the header cannot be read") from error
     raise RejectedError("not a JPEG, PNG, WebP, BMP or GIF image")
 
 
@@ -146,7 +150,7 @@ def _jpeg(body: bytes, seen: Header, least: int) -> Pixels:
     try:
         image = simplejpeg.decode_jpeg(body, space, **options)
     except ValueError as error:
-        # Bytes too many between two markers do no harm and are common; missing ones do.
+        # Bytes too many at the end do no harm and are common; missing ones do.
         if "extraneous bytes" not in str(error):
             raise RejectedError(f"JPEG: {_short(error)}") from error
         try:

@@ -1,0 +1,225 @@
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from retrainer.api import Storage
+from retrainer.errors import StorageError
+from retrainer_trainer.cache import Cache, DamagedError, pack_index, unpack_index
+from retrainer_trainer.store import Store
+from retrainer_trainer.store_local import LocalStore
+
+WIDTH = 32
+Array = np.ndarray[Any, Any]
+
+
+def open_cache(
+    folder: Path, warnings: list[str] | None = None, store: Store | None = None
+) -> Cache:
+    heard = warnings if warnings is not None else []
+    return Cache(store or Store.open(str(folder), Storage()), "fp", WIDTH, heard.append)
+
+
+def some(count: int, seed: int = 0) -> tuple[Array, Array]:
+    """Identities (count, 16) and bottlenecks (count, WIDTH)."""
+    random = np.random.default_rng(seed)
+    return (
+        random.integers(0, 256, (count, 16), dtype=np.uint8),
+        random.random((count, WIDTH), dtype=np.float32),
+    )
+
+
+def write(folder: Path, identities: Array, rows: Array) -> None:
+    cache = open_cache(folder)
+    for identity, row in zip(identities, rows, strict=True):
+        cache.add(identity.tobytes(), row)
+    cache.flush()
+    assert cache.pending == 0
+
+
+def read(cache: Cache, identities: Array) -> tuple[Array, list[int]]:
+    """The bottlenecks, zeros where absent; and the rows that are absent or damaged."""
+    cache.refresh()
+    places = cache.find(identities)
+    there = np.flatnonzero(places >= 0)
+    out = np.zeros((len(identities), WIDTH), np.float32)
+    failed = cache.read(places[there], out, there)
+    return out, sorted([*np.flatnonzero(places < 0).tolist(), *failed.tolist()])
+
+
+def segment(folder: Path, suffix: str = ".parquet") -> Path:
+    (found,) = (folder / "fp/segments").glob("*" + suffix)
+    return found
+
+
+def test_what_was_added_is_read_back_to_the_bit(tmp_path: Path) -> None:
+    identities, rows = some(2500)
+    write(tmp_path, identities, rows)
+    order = np.random.default_rng(1).permutation(2500)
+    out, absent = read(open_cache(tmp_path), identities[order])
+    assert not absent
+    assert (out == rows[order]).all()
+
+
+def test_the_cache_is_the_union_of_its_segments(tmp_path: Path) -> None:
+    identities, rows = some(900)
+    for low in (0, 300, 600):
+        write(tmp_path, identities[low : low + 300], rows[low : low + 300])
+    cache = open_cache(tmp_path)
+    out, absent = read(cache, identities)
+    assert not absent
+    assert (out == rows).all()
+    assert len(cache) == 900
+
+
+def test_an_unknown_image_is_not_found(tmp_path: Path) -> None:
+    identities, rows = some(100)
+    write(tmp_path, identities, rows)
+    other = identities.copy()
+    other[:, 15] ^= 1  # alike in the first 8 bytes, by which they are searched
+    assert read(open_cache(tmp_path), other)[1] == list(range(100))
+
+
+def test_an_empty_cache_finds_nothing(tmp_path: Path) -> None:
+    assert read(open_cache(tmp_path), some(3)[0])[1] == [0, 1, 2]
+
+
+def test_a_segment_is_a_parquet_file_for_everyone(tmp_path: Path) -> None:
+    identities, rows = some(1234)
+    write(tmp_path, identities, rows)
+    file = pq.ParquetFile(segment(tmp_path))
+    assert file.metadata.num_row_groups == 2
+    table = file.read()
+    assert table.column_names == ["image", "bottleneck"]
+    assert table.column("image")[7].as_py() == identities[7].tobytes()
+    assert np.allclose(table.column("bottleneck")[7].as_py(), rows[7])
+
+
+class Counting(LocalStore):
+    """A local store that counts the bytes it gives."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, str(root), "spec.cache")
+        self.given = 0
+
+    def get(self, path: str, if_match: str | None = None) -> bytes:
+        body = super().get(path, if_match)
+        self.given += len(body)
+        return body
+
+    def get_ranges(self, path: str, starts: Sequence[int], ends: Sequence[int]) -> Sequence[bytes]:
+        bodies = super().get_ranges(path, starts, ends)
+        self.given += sum(len(b) for b in bodies)
+        return bodies
+
+
+def test_a_few_rows_of_many_cost_a_few_reads(tmp_path: Path) -> None:
+    identities, rows = some(4000)
+    write(tmp_path, identities, rows)
+    store = Counting(tmp_path)
+    out, absent = read(open_cache(tmp_path, store=store), identities[[5, 3000]])
+    assert not absent
+    assert (out == rows[[5, 3000]]).all()
+    index = segment(tmp_path, ".index").stat().st_size
+    assert store.given == index + 2 * WIDTH * 4
+
+
+def test_a_segment_without_its_index_is_read_and_mended(tmp_path: Path) -> None:
+    identities, rows = some(50)
+    write(tmp_path, identities, rows)
+    index = segment(tmp_path, ".index")
+    before = index.read_bytes()
+    for broken in (None, b"", before[:-1], before[:40] + bytes([before[40] ^ 1]) + before[41:]):
+        index.unlink() if broken is None else index.write_bytes(broken)
+        out, absent = read(open_cache(tmp_path), identities)
+        assert not absent
+        assert (out == rows).all()
+        assert index.read_bytes() == before
+
+
+def test_a_damaged_row_is_noticed_and_its_segment_forgotten(tmp_path: Path) -> None:
+    identities, rows = some(200)
+    write(tmp_path, identities, rows)
+    path = segment(tmp_path)
+    body = bytearray(path.read_bytes())
+    place = body.index(rows[17].tobytes())
+    body[place + 5] ^= 0x40
+    path.write_bytes(bytes(body))
+    warnings: list[str] = []
+    cache = open_cache(tmp_path, warnings)
+    _, absent = read(cache, identities)
+    assert absent == [17]
+    assert warnings == [
+        f"fp/segments/{path.name} in the cache is damaged; its images are computed again."
+    ]
+    assert (cache.find(identities) == -1).all()
+    cache.refresh()
+    assert (cache.find(identities) == -1).all()
+
+
+@pytest.mark.parametrize("keep", [0, 100, 20_000])
+def test_a_truncated_segment_is_skipped_and_told(tmp_path: Path, keep: int) -> None:
+    identities, rows = some(200)
+    write(tmp_path, identities, rows)
+    more, their_rows = some(10, seed=1)
+    path = segment(tmp_path)
+    write(tmp_path, more, their_rows)
+    path.write_bytes(path.read_bytes()[:keep])
+    warnings: list[str] = []
+    out, absent = read(open_cache(tmp_path, warnings), np.concatenate([identities, more]))
+    assert absent == list(range(200))
+    assert (out[200:] == their_rows).all()
+    assert len(warnings) == 1
+
+
+def test_a_segment_removed_by_someone_is_absent(tmp_path: Path) -> None:
+    identities, rows = some(20)
+    write(tmp_path, identities, rows)
+    cache = open_cache(tmp_path)
+    cache.refresh()
+    segment(tmp_path).unlink()
+    places = cache.find(identities)
+    failed = cache.read(places, np.zeros((20, WIDTH), np.float32), np.arange(20))
+    assert len(failed) == 20
+
+
+def test_what_could_not_be_written_stays_to_be_written(tmp_path: Path) -> None:
+    class Failing(LocalStore):
+        broken = True
+
+        def put(self, path: str, body: bytes, *, create_only: bool = False) -> bool:
+            if self.broken:
+                raise StorageError("no space")
+            return super().put(path, body, create_only=create_only)
+
+    store = Failing(tmp_path, str(tmp_path), "spec.cache")
+    cache = open_cache(tmp_path, store=store)
+    identities, rows = some(5)
+    for identity, row in zip(identities, rows, strict=True):
+        cache.add(identity.tobytes(), row)
+    with pytest.raises(StorageError):
+        cache.flush()
+    assert cache.pending == 5
+    store.broken = False
+    cache.flush()
+    assert not read(open_cache(tmp_path), identities)[1]
+
+
+def test_equal_segments_have_equal_names(tmp_path: Path) -> None:
+    identities, rows = some(30)
+    write(tmp_path, identities, rows)
+    write(tmp_path, identities, rows)
+    segment(tmp_path)
+
+
+def test_an_index_of_another_segment_is_refused() -> None:
+    body = pack_index(
+        np.empty(0, [("image", "V16"), ("offset", "<u8"), ("crc", "<u4")]), WIDTH, 100
+    )
+    assert len(unpack_index(body, WIDTH, 100)) == 0
+    for width, size in ((WIDTH + 1, 100), (WIDTH, 101)):
+        with pytest.raises(DamagedError):
+            unpack_index(body, width, size)

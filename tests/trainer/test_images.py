@@ -1,0 +1,203 @@
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image, ImageOps
+from tests.support.trainer_engine import encoded, photo, picture
+
+from retrainer_trainer import images
+
+Array = np.ndarray[Any, Any]
+
+
+def apart(ours: Array, theirs: Array) -> float:
+    """Mean difference of two pictures, of 255."""
+    assert ours.shape == theirs.shape
+    return float(np.abs(ours.astype(int) - theirs.astype(int)).mean())
+
+
+@pytest.mark.parametrize(("kind", "options", "most"), [
+    ("JPEG", {"quality": 95}, 0.5),
+    ("PNG", {}, 0),
+    ("WEBP", {"lossless": True}, 0),
+    ("BMP", {}, 0),
+    ("GIF", {}, 0),
+])  # fmt: skip
+def test_each_format_is_read_as_pillow_reads_it(kind: str, options: Any, most: float) -> None:
+    body = encoded(picture(1), kind, **options)
+    theirs = np.asarray(Image.open(io.BytesIO(body)).convert("RGB"))
+    assert apart(images.decoded(body, 1000), theirs) <= most
+
+
+def test_pixels_are_a_square_of_bytes_in_rgb() -> None:
+    red = np.full((40, 80, 3), (250, 10, 20), np.uint8)
+    got = images.pixels(encoded(red, "PNG"), 32)
+    assert got.shape == (32, 32, 3)
+    assert got.dtype == np.uint8
+    assert got[16, 16].tolist() == [250, 10, 20]
+
+
+@pytest.mark.parametrize("turned", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_photo_is_turned_upright_by_its_exif(kind: str, turned: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turned
+    options: dict[str, Any] = {"quality": 95, "lossless": True} if kind != "PNG" else {}
+    body = encoded(picture(2, 96, 64), kind, exif=exif, **options)
+    theirs = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(body))).convert("RGB"))
+    assert apart(images.decoded(body, 1000), theirs) < 0.5
+
+
+def test_nonsense_in_exif_leaves_the_photo_as_it_is() -> None:
+    whole = encoded(picture(3), exif=b"Exif\0\0II*\0" + struct.pack("<I", 4_000_000_000))
+    assert images.decoded(whole, 1000).shape == (48, 64, 3)
+
+
+def test_cmyk_is_read_as_pillow_reads_it() -> None:
+    ink = Image.fromarray(picture(4)).convert("CMYK")
+    out = io.BytesIO()
+    ink.save(out, "JPEG", quality=95)
+    theirs = np.asarray(Image.open(out).convert("RGB"))
+    assert apart(images.decoded(out.getvalue(), 1000), theirs) < 1
+
+
+def test_sixteen_bits_are_scaled_not_clipped() -> None:
+    deep = (np.arange(64 * 64, dtype=np.uint32).reshape(64, 64) * 16).astype(np.uint16)
+    written, body = cv2.imencode(".png", deep)
+    assert written
+    got = images.decoded(body.tobytes(), 1)
+    assert apart(got[..., 0], np.rint(deep / 257)) < 0.01
+
+
+def test_grey_becomes_three_equal_channels() -> None:
+    grey = picture(5)[..., 0]
+    for kind in ("JPEG", "PNG"):
+        got = images.decoded(encoded(grey, kind), 1000)
+        assert (got[..., 0] == got[..., 2]).all()
+        assert apart(got[..., 0], grey) < 2
+
+
+def test_alpha_is_laid_on_white() -> None:
+    clear = np.zeros((20, 20, 4), np.uint8)
+    clear[:, 10:] = (200, 100, 0, 128)
+    got = images.decoded(encoded(clear, "PNG"), 1)
+    assert got[0, 0].tolist() == [255, 255, 255]
+    assert np.abs(got[0, 15].astype(int) - (227, 177, 127)).max() <= 1
+
+
+def test_a_gif_gives_its_first_frame() -> None:
+    frames = [Image.fromarray(np.full((20, 30, 3), v, np.uint8)) for v in (40, 200)]
+    out = io.BytesIO()
+    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:])
+    assert images.decoded(out.getvalue(), 1)[5, 5].tolist() == [40, 40, 40]
+
+
+def test_a_large_photo_is_averaged_not_sampled() -> None:
+    # Stripes one pixel wide: sampling gives black and white at random, averaging gives grey.
+    stripes = np.zeros((2000, 3000, 3), np.uint8)
+    stripes[:, ::2] = 255
+    for kind in ("PNG", "JPEG"):
+        got = images.pixels(encoded(stripes, kind), 224).astype(int)
+        assert np.abs(got - 127).max() < 12, kind
+
+
+def test_decoding_at_a_fraction_gives_nearly_what_full_size_gives() -> None:
+    body = photo(6, 1600, 1200)
+    full = cv2.resize(simplejpeg.decode_jpeg(body), (224, 224), interpolation=cv2.INTER_AREA)
+    assert apart(images.pixels(body, 224), full) < 1
+
+
+@pytest.mark.parametrize(("size", "expected"), [(64, (128, 128)), (128, (128, 128)), (129, (256, 256)),
+                                                (256, (256, 256)), (1000, (1024, 1024))])  # fmt: skip
+def test_a_jpeg_is_decoded_no_smaller_than_needed(size: int, expected: tuple[int, int]) -> None:
+    assert images.decoded(photo(7, 1024, 1024), size).shape[:2] == expected
+
+
+def test_a_small_photo_is_enlarged() -> None:
+    assert images.pixels(photo(8, 20, 30), 128).shape == (128, 128, 3)
+
+
+def test_a_photo_narrow_one_way_is_both_shrunk_and_enlarged() -> None:
+    assert images.pixels(photo(9, 20, 900), 128).shape == (128, 128, 3)
+
+
+# --- rejected ---
+def rejected(body: bytes) -> str:
+    with pytest.raises(images.RejectedError) as raised:
+        images.pixels(body, 128)
+    return str(raised.value)
+
+
+def test_a_text_is_no_image() -> None:
+    assert rejected(b"hello, this is no photo") == "not a JPEG, PNG, WebP, BMP or GIF image"
+
+
+def test_nothing_is_no_image() -> None:
+    assert rejected(b"") == "0 bytes"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
+def test_a_truncated_file_is_rejected(kind: str, share: float, capfd: Any) -> None:
+    body = encoded(np.random.default_rng(0).integers(0, 256, (80, 90, 3), np.uint8), kind)
+    assert rejected(body[: max(4, int(len(body) * share))])
+    said = capfd.readouterr()
+    assert said.out + said.err == ""
+
+
+def test_a_png_with_a_wrong_checksum_is_rejected_without_chatter(capfd: Any) -> None:
+    body = bytearray(encoded(picture(1), "PNG"))
+    body[len(body) // 2] ^= 1
+    assert rejected(bytes(body)) == "PNG: damaged (a checksum is wrong)"
+    assert capfd.readouterr().err == ""
+
+
+def _png_of(width: int, height: int) -> bytes:
+    body = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    head = b"IHDR" + body
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+
+
+def test_a_header_of_ten_billion_pixels_is_rejected_before_decoding() -> None:
+    text = "100000 x 100000 pixels, at most 50 million are read"
+    assert rejected(_png_of(100_000, 100_000)) == text
+    jpeg = bytearray(photo(1))
+    frame = jpeg.index(b"\xff\xc0")
+    jpeg[frame + 5 : frame + 9] = struct.pack(">HH", 50_000, 50_000)
+    assert rejected(bytes(jpeg)).startswith("50000 x 50000 pixels")
+    bmp = bytearray(encoded(picture(1), "BMP"))
+    bmp[18:26] = struct.pack("<ii", 100_000, -100_000)
+    assert rejected(bytes(bmp)) == text
+    gif = bytearray(encoded(picture(1), "GIF"))
+    gif[6:10] = struct.pack("<HH", 60_000, 60_000)
+    assert rejected(bytes(gif)).startswith("60000 x 60000 pixels")
+
+
+def test_an_image_of_no_pixels_is_rejected() -> None:
+    assert rejected(_png_of(0, 5)) == "it says that it has no pixels"
+
+
+def test_more_than_64_mib_is_rejected() -> None:
+    assert rejected(b"\xff\xd8\xff" + bytes(images.MAX_BYTES)) == (
+        "67108867 bytes, at most 64 MiB are read"
+    )
+
+
+def test_bytes_too_many_at_the_end_do_no_harm() -> None:
+    body = photo(1)
+    for odd in (body[:-2] + b"\0\0\0" + body[-2:], body + b"junk"):
+        assert apart(images.decoded(odd, 1000), images.decoded(body, 1000)) == 0
+
+
+def test_every_real_photo_is_read(flowers: Path) -> None:
+    some = sorted(flowers.glob("*/*.jpg"))[::25]
+    assert len(some) > 50
+    for path in some:
+        theirs = np.asarray(Image.open(path).convert("RGB"))
+        assert apart(images.decoded(path.read_bytes(), 227), theirs) < 1, path
