@@ -6,7 +6,7 @@ strings that are kept until the job changes, so a scrape of thousands of jobs is
 
 import json
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -22,25 +22,30 @@ from retrainer_operator.state import Job, Key, seconds
 CURVES_RUNNING = 50
 CURVES_FINISHED = 50
 """Jobs whose curves are shown: each point is a series, 80 for one job."""
+BYTES_MAX = 4_500_000
+"""Of the jobs' lines: 5,000 jobs stay under 5 MB a scrape, however long their names are."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-_JOB_FAMILIES = (
+# What is told of every job, and what is left out of those that ended longest ago where room is short.
+_LASTING = (
+    names.JOB_PHASE,
+    names.JOB_REASON,
+    names.JOB_INFO,
+    names.JOB_FINISHED,
+    names.JOB_TEST_ACCURACY,
+    names.JOB_MIN_ACCURACY,
+)
+_FIGURES = (
+    names.JOB_CREATED,
     names.JOB_TRAINING_ACCURACY,
     names.JOB_VALIDATION_ACCURACY,
     names.JOB_CROSS_ENTROPY,
     names.JOB_VALIDATION_CROSS_ENTROPY,
-    names.JOB_TEST_ACCURACY,
-    names.JOB_MIN_ACCURACY,
     names.JOB_STEP,
     names.JOB_STEPS,
     names.JOB_IMAGES,
     names.JOB_IMAGES_PER_SECOND,
-    names.JOB_PHASE,
-    names.JOB_REASON,
-    names.JOB_INFO,
-    names.JOB_CREATED,
-    names.JOB_FINISHED,
 )
 # Every outcome is there with 0 from the start: Prometheus sees no increase in a series that begins at 1.
 _OUTCOMES = {conditions.Kind.SUCCEEDED: Phase.SUCCEEDED, conditions.Kind.FAILED: Phase.FAILED}
@@ -59,13 +64,21 @@ class Live:
 
 @dataclass(frozen=True)
 class _Lines:
-    """A job's lines by family, and what they were made from."""
+    """A job's lines by family, and what they were made from; its curve only when it is shown."""
 
-    version: int
-    reports: tuple[Report, ...]
+    live: Live
     text: dict[str, str]
-    ended: float | None
     running: bool
+    ended: float
+    has_curve: bool
+
+    def size(self, families: Iterable[Metric]) -> int:
+        """Bytes of these families' lines."""
+        return sum(len(self.text.get(family.name, "")) for family in families)
+
+    def fits(self, live: Live) -> bool:
+        """Whether nothing has changed since."""
+        return self.live.job.version == live.job.version and self.live.reports == live.reports
 
 
 class OperatorMetrics:
@@ -91,6 +104,7 @@ class OperatorMetrics:
         self.last_resync = Gauge(*_own(names.LAST_RESYNC), registry=self.registry)
         self.namespaces_skipped = Gauge(*_own(names.NAMESPACES_SKIPPED), registry=self.registry)
         self._lines: dict[Key, _Lines] = {}
+        self._curves: dict[Key, tuple[_Lines, str]] = {}
         self._one_scrape = threading.Lock()
 
     def wrote(self, verb: str, resource: str, code: str) -> None:
@@ -101,33 +115,63 @@ class OperatorMetrics:
     def render(self, jobs: Iterable[Live]) -> bytes:
         """The whole page; meant for a thread. Series of jobs that are no more go."""
         with self._one_scrape:
-            lines = {live.job.key: self._of(live) for live in jobs}
-            self._lines = lines
+            self._lines = {live.job.key: self._of(live) for live in jobs}
+            # Running jobs first, then those that ended last.
+            lines = sorted(self._lines.values(), key=lambda of: (not of.running, -of.ended))
+            self._curves = {of.live.job.key: self._curve(of) for of in _with_curve(lines)}
+            curves = "".join(text for _, text in self._curves.values())
         pages = [generate_latest(self.registry).decode()]
-        for family in _JOB_FAMILIES:
-            parts = [of.text[family.name] for of in lines.values() if family.name in of.text]
-            if parts:
-                pages.append(_head(family) + "".join(parts))
-        if curves := "".join(_shown_curves(lines.values())):
+        pages += _pages(_LASTING, lines)
+        room = BYTES_MAX - len(curves) - sum(of.size(_LASTING) for of in lines)
+        pages += _pages(_FIGURES, _within(room, lines))
+        if curves:
             pages.append(_head(names.JOB_CURVE) + curves)
         return "".join(pages).encode()
 
     def _of(self, live: Live) -> _Lines:
         known = self._lines.get(live.job.key)
-        if known and known.version == live.job.version and known.reports == live.reports:
-            return known
-        return _lines(live)
+        return known if known and known.fits(live) else _lines(live)
+
+    def _curve(self, of: _Lines) -> tuple[_Lines, str]:
+        known = self._curves.get(of.live.job.key)
+        return known if known and known[0] is of else (of, _curve(of.live))
+
+
+def _pages(families: Iterable[Metric], lines: Sequence[_Lines]) -> list[str]:
+    made = []
+    for family in families:
+        parts = [of.text[family.name] for of in lines if family.name in of.text]
+        if parts:
+            made.append(_head(family) + "".join(parts))
+    return made
+
+
+def _within(room: int, lines: Iterable[_Lines]) -> list[_Lines]:
+    """The first jobs whose figures take no more than `room` bytes."""
+    kept = []
+    for of in lines:
+        room -= of.size(_FIGURES)
+        if room < 0:
+            break
+        kept.append(of)
+    return kept
+
+
+def _with_curve(lines: Iterable[_Lines]) -> list[_Lines]:
+    """Of the jobs that run and of those that ended last: one of five seconds is seen as well."""
+    curved = [of for of in lines if of.has_curve]
+    running = [of for of in curved if of.running][:CURVES_RUNNING]
+    return running + [of for of in curved if not of.running][:CURVES_FINISHED]
 
 
 def _lines(live: Live) -> _Lines:
     job = live.job
     status = _status(job)
-    latest = live.reports[-1] if live.reports else None
     running = job.phase not in FINISHED
-    use = latest if running and latest is not None else None
-    metrics = use.metrics if use and use.task == "train" else status.metrics
-    progress = use.progress if use and len(live.reports) == 1 else status.progress
-    who = f'{{namespace="{job.namespace}",name="{job.name}"'
+    latest = live.reports[-1] if running and live.reports else None
+    metrics = latest.metrics if latest and latest.task == "train" else status.metrics
+    progress = latest.progress if latest and len(live.reports) == 1 else status.progress
+    who = _who(job)
     text: dict[str, str] = {}
 
     def put(family: Metric, value: float | None, labels: str = "") -> None:
@@ -148,8 +192,9 @@ def _lines(live: Live) -> _Lines:
         for state in ("total", "cached", "computed", "rejected"):
             count = getattr(progress, f"images_{state}")
             put(names.JOB_IMAGES, count, f',state="{state}"')
-    if running and live.reports:
-        rates = [r.images_per_second for r in live.reports if r.images_per_second is not None]
+    if latest:
+        now = [r for r in live.reports if r.task == latest.task]
+        rates = [r.images_per_second for r in now if r.images_per_second is not None]
         put(names.JOB_IMAGES_PER_SECOND, sum(rates) if rates else None)
     put(names.JOB_PHASE, 1, f',phase="{_escaped(job.phase or "Pending")}"')
     if status.reason:
@@ -157,12 +202,23 @@ def _lines(live: Live) -> _Lines:
     architecture = json.loads(job.spec).get("architecture", "")
     put(names.JOB_INFO, 1, f',architecture="{_escaped(str(architecture))}"')
     put(names.JOB_CREATED, job.created)
-    points = _steady(use.curve) if use and use.curve.step else status.curve
-    if points:
-        text[names.JOB_CURVE.name] = "".join(_curve(who, points))
     ended = None if running else seconds(status.completion_time)
     put(names.JOB_FINISHED, ended)
-    return _Lines(job.version, live.reports, text, ended, running)
+    has_curve = bool(status.curve or (latest and latest.curve.step))
+    return _Lines(live, text, running, ended or 0.0, has_curve)
+
+
+def _curve(live: Live) -> str:
+    """The lines of a job's curve: as its pod tells it while it runs, then as the status has it."""
+    latest = live.reports[-1] if live.reports and live.job.phase not in FINISHED else None
+    points = _steady(latest.curve) if latest else []
+    lines = []
+    for point in points or _status(live.job).curve:
+        for name, value in point.model_dump(exclude={"step"}).items():
+            if value is not None:
+                labels = f'{_who(live.job)},metric="{name}",step="{point.step}"'
+                lines.append(f"{names.JOB_CURVE.name}{labels}}} {value:.10g}\n")
+    return "".join(lines)
 
 
 def _status(job: Job) -> RetrainJobStatus:
@@ -186,25 +242,8 @@ def _steady(curve: Curve) -> list[CurvePoint]:
     return kept if kept[-1:] == points[-1:] else [*kept, points[-1]]
 
 
-def _shown_curves(jobs: Iterable[_Lines]) -> list[str]:
-    """Of the running jobs and those that ended last: a job of five seconds is seen as well."""
-    with_curve = [of for of in jobs if names.JOB_CURVE.name in of.text]
-    running = [of for of in with_curve if of.running][:CURVES_RUNNING]
-    finished = sorted(
-        (of for of in with_curve if not of.running), key=lambda of: of.ended or 0.0, reverse=True
-    )
-    shown = running + finished[:CURVES_FINISHED]
-    return [of.text[names.JOB_CURVE.name] for of in shown]
-
-
-def _curve(who: str, points: Iterable[CurvePoint]) -> list[str]:
-    lines = []
-    for point in points:
-        for name, value in point.model_dump(exclude={"step"}).items():
-            if value is not None:
-                labels = f',metric="{name}",step="{point.step}"'
-                lines.append(f"{names.JOB_CURVE.name}{who}{labels}}} {value:.10g}\n")
-    return lines
+def _who(job: Job) -> str:
+    return f'{{namespace="{job.namespace}",name="{job.name}"'
 
 
 def _head(family: Metric) -> str:
