@@ -41,17 +41,23 @@ class Guess:
         label: what it is (its folder).
         guess: the label that the network finds most likely.
         score: of the guess, 0 to 1.
+        label_score: of the label, 0 to 1.
     """
 
     path: str
     label: str
     guess: str
     score: float
+    label_score: float
 
     @property
     def right(self) -> bool:
         """Whether the guess is the label."""
         return self.guess == self.label
+
+
+GUESS_COLUMNS = tuple(Guess.__dataclass_fields__)
+"""Columns of `predictions.parquet`."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +185,7 @@ class Run:
     @cached_property
     def labels(self) -> list[str]:
         """`labels.txt`, in the order of the network's output."""
-        return self.folder.read(LABELS).decode().splitlines()
+        return self.folder.read(LABELS).decode().rstrip("\n").split("\n")
 
     def history(self) -> History:
         """Every evaluation of the training (`history.parquet`)."""
@@ -193,7 +199,7 @@ class Run:
     @cached_property
     def _predictions(self) -> list[Guess]:
         table = self._parquet(PREDICTIONS)
-        rows = zip(*_columns(table, ("path", "label", "guess", "score")), strict=True)
+        rows = zip(*_columns(table, GUESS_COLUMNS), strict=True)
         return [Guess(*row) for row in rows]
 
     def predictions(self) -> list[Guess]:

@@ -124,7 +124,9 @@ def frontier(comparison: "Comparison", path: str | None = None) -> "Figure":
     for row in rows:
         colour = _colour(row.architecture)
         accuracy = row.accuracy or 0.0
-        below, above = accuracy - (row.low or 0.0), (row.high or 0.0) - accuracy
+        # Rounding can put an end of the interval on the wrong side of an accuracy of 0 or 1.
+        below = max(0.0, accuracy - (row.low or 0.0))
+        above = max(0.0, (row.high or 0.0) - accuracy)
         axis.errorbar(
             _millions(row), accuracy, [[below], [above]],
             color=colour, alpha=0.45, capsize=3, zorder=2,

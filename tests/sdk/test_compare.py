@@ -1,0 +1,168 @@
+"""compare: the test of McNemar, Holm's correction, what is told, and what it looks like."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.run_folder import write_run
+
+from retrainer._chart import chart
+from retrainer._compare import Comparison, Row, compare, frontier_of, holm, mcnemar
+from retrainer._runs import Run
+from retrainer.errors import NotFound, UserError
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "p"),
+    [
+        (0, 0, 1.0),
+        (5, 5, 1.0),
+        (1, 0, 1.0),
+        (5, 0, 2 / 32),
+        (6, 0, 2 / 64),
+        (9, 1, 22 / 1024),  # 2 * (C(10,0) + C(10,1)) / 2^10
+        (1, 9, 22 / 1024),
+    ],
+)
+def test_mcnemars_exact_test_gives_the_binomial_tail(first: int, second: int, p: float) -> None:
+    assert mcnemar(first, second) == pytest.approx(p, rel=1e-9)
+
+
+def test_mcnemar_agrees_with_scipy() -> None:
+    from scipy.stats import binomtest
+
+    for first in range(0, 40, 3):
+        for second in range(0, 40, 4):
+            if first + second:
+                expected = binomtest(first, first + second, 0.5).pvalue
+                assert mcnemar(first, second) == pytest.approx(expected, rel=1e-9)
+
+
+def test_mcnemar_is_quick_and_finite_for_many_images() -> None:
+    assert mcnemar(50_000, 50_800) == pytest.approx(0.0118, abs=2e-4)
+    assert mcnemar(0, 100_000) == 0.0
+
+
+def test_holms_correction_is_that_of_the_textbook() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@given(st.lists(st.floats(0, 1), max_size=20))
+def test_corrected_values_are_never_smaller_and_keep_their_order(values: list[float]) -> None:
+    corrected = holm(values)
+    assert all(c >= v and c <= 1 for c, v in zip(corrected, values, strict=True))
+    pairs = sorted(zip(values, corrected, strict=True))
+    assert [c for _, c in pairs] == sorted(c for _, c in pairs)
+
+
+def test_a_real_difference_is_told_with_its_counts(tmp_path: Path) -> None:
+    good = write_run(tmp_path / "a", [0], name="good")
+    bad = write_run(tmp_path / "b", range(0, 20), name="bad")
+    found = compare([str(bad), str(good)])
+    assert [row.name for row in found.rows] == ["good", "bad"]
+    assert str(found.differences[0]) == (
+        "good is better than bad (19 test images right in good only, 0 in bad only, p = 3.8e-06)."
+    )
+
+
+def test_noise_is_not_taken_for_progress(tmp_path: Path) -> None:
+    first = write_run(tmp_path / "a", [0, 1, 2], name="first")
+    second = write_run(tmp_path / "b", [3, 4, 5, 6], name="second")
+    found = compare([str(first), str(second)])
+    assert found.rows[0].name == "first"
+    assert not found.differences[0].significant
+    assert str(found.differences[0]).startswith("No difference between first and second is shown")
+
+
+def test_other_test_images_are_told_and_not_tested(tmp_path: Path) -> None:
+    here = write_run(tmp_path / "a", [0], name="here", images=60)
+    there = write_run(tmp_path / "b", [0], name="there", images=90)
+    found = compare([str(here), str(there)])
+    assert found.differences == []
+    assert found.notes == [
+        "The test images of there (90) and here (60) differ, 60 are in both: compare their intervals "
+        "with care, no test is made."
+    ]
+
+
+def test_many_comparisons_are_corrected_for_their_number(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "best", [], name="best")]
+    runs += [write_run(tmp_path / str(i), range(6), name=f"other{i}") for i in range(4)]
+    found = compare([str(run) for run in runs])
+    assert len(found.differences) == 4
+    assert all(d.p == pytest.approx(min(1, 4 * 2 / 64)) for d in found.differences)
+    assert not any(d.significant for d in found.differences), "one alone would have had p = 0.03"
+
+
+def test_the_figures_of_a_row(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", [0, 1, 2], architecture="mobilenet_0.50_160")
+    row = compare([Run(run)]).rows[0]
+    assert row.accuracy == pytest.approx(0.95)
+    assert row.low == pytest.approx(0.8635, abs=1e-3)  # Wilson, 57 of 60
+    assert row.high == pytest.approx(0.9829, abs=1e-3)
+    assert row.multiply_adds is not None
+    assert 70e6 < row.multiply_adds < 80e6
+    assert row.parameters is not None
+    assert row.parameters % 1 == 0
+    assert row.images_per_second == 520
+
+
+def test_two_jobs_of_one_name_keep_apart(tmp_path: Path) -> None:
+    runs = [str(write_run(tmp_path / n, name="flowers")) for n in "ab"]
+    assert sorted(row.name for row in compare(runs).rows) == ["flowers", "flowers (2)"]
+
+
+def test_nothing_to_compare_and_an_unfinished_run_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Give at least one job to compare"):
+        compare([])
+    (tmp_path / "run").mkdir()
+    with pytest.raises(NotFound, match=r"run has no result\.json: the run is not finished"):
+        compare([str(tmp_path / "run")])
+
+
+def row(name: str, accuracy: float | None, cost: int | None) -> Row:
+    return Row(name, "", accuracy, accuracy, accuracy, 10, cost, 1, None)
+
+
+def test_the_frontier_is_what_no_other_beats_for_the_cost() -> None:
+    rows = [row("dear", 0.9, 500), row("cheap", 0.8, 40), row("worse", 0.7, 60),
+            row("same", 0.9, 600), row("none", None, 1), row("unknown", 0.99, None)]  # fmt: skip
+    assert [r.name for r in frontier_of(rows)] == ["cheap", "dear"]
+
+
+def test_the_picture_is_written_as_png(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / "a", range(9), name="a", architecture="mobilenet_0.25_128"),
+        write_run(tmp_path / "b", range(4), name="b", architecture="mobilenet_1.0_224"),
+    ]
+    compare([str(run) for run in runs]).plot(str(tmp_path / "frontier.png"))
+    assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_without_any_accuracy_is_no_error(tmp_path: Path) -> None:
+    Comparison([row("a", None, None)], [], []).plot(str(tmp_path / "empty.png"))
+    assert (tmp_path / "empty.png").stat().st_size > 1000
+
+
+def test_a_comparison_is_json_and_a_frame_and_html(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "a", [], name="<b>a"), write_run(tmp_path / "b", [1], name="b")]
+    found = compare([str(run) for run in runs])
+    assert json.loads(json.dumps(found.to_dict()))["rows"][0]["accuracy"] == 1.0
+    assert found.to_pandas()["name"].tolist() == ["<b>a", "b"]
+    page = found.to_html()
+    assert "&lt;b&gt;a" in page
+    assert "<b>a" not in page
+    assert "data:image/png;base64," in page
+    assert "data:image" not in found._repr_html_()
+
+
+def test_a_curve_is_drawn_with_characters() -> None:
+    drawn = chart([0, 50, 100], [("o", "validation", [0.2, None, 0.9])], width=21, height=5)
+    lines = drawn.splitlines()
+    assert lines[0] == "   0.900 |                    o"
+    assert lines[4] == "   0.200 |o"
+    assert lines[-1].strip() == "o validation"
+    assert chart([], [("o", "x", [])]) == "no evaluation yet"
+    assert "0.500 |" in chart([0], [("o", "x", [0.5])])

@@ -1,0 +1,405 @@
+"""Job: waiting through every kind of interruption, logs, events, figures."""
+
+import asyncio
+import json
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.fake_apiserver import CUT, END, FakeApiServer, refused
+from tests.support.run_folder import write_run
+
+from retrainer._cluster import Cluster, Stop
+from retrainer.aio import AsyncClient
+from retrainer.api.names import LABEL_UID
+from retrainer.client import Client
+from retrainer.errors import Forbidden, Interrupted, JobFailed, NotFound, WaitTimeout
+from retrainer.job import Job
+
+
+@pytest.fixture
+def server() -> FakeApiServer:
+    return FakeApiServer()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as executor:
+        yield executor
+
+
+@pytest.fixture
+def job(server: FakeApiServer) -> Job:
+    return submitted(server)
+
+
+def submitted(server: FakeApiServer, name: str = "flowers") -> Job:
+    return Client(cluster=Cluster(server)).submit(
+        {
+            "apiVersion": "retrainer.dev/v1alpha1",
+            "kind": "RetrainJob",
+            "metadata": {"name": name},
+            "spec": {
+                "architecture": "mobilenet_0.50_160",
+                "images": "s3://photos/flowers",
+                "output": "s3://models/flowers",
+            },
+        }
+    )
+
+
+def succeed(server: FakeApiServer) -> None:
+    server.status("flowers", phase="Succeeded", metrics={"testAccuracy": 0.9, "testImages": 100})
+
+
+def waiting(
+    pool: ThreadPoolExecutor, server: FakeApiServer, work: Callable[[], Any]
+) -> "Future[Any]":
+    """`work` in a thread, once it has a watch open."""
+    future = pool.submit(work)
+    server.wait_for_watch()
+    return future
+
+
+# --- wait ---
+def test_wait_returns_the_job_once_it_has_succeeded(
+    server: FakeApiServer, job: Job, pool: ThreadPoolExecutor
+) -> None:
+    future = waiting(pool, server, job.wait)
+    server.status("flowers", phase="Training")
+    succeed(server)
+    assert future.result(10) is job
+    assert job.test_accuracy == 0.9
+
+
+def test_wait_watches_and_does_not_poll(
+    server: FakeApiServer, job: Job, pool: ThreadPoolExecutor
+) -> None:
+    future = waiting(pool, server, job.wait)
+    before = len(server.requests)
+    for step in range(50):
+        server.status("flowers", phase="Training", progress={"step": step})
+    succeed(server)
+    future.result(10)
+    assert len(server.requests) == before, "every change came by the one watch"
+
+
+def test_wait_on_a_finished_job_returns_at_once(server: FakeApiServer, job: Job) -> None:
+    succeed(server)
+    assert job.wait(timeout=10).finished
+
+
+def test_a_failed_job_raises_the_operators_sentence(server: FakeApiServer, job: Job) -> None:
+    sentence = "Pod flowers-train-x was killed for using more memory than its limit of 1Gi."
+    server.status("flowers", phase="Failed", reason="OOMKilled", message=sentence)
+    with pytest.raises(JobFailed) as error:
+        job.wait()
+    assert str(error.value) == f"flowers: {sentence}"
+    assert error.value.reason == "OOMKilled"
+
+
+def test_wait_gives_up_after_its_timeout_and_says_how_far_the_job_is(
+    server: FakeApiServer, job: Job
+) -> None:
+    server.status("flowers", phase="Training", message="Step 10 of 500.")
+    with pytest.raises(WaitTimeout) as error:
+        job.wait(timeout=0.3)
+    assert str(error.value) == (
+        "flowers was not finished after 0.3 s; it goes on (Training: Step 10 of 500.)."
+    )
+
+
+def test_wait_goes_on_after_a_cut_connection(
+    server: FakeApiServer, job: Job, pool: ThreadPoolExecutor
+) -> None:
+    future = waiting(pool, server, job.wait)
+    server.cut()
+    server.wait_for_watch()
+    succeed(server)
+    assert future.result(10).finished
+
+
+def test_what_happened_while_the_server_was_away_is_not_missed(
+    server: FakeApiServer, job: Job, pool: ThreadPoolExecutor
+) -> None:
+    seen: list[str] = []
+    future = waiting(pool, server, lambda: job.wait(progress=lambda j: seen.append(j.phase)))
+    server.status("flowers", phase="Training")
+    server.fail("GET", refused(503, "apiserver is shutting down"), times=3)
+    server.expire()
+    succeed(server)
+    assert future.result(10).finished
+    assert seen == ["Pending", "Training", "Succeeded"]
+
+
+def test_an_expired_version_is_listed_again(
+    server: FakeApiServer, job: Job, pool: ThreadPoolExecutor
+) -> None:
+    future = waiting(pool, server, job.wait)
+    server.expire()
+    server.wait_for_watch()
+    succeed(server)
+    assert future.result(10).finished
+
+
+def test_an_error_event_in_the_watch_is_survived(
+    server: FakeApiServer, job: Job, pool: ThreadPoolExecutor
+) -> None:
+    future = waiting(pool, server, job.wait)
+    gone = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}
+    server.send({"type": "ERROR", "object": gone})
+    succeed(server)
+    assert future.result(10).finished
+
+
+def test_bookmarks_are_no_news(server: FakeApiServer, job: Job, pool: ThreadPoolExecutor) -> None:
+    told: list[Job] = []
+    future = waiting(pool, server, lambda: job.wait(progress=told.append))
+    server.send({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "7"}}})
+    succeed(server)
+    future.result(10)
+    assert len(told) == 2
+
+
+def test_a_server_that_starts_and_still_refuses_everyone_is_believed_for_a_while(
+    server: FakeApiServer, job: Job, pool: ThreadPoolExecutor
+) -> None:
+    future = waiting(pool, server, job.wait)
+    server.fail("GET", refused(403, "RBAC: clusterrole not found"), times=2)
+    server.expire()
+    succeed(server)
+    assert future.result(10).finished
+
+
+def test_forbidden_at_the_first_request_is_told_at_once(server: FakeApiServer, job: Job) -> None:
+    server.fail("GET", refused(403, "no"))
+    with pytest.raises(Forbidden, match=r"Not allowed to list retrainjobs\.retrainer\.dev"):
+        job.wait()
+
+
+def test_a_job_deleted_during_the_wait_is_told(
+    server: FakeApiServer, job: Job, pool: ThreadPoolExecutor
+) -> None:
+    future = waiting(pool, server, job.wait)
+    server.remove("retrainjobs", "flowers")
+    with pytest.raises(
+        NotFound, match="was deleted; what it wrote stays in s3://models/flowers/flowers-"
+    ):
+        future.result(10)
+
+
+def test_another_job_of_the_same_name_is_not_waited_for(server: FakeApiServer, job: Job) -> None:
+    server.remove("retrainjobs", "flowers")
+    submitted(server)
+    with pytest.raises(NotFound, match=f"uid {job.uid}.*was deleted"):
+        job.wait(timeout=10)
+    with pytest.raises(NotFound):
+        job.refresh()
+
+
+def test_a_job_that_its_ttl_deletes_as_it_ends_has_succeeded(
+    server: FakeApiServer, job: Job, pool: ThreadPoolExecutor
+) -> None:
+    future = waiting(pool, server, job.wait)
+    with server._lock:
+        succeed(server)
+        server.remove("retrainjobs", "flowers")
+    assert future.result(10).test_accuracy == 0.9
+
+
+def test_another_thread_can_stop_a_wait(
+    server: FakeApiServer, job: Job, pool: ThreadPoolExecutor
+) -> None:
+    stop = Stop()
+    future = waiting(pool, server, lambda: job.wait(stop=stop))
+    stop.set()
+    with pytest.raises(Interrupted, match="Stopped waiting for flowers; the job goes on"):
+        future.result(10)
+
+
+async def test_a_cancelled_wait_ends_its_thread(server: FakeApiServer, job: Job) -> None:
+    client = AsyncClient(cluster=Cluster(server))
+    handle = await client.get("flowers")
+    task = asyncio.create_task(handle.wait())
+    await asyncio.to_thread(server.wait_for_watch)
+    threads = threading.active_count()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 5)
+    assert threading.active_count() <= threads
+
+
+async def test_the_asynchronous_wait_returns_its_own_handle(
+    server: FakeApiServer, job: Job
+) -> None:
+    handle = await AsyncClient(cluster=Cluster(server)).get("flowers")
+    task = asyncio.create_task(handle.wait(timeout=20))
+    await asyncio.to_thread(server.wait_for_watch)
+    succeed(server)
+    assert await task is handle
+    assert handle.test_accuracy == 0.9
+
+
+def test_progress_as_lines_tells_each_change_once(
+    server: FakeApiServer,
+    job: Job,
+    pool: ThreadPoolExecutor,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    future = waiting(pool, server, lambda: job.wait(progress=True))
+    for step in (1, 2, 3):
+        server.status(
+            "flowers", phase="Training", reason="TrainingHead", message=f"step {step}.",
+        )  # fmt: skip
+    server.status("flowers", phase="Succeeded", reason="Succeeded", message="Test accuracy 0.9.")
+    future.result(10)
+    assert capsys.readouterr().err.splitlines() == [
+        "flowers: Pending: not yet seen by the operator",
+        "flowers: Training: step 1.",
+        "flowers: Succeeded: Test accuracy 0.9.",
+    ]
+
+
+# --- logs ---
+def pod(server: FakeApiServer, job: Job, name: str, state: str | None = "running") -> None:
+    states = [{"name": "trainer", "state": {state: {}}}] if state else []
+    server.put(
+        "pods",
+        {
+            "metadata": {"name": name, "labels": {LABEL_UID: job.uid}},
+            "status": {"containerStatuses": states},
+        },
+    )
+
+
+def line(second: int, text: str) -> bytes:
+    return f"2026-01-01T00:00:{second:02d}.000000001Z {text}".encode()
+
+
+def test_logs_of_all_pods_come_with_their_names(server: FakeApiServer, job: Job) -> None:
+    server.now = "2026-01-01T00:00:01Z"
+    pod(server, job, "flowers-bottlenecks-0-a", "terminated")
+    server.now = "2026-01-01T00:00:09Z"
+    pod(server, job, "flowers-train-b")
+    pod(server, job, "flowers-train-waiting", None)
+    server.logs["flowers-bottlenecks-0-a"] = [line(1, "listing"), line(2, "done")]
+    server.logs["flowers-train-b"] = [line(9, "step 10")]
+    assert list(job.logs()) == [
+        "[flowers-bottlenecks-0-a] listing",
+        "[flowers-bottlenecks-0-a] done",
+        "[flowers-train-b] step 10",
+    ]
+    assert list(job.logs(prefix=False))[-1] == "step 10"
+
+
+def test_a_followed_log_takes_in_new_pods_and_ends_with_the_job(
+    server: FakeApiServer, job: Job, pool: ThreadPoolExecutor
+) -> None:
+    first: queue.Queue[Any] = queue.Queue()
+    server.logs["flowers-bottlenecks-0-a"] = first
+    pod(server, job, "flowers-bottlenecks-0-a")
+    lines = job.logs(follow=True)
+    first.put(line(1, "listing"))
+    assert next(lines) == "[flowers-bottlenecks-0-a] listing"
+    server.wait_for_watch(2)
+    server.logs["flowers-train-b"] = [line(9, "step 10")]
+    pod(server, job, "flowers-train-b", "terminated")
+    assert next(lines) == "[flowers-train-b] step 10"
+    pod(server, job, "flowers-bottlenecks-0-a", "terminated")
+    server.logs["flowers-bottlenecks-0-a"] = [line(1, "listing"), line(2, "done")]
+    first.put(END)
+    succeed(server)
+    assert list(lines) == ["[flowers-bottlenecks-0-a] done"]
+
+
+def test_a_cut_log_goes_on_without_telling_a_line_twice(server: FakeApiServer, job: Job) -> None:
+    live: queue.Queue[Any] = queue.Queue()
+    server.logs["flowers-train-b"] = live
+    pod(server, job, "flowers-train-b")
+    lines = job.logs(follow=True, prefix=False)
+    live.put(line(1, "one"))
+    live.put(line(2, "two"))
+    assert [next(lines), next(lines)] == ["one", "two"]
+    # The server gives again what it has since that second.
+    server.logs["flowers-train-b"] = [line(2, "two"), line(2, "also two"), line(3, "three")]
+    pod(server, job, "flowers-train-b", "terminated")
+    live.put(CUT)
+    assert [next(lines), next(lines)] == ["also two", "three"]
+    succeed(server)
+    assert list(lines) == []
+    since = [q.get("sinceTime") for _, path, q in server.requests if path.endswith("/log")]
+    assert since == [None, "2026-01-01T00:00:02.000000001Z"]
+
+
+async def test_asynchronous_logs_can_be_left_in_the_middle(server: FakeApiServer, job: Job) -> None:
+    live: queue.Queue[Any] = queue.Queue()
+    server.logs["flowers-train-b"] = live
+    pod(server, job, "flowers-train-b")
+    handle = await AsyncClient(cluster=Cluster(server)).get("flowers")
+    live.put(line(1, "one"))
+    async for text in handle.logs(follow=True):
+        assert text == "[flowers-train-b] one"
+        break
+
+
+# --- what it has found ---
+def test_events_of_the_job_its_children_and_their_pods_in_order(
+    server: FakeApiServer, job: Job
+) -> None:
+    def event(name: str, kind: str, of: str, when: str, uid: str = "") -> None:
+        involved = {"kind": kind, "name": of, "uid": uid}
+        server.put("events", {
+            "metadata": {"name": name}, "involvedObject": involved, "lastTimestamp": when,
+            "type": "Normal", "reason": name.upper(), "message": " said\n", "count": 3,
+        })  # fmt: skip
+
+    event("pod", "Pod", "flowers-train-x", "2026-01-01T00:00:03Z")
+    event("other", "Pod", "flowers-2-train-x", "2026-01-01T00:00:03Z")
+    event("child", "Job", "flowers-train", "2026-01-01T00:00:02Z")
+    event("own", "RetrainJob", "flowers", "2026-01-01T00:00:01Z", job.uid)
+    found = job.events()
+    assert [e.reason for e in found] == ["OWN", "CHILD", "POD"]
+    assert (found[2].object, found[2].message, found[2].count) == ("Pod/flowers-train-x", "said", 3)
+
+
+def test_metrics_and_history_are_the_latest(server: FakeApiServer, job: Job) -> None:
+    assert job.metrics().test_accuracy is None
+    server.status(
+        "flowers",
+        phase="Training",
+        metrics={"validationAccuracy": 0.8},
+        curve=[{"step": 0, "validationAccuracy": 0.2}, {"step": 10, "validationAccuracy": 0.8}],
+    )
+    assert job.metrics().validation_accuracy == 0.8
+    history = job.history()
+    assert history.column("step") == [0, 10]
+    assert history.to_pandas()["validation_accuracy"].tolist() == [0.2, 0.8]
+
+
+def test_a_finished_jobs_folder_is_read(server: FakeApiServer, job: Job, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "flowers-12345678", wrong=[0, 7, 9])
+    server.status("flowers", phase="Succeeded", run=str(run), artifacts={"labels": "labels.txt"})
+    job.refresh()
+    assert job.artifacts() == {"labels": f"{run}/labels.txt"}
+    assert len(job.history(whole=True)) == 51
+    assert job.confusion_matrix().accuracy == 57 / 60
+    assert [g.path for g in job.misclassified()] == [
+        "daisy/009.jpg",
+        "roses/007.jpg",
+        "daisy/000.jpg",
+    ]
+    there = job.download(tmp_path / "copy")
+    assert there == tmp_path / "copy" / "flowers-12345678"
+    assert json.loads((there / "result.json").read_text())["name"] == "flowers"
+
+
+def test_an_unfinished_jobs_folder_says_so(server: FakeApiServer, job: Job, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    server.status("flowers", phase="Training", run=str(tmp_path / "run"))
+    job.refresh()
+    with pytest.raises(NotFound, match=r"has no result\.json: the run is not finished"):
+        job.download(tmp_path)
