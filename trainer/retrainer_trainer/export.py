@@ -6,6 +6,7 @@ scales them inside, so that nobody can feed it wrongly.
 
 import logging
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -43,10 +44,29 @@ ANNOUNCED = {
 """What is said in the log before the slow ones."""
 
 
+# Keras imports these only to offer wrappers for them, where they are installed: half of its time.
+_NOT_NEEDED = ("IPython", "matplotlib", "pandas", "sklearn")
+
+
+class _Hidden:
+    """Within, importing one of these that is not imported yet fails as if it were not installed."""
+
+    def __enter__(self) -> None:
+        sys.meta_path.insert(0, self)
+
+    def __exit__(self, *_: object) -> None:
+        sys.meta_path.remove(self)
+
+    def find_spec(self, name: str, *_: object) -> None:
+        """As importlib.abc.MetaPathFinder."""
+        if name in _NOT_NEEDED:
+            raise ModuleNotFoundError(f"{name} is not needed here", name=name)
+
+
 def import_tensorflow() -> Any:
     """TensorFlow, without its chatter."""
     quiet_environment()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _Hidden():
         warnings.simplefilter("ignore")
         import tensorflow as tf
     tf.get_logger().setLevel(logging.ERROR)

@@ -3,6 +3,7 @@
 TensorFlow is imported inside the functions: a run that exports nothing of it never loads it.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,14 @@ def _decoded(data: Any, size: int) -> Any:
     import tensorflow as tf
 
     def jpeg() -> Any:
-        return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+        # As images.pixels: the smallest of the fast DCT scales that still has `size` pixels.
+        shape = tf.image.extract_jpeg_shape(data)
+        enough = [tf.reduce_all(shape[:2] // k >= size) for k in (2, 4, 8)]
+        halvings = tf.reduce_sum(tf.cast(tf.stack(enough), tf.int32))
+        return tf.switch_case(halvings, [partial(scaled_jpeg, 2**n) for n in range(4)])
+
+    def scaled_jpeg(ratio: int) -> Any:
+        return tf.io.decode_jpeg(data, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
 
     def webp() -> Any:
         return coloured(tf.io.decode_webp(data, channels=0)[0])
@@ -142,9 +150,27 @@ def _decoded(data: Any, size: int) -> Any:
     )
     image = tf.cond(tf.io.is_jpeg(data), jpeg, lambda: tf.cond(is_webp, webp, other))
     image = tf.ensure_shape(image, (None, None, 3))
-    small = tf.image.resize(image, (size, size), method="bilinear", antialias=True)
+    rows, columns = _resampling(tf.shape(image)[0], size), _resampling(tf.shape(image)[1], size)
+    small = tf.einsum("oh,hwc->owc", rows, tf.cast(image, tf.float32))
+    small = tf.round(tf.einsum("pw,owc->opc", columns, small))
     # Turned after the resize: the result is square either way, and there is less to turn.
     return _upright(tf.ensure_shape(small, (size, size, 3)), exif_orientation(data))
+
+
+def _resampling(length: Any, size: int) -> Any:
+    """Weights (size, length) that resize one axis as images.pixels does: the mean of an area where
+    it shrinks, linear where it grows. tf.image.resize has no such area mean, and its antialiasing
+    made other guesses on 2% of photos."""
+    import tensorflow as tf
+
+    scale = tf.cast(length, tf.float32) / size
+    out = tf.range(size, dtype=tf.float32)[:, None]
+    source = tf.cast(tf.range(length), tf.float32)[None, :]
+    overlap = tf.minimum((out + 1) * scale, source + 1) - tf.maximum(out * scale, source)
+    area = tf.maximum(overlap, 0.0) / scale
+    place = tf.clip_by_value((out + 0.5) * scale - 0.5, 0.0, tf.cast(length - 1, tf.float32))
+    linear = tf.maximum(1.0 - tf.abs(place - source), 0.0)
+    return tf.where(scale > 1.0, area, linear)
 
 
 def _on_white(image: Any) -> Any:
