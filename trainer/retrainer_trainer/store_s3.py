@@ -51,6 +51,16 @@ _DENIED_CODES = {
     "AccessDenied", "AllAccessDisabled", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken",
     "RequestTimeTooSkewed", "SignatureDoesNotMatch", "XAdminUserNotFound",
 }  # fmt: skip
+# Signs, in what obstore says of a request that failed, of why it did.
+_CAUSES = (
+    ("no such host", "dns error"),
+    ("connection refused", "connection refused"),
+    ("its certificate is not trusted", "certificate"),
+    ("the connection was cut", "reset by peer"),
+    ("the connection was cut", "connection closed"),
+    ("no answer in time", "kind: timeout"),
+    ("no answer in time", "timed out"),
+)
 _ODD_KEY = re.compile(r"[\x00-\x1f\x7f]|//|^/|(^|/)\.{1,2}(/|$)")
 
 _reached: set[str] = set()
@@ -368,6 +378,5 @@ def _answer(error: Exception) -> tuple[int | None, str, str]:
         return status, code[1] if code else "", message[1]
     if status is not None:
         return status, code[1] if code else "", f"HTTP status {status}"
-    causes = ("dns error", "timed out", "Connection refused", "certificate", "reset by peer")
-    known = next((c for c in causes if c.lower() in text.lower()), None)
-    return None, "", known.lower() if known else text.split("\n", 1)[0][:200]
+    known = next((said for said, sign in _CAUSES if sign in text.lower()), None)
+    return None, "", known or text.split("\n", 1)[0][:200]
