@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
@@ -25,6 +25,10 @@ STEP_LINES = 20
 """At most this many step lines, unless every evaluation is wanted: retrain.py's 400 hide the rest."""
 PLAIN_SECONDS = 5.0
 """Between two progress lines where no bar can move."""
+
+
+WIDE = 10_000
+"""Columns of a table that no terminal cuts."""
 
 
 def printable(text: str) -> str:
@@ -48,8 +52,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: st
         right: headings, separated by spaces, of columns that are numbers.
     """
     grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for name in columns:
-        grid.add_column(name, justify="right" if name in right.split() else "left", no_wrap=True)
+    for number, name in enumerate(columns):
+        # Where the terminal is narrow the first column, a name or a path, takes several lines.
+        justify: Literal["left", "right"] = "right" if name in right.split() else "left"
+        grid.add_column(name, justify=justify, no_wrap=number > 0, overflow="fold")
     for row in rows:
         grid.add_row(*(Text("" if cell is None else printable(str(cell))) for cell in row))
     return grid
@@ -58,7 +64,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: st
 def show(grid: Table) -> None:
     """Print a table; whole lines where no terminal limits their width."""
     out = console()
-    out.print(grid, crop=False, soft_wrap=not out.is_terminal)
+    if not out.is_terminal:
+        out.width = WIDE
+    out.print(grid)
 
 
 def duration(seconds: float) -> str:

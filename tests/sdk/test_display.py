@@ -104,8 +104,8 @@ def test_what_is_said_at_the_end_of_a_stage_waits_for_the_report_of_that_end() -
         display.report(trained(500))
         display.log("Written.")
     lines = text.getvalue().splitlines()
-    assert (
-        lines.index("Exporting tflite.") > next(n for n, x in enumerate(lines) if "step    500" in x)
+    assert lines.index("Exporting tflite.") > next(
+        n for n, x in enumerate(lines) if "step    500" in x
     )
     assert lines[-1] == "Written."
 
@@ -203,3 +203,13 @@ def test_a_table_keeps_what_looks_like_markup() -> None:
     console, text = out()
     console.print(_display.table(("IMAGE", "SCORE"), [("[red]a[/]", "1.00")], right="SCORE"))
     assert text.getvalue().splitlines()[1].split() == ["[red]a[/]", "1.00"]
+
+
+def test_on_a_narrow_terminal_a_long_path_takes_several_lines_and_nothing_is_lost() -> None:
+    text = io.StringIO()
+    path = "photos/" + "x" * 80
+    cells = [(path, "sunflowers", "1.00")]
+    Console(file=text, width=50).print(_display.table(("IMAGE", "LABEL", "SCORE"), cells))
+    lines = text.getvalue().splitlines()
+    assert "".join(line.split()[0] for line in lines[1:]) == path
+    assert lines[1].split()[1:] == ["sunflowers", "1.00"]
