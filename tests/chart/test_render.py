@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import tomllib
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import yaml
 from tests.support.chart import CHART, REPOSITORY, helm, helm_well, rendered
 
 from retrainer_operator.settings import Settings
+from retrainer_operator.watches import RIGHTS
 
 # helm is one of the pinned binaries, which need Go.
 pytestmark = pytest.mark.cluster
@@ -167,6 +169,21 @@ def test_no_right_is_a_wildcard_and_none_is_on_secrets(values: list[str]) -> Non
         for rule in role["rules"]:
             said = [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
             assert not [word for word in said if "*" in word or "secret" in word]
+
+
+def test_the_role_gives_every_right_that_the_operator_checks_at_start() -> None:
+    role = _named(rendered(), "ClusterRole", "retrainer-rt-retrainer-operator")
+    given = {
+        (verb, group, resource)
+        for rule in role["rules"]
+        for group, resource, verb in itertools.product(
+            rule["apiGroups"], rule["resources"], rule["verbs"]
+        )
+    }
+    for verb, name in RIGHTS:  # such as retrainjobs.retrainer.dev/status
+        full, slash, subresource = name.partition("/")
+        resource, _, group = full.partition(".")
+        assert (verb, group, resource + slash + subresource) in given
 
 
 def test_for_all_namespaces_there_is_one_cluster_role_bound_to_the_operator() -> None:
