@@ -76,9 +76,10 @@ class Connection:
         configuration = client.Configuration()
         self.namespace = _load(configuration, context, kubeconfig)
         self.server: str = configuration.host
-        # 429 and 503 with Retry-After are waited for; POST and PATCH are never sent twice.
+        # 429 and 503 with Retry-After are waited for; POST and PATCH are never sent twice. Broken
+        # connections are retried below: urllib3 would write a warning to stderr each time.
         configuration.retries = Retry(
-            total=4, connect=2, read=1, status=4, backoff_factor=0.2, raise_on_status=False
+            total=4, connect=0, read=0, other=0, status=4, raise_on_status=False
         )
         configuration.connection_pool_maxsize = _POOL
         self._api = client.ApiClient(configuration)
@@ -98,21 +99,26 @@ class Connection:
         from urllib3.exceptions import HTTPError
 
         headers = {"Accept": "application/json, */*", "Content-Type": content_type}
-        try:
-            method, url, headers, body, _ = self._api.param_serialize(
-                method,
-                path,
-                query_params=list(query.items()),
-                header_params=headers,
-                body=body,
-                auth_settings=["BearerToken"],
-            )
-            answer = self._api.call_api(
-                method, url, headers, body, _request_timeout=(CONNECT_SECONDS, read_seconds)
-            )
-        except (HTTPError, ApiException, OSError) as error:
-            raise unreachable(self.server, error) from error
-        return _Streamed(answer.response, self.server)
+        method, url, headers, body, _ = self._api.param_serialize(
+            method,
+            path,
+            query_params=list(query.items()),
+            header_params=headers,
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        # A kept connection may have died since; what only reads is sent once more, on a new one.
+        attempts = 2 if method == "GET" else 1
+        for attempt in range(1, attempts + 1):
+            try:
+                answer = self._api.call_api(
+                    method, url, headers, body, _request_timeout=(CONNECT_SECONDS, read_seconds)
+                )
+                return _Streamed(answer.response, self.server)
+            except (HTTPError, ApiException, OSError) as error:
+                if attempt == attempts:
+                    raise unreachable(self.server, error) from error
+        raise AssertionError("the loop returns or raises")
 
 
 class _Streamed:
@@ -161,9 +167,9 @@ class _Streamed:
 def _load(configuration: Any, context: str | None, kubeconfig: str | Path | None) -> str:
     """Fill `configuration`; the namespace that the kubeconfig or the pod names."""
     from kubernetes import config
-    from kubernetes.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 
-    given = str(kubeconfig) if kubeconfig else KUBE_CONFIG_DEFAULT_LOCATION
+    # Read now: the library's own default is of the moment it was imported.
+    given = str(kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config")
     files = [Path(p).expanduser() for p in given.split(os.pathsep) if p]
     if not any(f.is_file() for f in files):
         if kubeconfig is None and context is None and os.environ.get(_IN_CLUSTER):

@@ -42,6 +42,11 @@ class Answer:
         self._live = live
         self._read_seconds = min(read_seconds, 20.0)
 
+    @property
+    def is_live(self) -> bool:
+        """Whether more lines may still come."""
+        return self._live is not None
+
     def read(self) -> bytes:
         return self._body
 
