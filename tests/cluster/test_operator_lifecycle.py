@@ -1,0 +1,396 @@
+"""The operator on a real API server, pods played by kwok: lives, suspension, failures, deletion."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes.client import ApiException
+from tests.operator import objects
+from tests.operator.harness import Bed, Namespace, Operator, bring_up, eventually
+from tests.support.chart import install_crd
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    folder = tmp_path_factory.mktemp("operator")
+    bed = bring_up(folder)
+    with bed.cluster:
+        yield bed
+
+
+@pytest.fixture(scope="module")
+def operator(bed: Bed) -> Iterator[Operator]:
+    with bed.operator() as operator:
+        yield operator
+
+
+@pytest.fixture
+def team(bed: Bed, operator: Operator, request: pytest.FixtureRequest) -> Iterator[Namespace]:
+    name = request.node.name.replace("_", "-").replace("[", "-").replace("]", "").lower()
+    yield bed.namespace("t-" + name[5:55].strip("-"))
+    bed.cluster.kubectl(
+        "delete", "namespace", "t-" + name[5:55].strip("-"), "--wait=false", "--ignore-not-found"
+    )
+
+
+def _final(job: dict[str, Any]) -> str:
+    """What a train pod of this job would leave."""
+    said = json.loads(objects.FINAL)
+    return json.dumps({**said, "uid": job["metadata"]["uid"], "name": job["metadata"]["name"]})
+
+
+def _finish(
+    team: Namespace, job: dict[str, Any], code: int = 0, message: str | None = None
+) -> None:
+    """End the job's running pods as the kubelet would."""
+    name = job["metadata"]["name"]
+
+    def running() -> list[dict[str, Any]]:
+        return [p for p in team.pods(name) if p.get("status", {}).get("phase") == "Running"]
+
+    for pod in eventually(running, what="a running pod"):
+        ended = {
+            "exitCode": code,
+            "reason": "Error" if code else "Completed",
+            "message": _final(job) if message is None else message,
+            "startedAt": "2026-01-01T00:00:00Z",
+            "finishedAt": "2026-01-01T00:01:00Z",
+        }
+        team.set_pod(
+            pod["metadata"]["name"],
+            phase="Failed" if code else "Succeeded",
+            containerStatuses=[
+                {"name": "trainer", "image": "x", "imageID": "x", "ready": False,
+                 "restartCount": 0, "state": {"terminated": ended}}
+            ],
+        )  # fmt: skip
+
+
+def test_a_whole_life_with_few_writes_and_kubectl_wait(bed: Bed, team: Namespace) -> None:
+    job = team.apply("flowers", annotations={"delay": "never"})
+    team.until("flowers", phase="Bottlenecks", reason="Running")
+    _finish(team, job)
+    bed.cluster.kubectl(
+        "wait", "--for=condition=Complete", "rj/flowers", "-n", team.name, "--timeout=20s"
+    )
+    status = team.status("flowers")
+    assert status["phase"] == "Succeeded"
+    assert status["metrics"]["testAccuracy"] == 0.8876
+    assert status["startTime"] <= status["completionTime"]
+    reasons = eventually(
+        lambda: [r for r in [{e["reason"] for e in team.events("flowers")}] if len(r) == 2]
+    )
+    assert reasons == [{"JobCreated", "Succeeded"}]
+    writes = bed.writes(namespace=team.name)
+    told = [
+        (w["verb"], w["objectRef"]["resource"], w["objectRef"].get("subresource")) for w in writes
+    ]
+    assert len(writes) <= 8, told
+
+
+def test_shards_first_then_training_and_the_bottlenecks_stay(team: Namespace) -> None:
+    job = team.apply("sharded", shards=3, annotations={"delay": "never"})
+    team.until("sharded", phase="Bottlenecks", reason="Running")
+    assert [c["metadata"]["name"] for c in team.children()] == ["sharded-bottlenecks"]
+    assert len(team.pods("sharded")) == 3
+    _finish(team, job, message="")
+    team.until("sharded", phase="Training")
+    assert {c["metadata"]["name"] for c in team.children()} == {
+        "sharded-bottlenecks", "sharded-train",
+    }  # fmt: skip
+    _finish(team, job)
+    status = team.until("sharded", phase="Succeeded", reason="Succeeded")
+    assert {c["type"] for c in status["conditions"]} == {"BottlenecksReady", "Complete"}
+
+
+def test_suspend_and_resume_in_every_phase(team: Namespace) -> None:
+    job = team.apply("nap", shards=2, suspend=True, annotations={"delay": "never"})
+    status = team.until("nap", phase="Suspended")
+    assert team.children() == []
+    assert "startTime" not in status
+    team.edit("nap", suspend=False)
+    status = team.until("nap", phase="Bottlenecks")
+    first = status["startTime"]
+
+    team.edit("nap", suspend=True)
+    team.until("nap", phase="Suspended")
+    eventually(lambda: not team.pods("nap"), what="no pod left")
+    team.edit("nap", suspend=False)
+    status = team.until("nap", phase="Bottlenecks")
+    assert status["startTime"] >= first
+    _finish(team, job, message="")
+    team.until("nap", phase="Training")
+
+    shards = team.child("nap-bottlenecks")
+    team.edit("nap", suspend=True)
+    team.until("nap", phase="Suspended")
+    eventually(lambda: not [p for p in team.pods("nap") if "train" in p["metadata"]["name"]])
+    team.edit("nap", suspend=False)
+    team.until("nap", phase="Training", reason="Running")
+    kept = team.child("nap-bottlenecks")
+    assert kept is not None
+    assert shards is not None
+    assert kept["metadata"]["uid"] == shards["metadata"]["uid"]
+    _finish(team, job)
+    status = team.until("nap", phase="Succeeded")
+    suspended = next(c for c in status["conditions"] if c["type"] == "Suspended")
+    assert suspended["status"] == "False"
+
+
+def test_exit_64_is_told_in_the_trainers_words_and_not_retried(team: Namespace) -> None:
+    job = team.apply("wrong", annotations={"delay": "never"})
+    said = {"task": "train", "name": "wrong", "uid": job["metadata"]["uid"],
+            "reason": "BucketNotFound", "message": "Bucket photos (images) does not exist."}  # fmt: skip
+    _finish(team, job, 64, json.dumps(said))
+    status = team.until("wrong", phase="Failed", reason="BucketNotFound")
+    assert status["message"] == "Bucket photos (images) does not exist."
+    assert len(team.pods("wrong")) == 1
+
+
+def test_a_failed_pod_is_tried_again_and_the_last_failure_told(team: Namespace) -> None:
+    team.apply("oom", backoffLimit=0, annotations={"exit-code": "137", "reason": "OOMKilled"})
+    status = team.until("oom", phase="Failed", reason="OOMKilled")
+    assert "was killed for using more memory than its limit of 4Gi." in status["message"]
+    team.apply("again", backoffLimit=1, annotations={"exit-code": "1", "message": "no route"})
+    status = team.until("again", within=60, reason="Retrying")
+    assert status["message"].endswith("failed and is tried again: exit code 1: no route")
+    status = team.until("again", within=60, phase="Failed")
+    assert status["message"] == "Failed 2 times, the last time: exit code 1: no route"
+
+
+def test_the_deadline_ends_a_job_and_an_edited_one_holds(team: Namespace) -> None:
+    team.apply("late", activeDeadlineSeconds=600, annotations={"delay": "never"})
+    team.until("late", phase="Bottlenecks")
+    team.edit("late", activeDeadlineSeconds=3)
+    status = team.until("late", phase="Failed", reason="DeadlineExceeded")
+    assert status["message"] == "Not finished within activeDeadlineSeconds (3 s)."
+
+
+def test_a_finished_job_goes_after_its_ttl_with_its_children(team: Namespace) -> None:
+    team.apply("brief", ttlSecondsAfterFinished=2)
+    team.until("brief", phase="Succeeded")
+    eventually(lambda: team.job("brief") is None, what="the job is deleted")
+    eventually(lambda: not team.children() and not team.pods("brief"), what="nothing is left")
+
+
+@pytest.mark.parametrize(
+    ("pod", "waiting", "reason"),
+    [
+        ({"nodeSelector": {"disk": "none-such"}}, None, "Unschedulable"),
+        ({}, ("ImagePullBackOff", "Back-off pulling image"), "ImagePullFailed"),
+        ({}, ("CreateContainerConfigError", 'secret "keys" not found'), "SecretMissing"),
+    ],
+)
+def test_waiting_is_told_and_is_no_failure(
+    bed: Bed, team: Namespace, pod: Any, waiting: tuple[str, str] | None, reason: str
+) -> None:
+    name = reason.lower()
+    team.apply(name, storage={"secretName": "keys"}, annotations={"delay": "never"}, pod=pod)
+    if waiting:
+        pods = eventually(
+            lambda: [p for p in team.pods(name) if p["status"].get("phase") == "Running"]
+        )
+        state = {"waiting": {"reason": waiting[0], "message": waiting[1]}}
+        team.set_pod(
+            pods[0]["metadata"]["name"],
+            # Annotated, so that kwok, which makes pending pods run, leaves it as it is.
+            phase="Running",
+            containerStatuses=[{"name": "trainer", "image": "x", "imageID": "", "ready": False,
+                                "restartCount": 0, "state": state}],
+        )  # fmt: skip
+    status = team.until(name, reason=reason)
+    assert status["phase"] in ("Pending", "Bottlenecks")
+    printed = bed.cluster.kubectl("get", "rj", name, "-n", team.name, "-o", "wide")
+    assert status["message"] in printed
+    assert reason in bed.cluster.kubectl("describe", "rj", name, "-n", team.name)
+
+
+def test_a_used_up_quota_is_told_and_the_job_goes_on_once_it_is_raised(team: Namespace) -> None:
+    path = f"/api/v1/namespaces/{team.name}/resourcequotas"
+    quota = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
+    team.api.call("POST", path, quota)
+    team.apply("poor")
+    status = team.until("poor", reason="QuotaExceeded", within=60)
+    assert "exceeded quota: none" in status["message"]
+    assert status["phase"] == "Pending"
+    team.api.call("DELETE", f"{path}/none")
+    team.until("poor", phase="Succeeded", within=90)
+
+
+def test_a_taken_name_is_left_alone_until_it_is_free(team: Namespace) -> None:
+    pod = {"containers": [{"name": "c", "image": "x"}], "restartPolicy": "Never"}
+    other = {
+        "metadata": {"name": "mine-train"},
+        "spec": {"suspend": True, "template": {"spec": pod}},
+    }
+    made = team.api.call("POST", f"/apis/batch/v1/namespaces/{team.name}/jobs", other)
+    team.apply("mine")
+    status = team.until("mine", reason="NameTaken")
+    assert status["message"] == (
+        "A Job named mine-train exists and belongs to no RetrainJob; it is left alone."
+    )
+    held = team.child("mine-train")
+    assert held is not None
+    assert held["spec"] == made["spec"]
+    assert "ownerReferences" not in held["metadata"]
+    team.api.call(
+        "DELETE",
+        f"/apis/batch/v1/namespaces/{team.name}/jobs/mine-train",
+        propagationPolicy="Background",
+    )
+    team.until("mine", phase="Succeeded", within=60)
+
+
+def test_a_job_made_again_under_its_name_waits_for_the_old_ones_children(team: Namespace) -> None:
+    first = team.apply("twin", annotations={"delay": "never"})
+    team.until("twin", phase="Bottlenecks")
+    team.delete("twin")
+    second = team.apply("twin")
+    status = team.until("twin", phase="Succeeded", within=60)
+    assert first["metadata"]["uid"] != second["metadata"]["uid"]
+    assert second["metadata"]["uid"][:8] in status["run"]
+
+
+def _taken(team: Namespace) -> bool:
+    """The API server takes a new schema over a moment after it was written."""
+    try:
+        team.apply("strange", architecture="resnet_50")
+    except ApiException:
+        return False
+    return True
+
+
+def test_an_invalid_job_fails_alone(bed: Bed, team: Namespace) -> None:
+    """As of a CRD that is newer than the operator: the rule is taken away for a moment."""
+    crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/retrainjobs.retrainer.dev"
+    kept = bed.api.call("GET", crd)
+    loose = json.loads(json.dumps(kept))
+    schema = loose["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    schema["properties"]["spec"]["properties"]["architecture"] = {"type": "string"}
+    schema["properties"]["spec"].pop("x-kubernetes-validations", None)
+    loose["metadata"].pop("managedFields", None)
+    bed.api.call("PUT", crd, loose)
+    try:
+        eventually(lambda: _taken(team), what="the looser schema")
+        status = team.until("strange", phase="Failed", reason="InvalidSpec")
+        assert status["message"].startswith("spec.architecture: must be mobilenet_")
+    finally:
+        install_crd(bed.cluster)
+    team.apply("sane")
+    team.until("sane", phase="Succeeded")
+
+
+def test_what_is_not_allowed_fails_with_its_sentence(team: Namespace) -> None:
+    team.apply("greedy", pod={"serviceAccountName": "admin"})
+    status = team.until("greedy", phase="Failed", reason="NotAllowed")
+    assert status["message"].startswith("spec.pod.serviceAccountName admin is not one of")
+    assert team.children() == []
+
+
+def test_kueues_part_of_the_contract(team: Namespace) -> None:
+    """A stand-in admits and evicts as Kueue does: it alone writes the Job's suspend."""
+    job = team.apply(
+        "queued", labels={"kueue.x-k8s.io/queue-name": "gpus"}, annotations={"delay": "never"}
+    )
+    path = f"/apis/batch/v1/namespaces/{team.name}/jobs/queued-train"
+    status = team.until("queued", phase="Pending", reason="Queued")
+    assert status["message"] == "Job queued-train waits in Kueue queue gpus."
+    child = team.child("queued-train")
+    assert child is not None
+    assert child["spec"]["suspend"] is True
+    assert child["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+    team.api.call("PATCH", path, {"spec": {"suspend": False}})
+    team.until("queued", phase="Bottlenecks")
+    team.api.call("PATCH", path, {"spec": {"suspend": True}})
+    team.until("queued", phase="Pending", reason="Queued")
+    team.edit("queued", suspend=True)
+    team.until("queued", phase="Suspended")
+    eventually(lambda: team.child("queued-train") is None, what="the child is deleted")
+    team.edit("queued", suspend=False)
+    team.until("queued", reason="Queued")
+    child = eventually(lambda: team.child("queued-train"))
+    assert child["spec"]["suspend"] is True
+    team.api.call("PATCH", path, {"spec": {"suspend": False}})
+    team.until("queued", phase="Bottlenecks")
+    _finish(team, job)
+    team.until("queued", phase="Succeeded")
+
+
+class _Reports(http.server.BaseHTTPRequestHandler):
+    """A trainer's /report."""
+
+    answer = b"{}"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(type(self).answer)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def test_live_reports_of_pods_are_in_the_status_and_in_the_metrics(
+    operator: Operator, team: Namespace
+) -> None:
+    job = team.apply(
+        "live",
+        annotations={"delay": "never"},
+        job_annotations={"retrainer.dev/min-accuracy": "0.85"},
+    )
+    team.until("live", phase="Bottlenecks")
+    (pod,) = team.pods("live")
+    curve = {"step": [0, 100], "validationAccuracy": [0.2, 0.8], "trainingAccuracy": [0.2, 0.9],
+             "crossEntropy": [1.6, 0.3], "validationCrossEntropy": [1.6, 0.5]}  # fmt: skip
+    said = {"task": "train", "name": "live", "uid": job["metadata"]["uid"], "stage": "Training",
+            "progress": {"percent": 60, "step": 100, "steps": 500, "imagesTotal": 10,
+                         "imagesCached": 4, "imagesComputed": 6, "imagesRejected": 0},
+            "metrics": {"validationAccuracy": 0.8, "trainingAccuracy": 0.9},
+            "curve": curve, "imagesPerSecond": 321.5}  # fmt: skip
+    _Reports.answer = json.dumps(said).encode()
+    server = http.server.ThreadingHTTPServer(("127.0.0.77", 9464), _Reports)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        name = pod["metadata"]["name"]
+        team.set_pod(name, podIP="127.0.0.77", podIPs=[{"ip": "127.0.0.77"}])
+        status = team.until("live", phase="Training", within=20)
+        assert status["message"] == "Training the head: step 100 of 500."
+        assert status["progress"]["percent"] == 60
+        assert status["metrics"]["validationAccuracy"] == 0.8
+        who = f'namespace="{team.name}",name="live"'
+        page = eventually(lambda: p if who in (p := operator.metrics()) else None)
+        assert f"retrainer_job_validation_accuracy{{{who}}} 0.8\n" in page
+        assert f"retrainer_job_min_accuracy{{{who}}} 0.85\n" in page
+        assert f"retrainer_job_images_per_second{{{who}}} 321.5\n" in page
+        assert f'retrainer_job_phase{{{who},phase="Training"}} 1\n' in page
+        assert f'retrainer_job_curve{{{who},metric="validation_accuracy",step="100"}} 0.8\n' in page
+    finally:
+        server.shutdown()
+        server.server_close()
+    _finish(team, job)
+    team.until("live", phase="Succeeded")
+    team.delete("live")
+    eventually(lambda: who not in operator.metrics(), what="its series are gone")
+
+
+def test_deletion_needs_no_operator(bed: Bed, tmp_path: Path) -> None:
+    team = bed.namespace("t-deletion")
+    with bed.operator("deleter") as operator:
+        team.apply("orphan", annotations={"delay": "never"})
+        eventually(team.children, within=60)
+        operator.kill()
+        job = team.job("orphan")
+        assert job is not None
+        assert "finalizers" not in job["metadata"]
+        assert "annotations" not in job["metadata"] or not job["metadata"]["annotations"]
+        team.delete("orphan")
+        eventually(lambda: team.job("orphan") is None)
+        eventually(lambda: not team.children() and not team.pods("orphan"), within=60)
