@@ -44,22 +44,19 @@ LABEL org.opencontainers.image.licenses=Apache-2.0 org.opencontainers.image.url=
 WORKDIR /tmp
 USER 65532:65532
 
+# What a source change alters comes last: one small layer.
 FROM runtime AS operator
-COPY --from=operator-packages /opt/retrainer /opt/retrainer
-COPY --from=operator-program /app /app
-ARG VERSION=0.1.0
 LABEL org.opencontainers.image.title="Retrainer operator" \
-      org.opencontainers.image.description="Runs RetrainJobs in a Kubernetes cluster" \
-      org.opencontainers.image.version=${VERSION}
+      org.opencontainers.image.description="Runs RetrainJobs in a Kubernetes cluster"
 EXPOSE 8080 8081
 ENTRYPOINT ["/opt/retrainer/bin/python", "-m", "retrainer_operator"]
+COPY --from=operator-packages /opt/retrainer /opt/retrainer
+COPY --from=operator-program /app /app
 
 FROM runtime AS trainer
-COPY --from=trainer-packages /opt/retrainer /opt/retrainer
-COPY --from=trainer-program /app /app
-ARG VERSION=0.1.0
 LABEL org.opencontainers.image.title="Retrainer trainer" \
-      org.opencontainers.image.description="Computes bottlenecks and trains the head of one RetrainJob" \
-      org.opencontainers.image.version=${VERSION}
+      org.opencontainers.image.description="Computes bottlenecks and trains the head of one RetrainJob"
 EXPOSE 9464
 ENTRYPOINT ["/opt/retrainer/bin/python", "-m", "retrainer_trainer"]
+COPY --from=trainer-packages /opt/retrainer /opt/retrainer
+COPY --from=trainer-program /app /app
