@@ -87,6 +87,12 @@ def stride(points: int, interval: int) -> int:
     return interval * rounded
 
 
+def pace(rate: float, left: int, unit: str) -> str:
+    """Such as `540 images/s, 3 s left`, of a rate per second."""
+    shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+    return f"{shown} {unit}/s" + (f", {duration(left / rate)} left" if left else "")
+
+
 class Pace:
     """Rate and time left of a count, from when it was first seen."""
 
@@ -102,9 +108,7 @@ class Pace:
         since, first = self._start
         if done <= first or now <= since:
             return ""
-        rate = (done - first) / (now - since)
-        shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
-        return f"{shown} {unit}/s" + (f", {duration(left / rate)} left" if left else "")
+        return pace((done - first) / (now - since), left, unit)
 
 
 class Display:
@@ -120,7 +124,7 @@ class Display:
         self.out = out or console()
         self.every_step = every_step
         self._clock = clock
-        self._images, self._steps = Pace(clock), Pace(clock)
+        self._steps = Pace(clock)
         self._images_done = False
         self._behind = False
         self._held: list[tuple[str, str]] = []
@@ -212,11 +216,12 @@ class Display:
             self._move("listing images", None, None, "", "")
             return
         done = cached + computed + rejected
-        pace = self._images(computed, total - done, "images")
-        note = ", ".join(
-            filter(None, (pace, f"{cached:,} cached" if cached else "",
-                          f"{rejected:,} rejected" if rejected else ""))
-        )  # fmt: skip
+        # The trainer's own rate: it leaves out what came before the first image.
+        rate, notes = report.images_per_second, []
+        if rate:
+            notes.append(pace(rate, total - done, "images"))
+        notes += [f"{n:,} {what}" for n, what in ((cached, "cached"), (rejected, "rejected")) if n]
+        note = ", ".join(notes)
         self._move("bottlenecks", done, total, "images", note)
         if self._bar and done == total and not self._images_done:
             self._line(f"bottlenecks {total:,} images" + (f" ({note})" if note else ""))
@@ -228,8 +233,8 @@ class Display:
             self._move(report.message.rstrip(".").lower() or "exporting", None, None, "", "")
         elif counts.steps:
             step = counts.step or 0
-            pace = self._steps(step, counts.steps - step, "steps")
-            self._move("training", step, counts.steps, "steps", pace)
+            rate = self._steps(step, counts.steps - step, "steps")
+            self._move("training", step, counts.steps, "steps", rate)
 
     def _move(self, what: str, done: int | None, total: int | None, unit: str, note: str) -> None:
         count = f"{done:,}/{total:,} {unit}" if done is not None and total else ""

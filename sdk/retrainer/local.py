@@ -191,11 +191,14 @@ def _absolute(job: RetrainJob) -> RetrainJob:
     if spec.weights not in ("imagenet", "builtin"):
         places["weights"] = spec.weights
     update = {
-        field: str(Path(place).expanduser().absolute())
-        for field, place in places.items()
-        if place and "://" not in place
+        field: _path(place) for field, place in places.items() if place and "://" not in place
     }
     return job.model_copy(update={"spec": spec.model_copy(update=update)})
+
+
+def _path(place: str) -> str:
+    path = Path(place).expanduser()
+    return str(path.resolve() if ".." in path.parts else path.absolute())
 
 
 def _numbered(job: RetrainJob) -> RetrainJob:

@@ -24,9 +24,8 @@ def report(stage: Phase = Phase.BOTTLENECKS, **fields: object) -> Report:
 
 
 def counted(total: int, cached: int, computed: int) -> Report:
-    return report(
-        progress=Progress(images_total=total, images_cached=cached, images_computed=computed)
-    )
+    counts = Progress(images_total=total, images_cached=cached, images_computed=computed)
+    return report(progress=counts, images_per_second=500.0 if computed else None)
 
 
 def trained(steps: int, interval: int = 10, upto: int | None = None) -> Report:
