@@ -53,8 +53,8 @@ def _path(loc: Iterable[str | int]) -> str:
 # pydantic's error types and what we say instead; {got} and pydantic's own context fill it in.
 _SENTENCES = {
     "missing": "is required",
-    "greater_than_equal": "must be at least {ge:g}, got {got}",
-    "less_than_equal": "must be at most {le:g}, got {got}",
+    "greater_than_equal": "must be at least {ge:.10g}, got {got}",
+    "less_than_equal": "must be at most {le:.10g}, got {got}",
     "string_pattern_mismatch": "must match {pattern}, got {got}",
     "string_too_long": "must have at most {max_length} characters",
     "string_too_short": "must not be empty",
