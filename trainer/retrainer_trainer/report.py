@@ -115,9 +115,11 @@ class Reporter:
         self._report_event()
 
     def finish(self) -> None:
-        """Write the last event and the pod's termination message."""
+        """Write the last event and the pod's termination message; events end with it."""
         self.update()
         self._report_event(last=True)
+        with self._lock:
+            self._events = -1
         given = os.environ.get(ENV_TERMINATION)
         path = Path(given or _TERMINATION_LOG)
         if given or path.is_file():
@@ -152,7 +154,7 @@ class Reporter:
     def _late_event(self) -> None:
         with self._lock:
             self._event_late = False
-        self._report_event()
+            self._report_event()
 
     def _event(self, event: dict[str, Any]) -> None:
         if self._events >= 0:
@@ -162,7 +164,7 @@ class Reporter:
         body = line.encode(errors="backslashreplace") + b"\n"
         with self._lock:
             try:
-                while body:
+                while body and self._events >= 0:
                     body = body[os.write(self._events, body) :]
             except OSError:  # whoever listened is gone: the work goes on
                 self._events = -1

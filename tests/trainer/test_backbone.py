@@ -1,0 +1,268 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.support.trainer_engine import ARCHITECTURE, photo, spec, warm
+
+from retrainer.api import ARCHITECTURES, Storage, architecture
+from retrainer.errors import StorageError, UserError
+from retrainer_trainer import backbone, images
+from retrainer_trainer.quiet import quiet_environment
+from retrainer_trainer.store import Store
+from retrainer_trainer.weights import BUILTIN, Weights, file_stems, find_weights
+
+quiet_environment()
+pytestmark = pytest.mark.slow  # TensorFlow
+
+
+def builtin() -> Weights:
+    return Weights.of("builtin", BUILTIN.read_bytes())
+
+
+def opened(folder: Path) -> tuple[backbone.Backbone, list[str], list[str]]:
+    said: list[str] = []
+    warned: list[str] = []
+    store = Store.open(str(folder), Storage(), "spec.cache")
+    found = backbone.open_backbone(spec("unused", folder), store, said.append, warned.append)
+    return found, said, warned
+
+
+def apart(engine: backbone.Engine, network: Any, size: int) -> float:
+    """Largest relative difference of LiteRT's and Keras' bottlenecks over a few photos."""
+    worst = 0.0
+    for seed in range(4):
+        pixels = images.pixels(photo(seed, 400, 300), size)
+        ours = engine(pixels)
+        theirs = network(pixels[None].astype(np.float32) / 127.5 - 1.0, training=False).numpy()[0]
+        assert ours.shape == theirs.shape
+        worst = max(worst, float(np.abs(ours - theirs).max() / np.abs(theirs).max()))
+    return worst
+
+
+# --- the network ---
+def test_the_converted_backbone_gives_what_keras_gives(tmp_path: Path) -> None:
+    found, _, _ = opened(warm(tmp_path))
+    network = backbone.keras_network(found.architecture, found.weights)
+    assert apart(backbone.Engine(found.tflite), network, 128) < 1e-4
+
+
+def test_real_imagenet_weights_in_both_formats_give_what_keras_gives(
+    imagenet_weights: Path,
+) -> None:
+    for name, file in (
+        ("mobilenet_0.25_224", "mobilenet_2_5_224_tf_no_top.h5"),
+        ("mobilenet_0.50_160", "mobilenet_5_0_160_tf_no_top.weights.h5"),
+    ):
+        import keras
+
+        chosen = architecture(name)
+        weights = Weights.of(file, (imagenet_weights / file).read_bytes())
+        theirs = keras.applications.MobileNet(
+            input_shape=(chosen.size, chosen.size, 3),
+            alpha=chosen.width,
+            include_top=False,
+            weights=str(imagenet_weights / file),
+            pooling="avg",
+        )
+        engine = backbone.Engine(backbone.convert(chosen, weights))
+        assert apart(engine, theirs, chosen.size) < 1e-4
+
+
+def test_inception_v3_with_seeded_random_weights_gives_what_keras_gives(tmp_path: Path) -> None:
+    import keras
+
+    keras.utils.set_random_seed(7)
+    theirs = keras.applications.InceptionV3(
+        input_shape=(299, 299, 3), include_top=False, weights=None, pooling="avg"
+    )
+    path = tmp_path / "inception.weights.h5"
+    theirs.save_weights(path)
+    chosen = architecture("inception_v3")
+    engine = backbone.Engine(backbone.convert(chosen, Weights.of(str(path), path.read_bytes())))
+    assert apart(engine, theirs, 299) < 1e-3
+    assert engine(images.pixels(photo(1), 299)).shape == (2048,)
+
+
+# --- the cache of backbones ---
+def test_a_backbone_in_the_cache_is_used_as_it_is(tmp_path: Path) -> None:
+    found, said, warned = opened(warm(tmp_path))
+    assert said == []
+    assert warned == []
+    assert found.architecture.name == ARCHITECTURE
+
+
+def test_a_damaged_backbone_is_converted_again(tmp_path: Path) -> None:
+    good, _, _ = opened(warm(tmp_path))
+    (path,) = tmp_path.glob("*/backbone-*.tflite")
+    path.write_bytes(path.read_bytes()[:1000])
+    again, said, warned = opened(tmp_path)
+    assert warned == [
+        f"{path.relative_to(tmp_path)} in the cache is damaged; it is converted again."
+    ]
+    assert said[0].startswith("Converting mobilenet_0.25_128 from builtin")
+    pixels = images.pixels(photo(1), 128)
+    assert (backbone.Engine(again.tflite)(pixels) == backbone.Engine(good.tflite)(pixels)).all()
+    assert opened(tmp_path)[1:] == ([], [])
+
+
+def test_the_fingerprint_tells_networks_and_weights_apart_but_not_quantized_twins() -> None:
+    one, other = Weights.of("a", b"1"), Weights.of("a", b"2")
+    prints = {backbone.fingerprint(a, w) for a in ARCHITECTURES.values() for w in (one, other)}
+    assert len(prints) == 2 * 17
+    assert backbone.fingerprint(architecture("mobilenet_1.0_224"), one) == backbone.fingerprint(
+        architecture("mobilenet_1.0_224_quantized"), one
+    )
+
+
+# --- files that hold no weights for the network ---
+def unreadable(body: bytes, name: str = ARCHITECTURE) -> str:
+    with pytest.raises(UserError) as raised:
+        backbone.keras_network(architecture(name), Weights.of("s3://w/x.h5", body))
+    assert raised.value.reason == "WeightsUnreadable"
+    return str(raised.value)
+
+
+def test_a_file_that_is_no_hdf5_is_refused() -> None:
+    assert unreadable(b"no weights at all") == (
+        "s3://w/x.h5 holds no weights for mobilenet_0.25_128: not an HDF5 file, or a damaged one"
+    )
+
+
+def test_a_truncated_weights_file_is_refused() -> None:
+    body = BUILTIN.read_bytes()
+    for share in (0.1, 0.5, 0.9):
+        assert "holds no weights for mobilenet_0.25_128" in unreadable(
+            body[: int(len(body) * share)]
+        )
+
+
+def test_weights_of_another_width_are_refused() -> None:
+    text = unreadable(BUILTIN.read_bytes(), "mobilenet_0.50_128")
+    assert text.startswith("s3://w/x.h5 holds no weights for mobilenet_0.50_128: ")
+
+
+def test_weights_of_another_network_are_refused() -> None:
+    assert "holds no weights for inception_v3" in unreadable(BUILTIN.read_bytes(), "inception_v3")
+
+
+def test_a_whole_keras_file_is_refused_without_loading_it(tmp_path: Path) -> None:
+    import keras
+
+    network = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+    network.save(tmp_path / "x.keras")
+    assert "not an HDF5 file" in unreadable((tmp_path / "x.keras").read_bytes())
+
+
+def test_a_weights_file_that_points_at_other_files_is_refused(tmp_path: Path) -> None:
+    import h5py  # type: ignore[import-untyped]
+
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["layers"] = h5py.ExternalLink("/etc/passwd", "/")
+    assert "it points at other files" in unreadable((tmp_path / "x.h5").read_bytes())
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    network = backbone.keras_network(architecture(ARCHITECTURE), builtin())
+    kernel = network.layers[1].get_weights()
+    network.layers[1].set_weights([np.full_like(k, np.nan) for k in kernel])
+    network.save_weights(tmp_path / "x.weights.h5")
+    with pytest.raises(UserError, match="they give infinite numbers"):
+        backbone.convert(
+            architecture(ARCHITECTURE), Weights.of("x", (tmp_path / "x.weights.h5").read_bytes())
+        )
+
+
+# --- where weights come from ---
+def find(
+    tmp_path: Path, weights: str, name: str = "mobilenet_0.50_224"
+) -> tuple[Weights, list[str]]:
+    warned: list[str] = []
+    wanted = spec("in", tmp_path / "out", weights=weights, architecture=name)
+    cache = Store.open(wanted.cache_url, wanted.storage, "spec.cache")
+    return find_weights(wanted, cache, lambda _text: None, warned.append), warned
+
+
+def mirror(tmp_path: Path, *names: str) -> Path:
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+def test_a_folder_gives_the_file_of_the_size_in_either_format(tmp_path: Path) -> None:
+    folder = mirror(
+        tmp_path,
+        "mobilenet_5_0_224_tf_no_top.h5",
+        "mobilenet_5_0_160_tf_no_top.weights.h5",
+        "mobilenet_1_0_224_tf_no_top.h5",
+    )
+    assert find(tmp_path, str(folder))[0].body == b"mobilenet_5_0_224_tf_no_top.h5"
+    found, warned = find(tmp_path, f"file://{folder}/", "mobilenet_0.50_160_quantized")
+    assert found.body == b"mobilenet_5_0_160_tf_no_top.weights.h5"
+    assert warned == []
+
+
+def test_another_size_of_the_same_width_is_used_with_a_warning(tmp_path: Path) -> None:
+    folder = mirror(
+        tmp_path, "mobilenet_5_0_160_tf_no_top.weights.h5", "mobilenet_1_0_224_tf_no_top.h5"
+    )
+    found, warned = find(tmp_path, str(folder))
+    assert found.body == b"mobilenet_5_0_160_tf_no_top.weights.h5"
+    assert warned == [
+        f"{folder} has no weights of mobilenet_0.50_224: mobilenet_5_0_160_tf_no_top.weights.h5, "
+        "trained at another size, is used and a little less accurate."
+    ]
+
+
+def test_a_folder_without_the_width_lists_what_it_has(tmp_path: Path) -> None:
+    folder = mirror(tmp_path, "mobilenet_1_0_224_tf_no_top.h5", "notes.txt")
+    with pytest.raises(UserError) as raised:
+        find(tmp_path, str(folder))
+    assert str(raised.value) == (
+        f"No weights for mobilenet_0.50_224 in {folder}; it has: mobilenet_1_0_224_tf_no_top.h5."
+    )
+    assert raised.value.reason == "WeightsNotFound"
+
+
+@pytest.mark.parametrize("name", ["gone", "gone/x.weights.h5"])
+def test_weights_that_are_not_there_are_told(tmp_path: Path, name: str) -> None:
+    with pytest.raises(
+        UserError, match=rf"No weights for mobilenet_0\.50_224 in .*{name}; it has: no such"
+    ):
+        find(tmp_path, str(tmp_path / name))
+
+
+def test_imagenet_is_taken_from_the_cache_where_another_pod_left_it(tmp_path: Path) -> None:
+    left = tmp_path / "out/.bottlenecks/weights/mobilenet_5_0_224_tf_no_top.h5"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"left there")
+    assert find(tmp_path, "imagenet")[0].body == b"left there"
+
+
+def test_imagenet_is_taken_from_keras_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    (tmp_path / "keras/models").mkdir(parents=True)
+    (tmp_path / "keras/models/mobilenet_5_0_224_tf_no_top.h5").write_bytes(b"downloaded before")
+    assert find(tmp_path, "imagenet")[0].body == b"downloaded before"
+
+
+def test_without_internet_imagenet_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    with pytest.raises(
+        StorageError, match=r"put the file into a folder and name that in spec\.weights"
+    ):
+        find(tmp_path, "imagenet")
+
+
+def test_every_architecture_has_a_file_name_that_keras_publishes() -> None:
+    names = {a: file_stems(architecture(a))[0] for a in ARCHITECTURES}
+    assert names["mobilenet_0.75_192"] == "mobilenet_7_5_192_tf_no_top"
+    assert names["inception_v3"] == "inception_v3_weights_tf_dim_ordering_tf_kernels_notop"
+    assert len(set(names.values())) == 17
