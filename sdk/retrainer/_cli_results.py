@@ -116,14 +116,11 @@ def compare(
     [dim]retrainer compare flowers flowers-fast --plot both.png[/]
     """
     from retrainer._compare import compare as compared
-    from retrainer._runs import Run
 
-    runs = {name: Run(name) for name in names if "/" in name}
-    if len(runs) < len(set(names)):
-        cluster = client(namespace, context, s3_endpoint)
-        found = compared([runs.get(name) or cluster.get(name) for name in names])
+    if all("/" in name for name in names):
+        found = compared(names)
     else:
-        found = compared(list(runs.values()))
+        found = client(namespace, context, s3_endpoint).compare(names)
     _show(found, form, picture, page, "Comparison")
 
 

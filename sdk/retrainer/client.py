@@ -213,11 +213,13 @@ class Client:
         """Jobs side by side.
 
         Args:
-            jobs: handles, names of jobs, or runs.
+            jobs: handles, runs, or texts: one with a / in it is the path or URL of a run's folder,
+                another the name of a job.
         """
         from retrainer._compare import compare
 
-        return compare([self.get(job) if isinstance(job, str) else job for job in jobs])
+        named = {j: self.get(j) for j in jobs if isinstance(j, str) and "/" not in j}
+        return compare([named.get(j, j) if isinstance(j, str) else j for j in jobs])
 
     def _job(self, document: Document) -> Job:
         return Job(document, self._cluster, self._access)

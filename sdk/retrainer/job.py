@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from retrainer import _logs, _progress
 from retrainer._cluster import EVENTS, JOBS, PODS, Cluster, Document, Stop
 from retrainer._events import Event, event, moment
+from retrainer._refusals import Conflict
 from retrainer._store import Access
 from retrainer.api import (
     FINISHED,
@@ -258,8 +259,15 @@ class Job:
         return self
 
     def delete(self) -> None:
-        """Delete it and its pods. The run's folder and the cache stay."""
-        self._cluster.delete(JOBS, self.namespace, self.name, self.uid)
+        """Delete it and its pods. The run's folder and the cache stay.
+
+        Raises:
+            NotFound: it was deleted before; a new job of its name is left alone.
+        """
+        try:
+            self._cluster.delete(JOBS, self.namespace, self.name, self.uid)
+        except Conflict as error:  # the name now has another uid
+            raise self._deleted() from error
 
     def logs(
         self, follow: bool = False, *, prefix: bool = True, stop: Stop | None = None
