@@ -1,0 +1,213 @@
+"""The page of a run: what it says, that it escapes, and that it needs nothing from outside."""
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+
+from retrainer.api import CurvePoint
+from retrainer_trainer import charts
+from retrainer_trainer.evaluate import evaluate
+from retrainer_trainer.page import MOST_LISTED, Mistake, Page, render
+
+EVIL = "<script>alert('x')</script> & \"rose\""
+VOID = {"meta", "link", "br", "img", "line", "rect", "polyline", "input", "hr"}
+
+
+class Parsed(HTMLParser):
+    """Tags that are open, every tag seen, and the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in VOID:
+            return
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def curve(
+    steps: int = 200, training: float = 1.0, validation: float = 0.9, rise: float = 0.0
+) -> list[CurvePoint]:
+    """Curves that start together and end at these accuracies; validation's entropy rises at last."""
+    found = []
+    for i in range(steps):
+        done = 1 - np.exp(-6 * i / steps)
+        found.append(
+            CurvePoint(
+                step=10 * i,
+                training_accuracy=0.2 + (training - 0.2) * done,
+                validation_accuracy=0.2 + (validation - 0.2) * done,
+                cross_entropy=1.6 * (1 - done) + 0.05,
+                validation_cross_entropy=1.6 * (1 - done) + 0.3 + rise * i / steps,
+            )
+        )
+    return found
+
+
+def page_of(labels: list[str], images: int = 300, **fields: Any) -> Page:
+    generator = np.random.default_rng(0)
+    truth = generator.integers(len(labels), size=images)
+    guess = np.where(
+        generator.random(images) < 0.8, truth, generator.integers(len(labels), size=images)
+    )
+    scores = np.full((images, len(labels)), 0.1, np.float32)
+    scores[np.arange(images), guess] = 0.9
+    evaluation = evaluate(scores, truth, labels, np.zeros(images, bool))
+    values: dict[str, Any] = {
+        "name": "flowers",
+        "architecture": "mobilenet_0.50_160",
+        "run": "s3://models/flowers/flowers-12345678",
+        "finished": "2026-11-24 17:00 UTC",
+        "labels": labels,
+        "evaluation": evaluation,
+        "curve": curve(),
+        **fields,
+    }
+    return Page(**values)
+
+
+def everything(labels: list[str]) -> Page:
+    page = page_of(
+        labels,
+        name=EVIL,
+        counts=[(EVIL, EVIL, EVIL)],
+        mistakes=[
+            Mistake(EVIL, labels[0], labels[1], 0.98, 0.01, b"\xff\xd8jpeg"),
+            Mistake(EVIL, labels[0], labels[1], 0.9, 0.01, None),
+        ],
+        mistake_count=30,
+        duplicates=[[EVIL, EVIL, labels[0], "training"]] * (MOST_LISTED + 7),
+        rejected=[[EVIL, EVIL]],
+        warnings=[EVIL],
+        spec=f"images: {EVIL}",
+        versions={"retrainer": EVIL},
+        run=EVIL,
+    )
+    page.evaluation["exports"] = {
+        EVIL: {"path": EVIL, "accuracy": 0.8, "images": 300, "different": 4}
+    }
+    return page
+
+
+@pytest.mark.parametrize("count", [2, 5, 16, 200])
+def test_the_page_is_well_formed_with_any_number_of_labels(count: int) -> None:
+    labels = [f"label {i}" for i in range(count)]
+    parsed = Parsed(render(everything(labels)))
+    assert not parsed.open
+    for label in labels:
+        assert label in parsed.text
+
+
+def test_labels_paths_and_reasons_of_others_are_text_and_never_tags() -> None:
+    labels = [EVIL, "rose<img src=x onerror=alert(1)>"]
+    html = render(everything(labels))
+    parsed = Parsed(html)
+    assert not [tag for tag, _ in parsed.tags if tag == "script"]
+    assert not [a for _, attrs in parsed.tags for a in attrs if a.startswith("on")]
+    images = [attrs["src"] for tag, attrs in parsed.tags if tag == "img"]
+    assert len(images) == 1
+    assert str(images[0]).startswith("data:image/jpeg;base64,")
+    assert parsed.text.count(EVIL) > 10
+
+
+def test_a_counted_and_a_drawn_confusion_matrix_escape_their_labels() -> None:
+    for count in (3, 40):
+        labels = [f'<b>{i}"' for i in range(count)]
+        matrix = np.full((count, count), 2, np.intp)
+        drawn = charts.confusion(matrix, labels) + charts.confused(matrix, labels)
+        assert "<b>" not in drawn
+        assert "&lt;b&gt;0&quot;" in drawn
+
+
+def test_nothing_is_requested_from_outside_and_scripts_are_forbidden() -> None:
+    html = render(everything(["daisy", "rose"]))
+    assert "default-src 'none'" in html
+    assert not re.search(r"(?:src|href|url\()\s*=?\s*[\"']?(?:https?:|//|/)", html)
+    assert "@import" not in html
+    tags = {tag for tag, _ in Parsed(html).tags}
+    assert not tags & {"script", "link", "iframe", "object", "embed", "form", "base"}
+
+
+def test_the_accuracy_stands_with_its_interval_and_its_number_of_images() -> None:
+    page = page_of(["daisy", "rose"])
+    text = Parsed(render(page)).text
+    low, high = page.evaluation["interval"]
+    assert f"{100 * page.evaluation['accuracy']:.1f}%" in text
+    assert f"95% interval {100 * low:.1f} to {100 * high:.1f}%, on 300 test images." in text
+
+
+def test_without_test_images_the_page_says_so_in_place_of_a_figure() -> None:
+    text = Parsed(render(page_of(["daisy", "rose"], images=0))).text
+    assert "No test images, so nothing to measure it on." in text
+    assert "There are no test images." in text
+
+
+def test_long_lists_are_cut_and_say_where_the_rest_is() -> None:
+    text = Parsed(render(everything(["daisy", "rose"]))).text
+    assert "and 7 more in duplicates.csv" in text
+    assert "The 2 surest of 30; predictions.parquet has them all." in text
+
+
+def test_the_verdict_says_from_where_curves_part() -> None:
+    text = charts.verdict(curve(training=1.0, validation=0.8))
+    match = re.match(
+        r"The curves part at about step ([\d,]+): at the end the head is right on", text
+    )
+    assert match, text
+    step = int(match[1].replace(",", ""))
+    # 0.2 * (1 - exp(-6 x)) is more than 0.05 from x = 0.048 on, so from step 96 of 2,000.
+    assert 60 <= step <= 150
+    assert "100% of its training images and 80% of the validation images" in text
+
+
+def test_the_verdict_says_when_curves_stay_together() -> None:
+    text = charts.verdict(curve(training=0.92, validation=0.9))
+    assert text.startswith("Training and validation stay together (at the end 92% and 90%)")
+
+
+def test_the_verdict_names_the_step_after_which_more_training_does_harm() -> None:
+    text = charts.verdict(curve(rise=1.0))
+    assert "The validation cross entropy is lowest at about step" in text
+    assert "stop near there" in text
+
+
+def test_the_verdict_says_when_there_was_nothing_to_compare_with() -> None:
+    points = [CurvePoint(step=i, training_accuracy=0.5, cross_entropy=1.0) for i in range(3)]
+    assert charts.verdict(points).startswith("There are no validation images")
+    assert "Accuracy" in render(page_of(["daisy", "rose"], curve=points))
+
+
+def test_a_curve_of_a_hundred_thousand_evaluations_keeps_the_page_small() -> None:
+    assert len(render(page_of(["daisy", "rose"], curve=curve(100_000)))) < 200_000
+
+
+def test_a_curve_of_one_evaluation_is_drawn() -> None:
+    point = CurvePoint(step=0, training_accuracy=0.5, cross_entropy=0.0)
+    Parsed(render(page_of(["daisy", "rose"], curve=[point])))
+
+
+def test_the_pair_mistaken_most_often_comes_first() -> None:
+    matrix = np.array([[5, 1, 0], [4, 3, 0], [0, 0, 9]])
+    text = Parsed(charts.confused(matrix, ["daisy", "rose", "tulip"])).text
+    assert text.index("4 of 7") < text.index("1 of 6")
+    assert "9" not in text
