@@ -47,7 +47,7 @@ _FIGURES = (
     names.JOB_IMAGES,
     names.JOB_IMAGES_PER_SECOND,
 )
-# Every outcome is there with 0 from the start: Prometheus sees no increase in a series that begins at 1.
+# Outcomes are there with 0 from the start: Prometheus sees no increase in a series that begins at 1.
 _OUTCOMES = {conditions.Kind.SUCCEEDED: Phase.SUCCEEDED, conditions.Kind.FAILED: Phase.FAILED}
 # A pass takes milliseconds, a wait in the queue up to a minute behind a thousand others.
 _PASS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
@@ -92,6 +92,8 @@ class OperatorMetrics:
             if reason.kind in _OUTCOMES:
                 self.finished.labels(_OUTCOMES[reason.kind], reason.name)
         self.passes = Counter(*_own(names.RECONCILES), registry=self.registry)
+        for result in ("ok", "conflict", "error"):
+            self.passes.labels(result)
         self.pass_seconds = Histogram(
             *_own(names.RECONCILE_SECONDS), registry=self.registry, buckets=_PASS_BUCKETS
         )
