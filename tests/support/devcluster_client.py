@@ -38,7 +38,7 @@ class S3Access:
     secret_key: str
     region: str = "us-east-1"
 
-    def client_options(self) -> dict[str, str]:
+    def client_options(self) -> dict[str, Any]:
         """Keyword arguments of `boto3.client("s3", ...)` on this machine."""
         return {
             "endpoint_url": self.for_host,
