@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("names", nargs="*", help="default: all")
     build.set_defaults(run=_binaries)
 
-    images = commands.add_parser("images", help="build container images; print name and archive")
+    images = commands.add_parser("images", help="build container images; print name and digest")
     images.add_argument("targets", nargs="*", help="default: all")
     images.add_argument("--clean", action="store_true", help="delete archives and cached layers")
     images.set_defaults(run=_images)
@@ -127,8 +127,8 @@ def _images(arguments: argparse.Namespace) -> int:
         container_images.clean()
         return 0
     targets = arguments.targets or container_images.TARGETS
-    for target, archive in container_images.ensure(targets).items():
-        print(f"{container_images.reference(target)}\t{archive}")
+    for image in container_images.ensure(targets):
+        print(image)
     return 0
 
 
@@ -139,10 +139,15 @@ def _load(arguments: argparse.Namespace) -> int:
 
 
 def _load_into(cluster: Cluster, targets: list[str]) -> None:
-    given = [Path(target) for target in targets if target.endswith(".tar")]
-    built = container_images.ensure(each for each in targets if not each.endswith(".tar"))
-    for archive in (*given, *built.values()):
-        node.load(cluster, archive)
+    for target in targets:
+        if target.endswith(".tar"):
+            node.load(cluster, Path(target))
+    for image in container_images.ensure(each for each in targets if not each.endswith(".tar")):
+        if image.archive is not None:
+            node.load(cluster, image.archive)
+        if image.descriptor is not None:
+            layout = container_images.layout()
+            node.load_shared(cluster, layout, image.descriptor, image.reference)
 
 
 def _existing(name: str) -> Cluster:

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import archives
 import packages
 import places
 from failure import ClusterError, say
+from layout import Layout
 
 # What the Dockerfile copies for each target; the archive's name is the digest of all of it.
 _SOURCES = {
@@ -40,15 +44,31 @@ def reference(target: str) -> str:
     return f"{archives.PREFIX}python:dev" if target == "python" else f"retrainer/{target}:dev"
 
 
-def ensure(targets: Iterable[str]) -> dict[str, Path]:
-    """Build what the cache lacks; the archive of each target."""
+@dataclass(frozen=True)
+class Built:
+    """A built image: a file of its own (an archive), or a descriptor in the shared layout."""
+
+    reference: str
+    archive: Path | None = None
+    descriptor: dict[str, Any] | None = None
+
+    def __str__(self) -> str:
+        digest = self.descriptor["digest"] if self.descriptor else self.archive
+        return f"{self.reference}\t{digest}"
+
+
+def ensure(targets: Iterable[str]) -> list[Built]:
+    """Build what the cache lacks."""
     wanted = list(targets)
     unknown = [target for target in wanted if target not in TARGETS]
     if unknown:
         raise ClusterError(f"No such image: {', '.join(unknown)}. Known: {', '.join(TARGETS)}.")
     packages.need_root()
     with _one_build_at_a_time():
-        return {each: _python() if each == "python" else _target(each) for each in wanted}
+        return [
+            Built(reference(each), archive=_python()) if each == "python" else _target(each)
+            for each in wanted
+        ]
 
 
 def clean() -> None:
@@ -56,8 +76,9 @@ def clean() -> None:
     with _one_build_at_a_time():
         _unmount()
         shutil.rmtree(_builder(), ignore_errors=True)
-        for archive in _folder().glob("*.tar"):
-            archive.unlink()
+        shutil.rmtree(layout().folder, ignore_errors=True)
+        for file in (*_folder().glob("*.tar"), *_folder().glob("*.json")):
+            file.unlink()
 
 
 def _python() -> Path:
@@ -65,7 +86,7 @@ def _python() -> Path:
     if archive.exists():
         return archive
     packages.ensure(packages.IMAGES)
-    with _announced("python (Debian with Python, about a minute)", archive):
+    with _announced("python"):
         layer = archive.with_suffix(".layer.tar")
         _run(["nice", "-n", "10", "mmdebstrap", "--quiet", *_DEBIAN, str(layer)])
         environment = ["PATH=/usr/local/bin:/usr/bin:/bin"]
@@ -74,17 +95,24 @@ def _python() -> Path:
     return archive
 
 
-def _target(target: str) -> Path:
+def layout() -> Layout:
+    return Layout(_folder() / "layout")
+
+
+def _target(target: str) -> Built:
     dockerfile = places.CHECKOUT / "Dockerfile"
     if not dockerfile.exists():
         raise ClusterError(f"There is no {dockerfile} to build {target} from.")
     python = _python()
     sources = [dockerfile, *(places.CHECKOUT / each for each in _SOURCES[target])]
-    archive = _folder() / f"{target}-{_digest([python.name], sources)}.tar"
-    if archive.exists():
-        return archive
+    key = _digest([python.name], sources)
+    known = _folder() / f"{target}.json"
+    if known.exists():
+        built = json.loads(known.read_text())
+        if built["key"] == key:
+            return Built(reference(target), descriptor=built["descriptor"])
     packages.ensure(packages.IMAGES)
-    with _announced(target, archive):
+    with _announced(target):
         command = ["build", "--layers", "--isolation=chroot", "--network=host", "--pull=never"]
         command += [f"--target={target}", f"--build-arg=PYTHON_IMAGE={_imported(python)}"]
         if (_CERTIFICATES / "ca-certificates.crt").exists():
@@ -93,14 +121,14 @@ def _target(target: str) -> Path:
             command += [f"--build-arg=PIP_CERT={_CERTIFICATES}/ca-certificates.crt"]
         name = f"localhost/{reference(target)}"
         _buildah(*command, f"--tag={name}", f"--file={dockerfile}", str(places.CHECKOUT))
-        unfinished = archive.with_suffix(".unfinished")
-        unfinished.unlink(missing_ok=True)
-        # Not compressed: the node would only have to unpack it again.
-        _buildah("push", "--quiet", name, f"docker-archive:{unfinished}:{reference(target)}")
-        for older in _folder().glob(f"{target}-*.tar"):
-            older.unlink()
-        unfinished.rename(archive)
-    return archive
+        destination = f"oci:{layout().folder}:{target}"
+        # zstd at its lightest: this transport always compresses, and gzip would take a minute.
+        light = ("--compression-format=zstd", "--compression-level=1")
+        _buildah("push", "--quiet", "--format=oci", *light, name, destination)
+        descriptor = layout().descriptor(target)
+        known.write_text(json.dumps({"key": key, "descriptor": descriptor}))
+        layout().prune()
+    return Built(reference(target), descriptor=descriptor)
 
 
 def _imported(archive: Path) -> str:
@@ -185,12 +213,11 @@ def _run(command: list[str]) -> str:
 
 
 @contextmanager
-def _announced(what: str, archive: Path) -> Iterator[None]:
-    say(f"building the container image {what} ...")
+def _announced(target: str) -> Iterator[None]:
+    say(f"building the container image {target} ...")
     started = time.monotonic()
     yield
-    size = archive.stat().st_size / 2**20
-    say(f"built {archive.name}: {time.monotonic() - started:.0f} s, {size:.0f} MiB")
+    say(f"built {target}: {time.monotonic() - started:.0f} s")
 
 
 @contextmanager

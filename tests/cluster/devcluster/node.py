@@ -7,10 +7,12 @@ nothing can stay behind, however wrong a test went.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import process
 import waiting
 from cluster import BRIDGE_ADDRESS, DNS_ADDRESS, POD_RANGE, Cluster
 from failure import ClusterError
+from layout import Layout
 from process import Component
 
 NAME = "node"
@@ -55,12 +58,50 @@ def start(cluster: Cluster) -> None:
 
 
 def load(cluster: Cluster, archive: Path) -> None:
-    """Import a container image into the node; one that is there already costs nothing."""
-    command = _inside(cluster, "ctr", "--address", str(_socket(cluster)), "--namespace", "k8s.io")
-    command += ["images", "import", str(archive)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    """Import a container image into the node from an archive."""
+    with archive.open("rb") as stream:
+        done = subprocess.run(
+            _ctr(cluster, "images", "import", "-"), stdin=stream, capture_output=True, check=False
+        )
     if done.returncode != 0:
-        raise ClusterError(f"{archive} was not imported: {done.stderr.strip()}")
+        raise ClusterError(f"{archive} was not imported: {done.stderr.decode().strip()}")
+
+
+def load_shared(
+    cluster: Cluster, layout: Layout, descriptor: dict[str, Any], reference: str
+) -> None:
+    """Import an image of which the node may have most layers already."""
+    present = set(_listed(cluster, "content", "ls", "-q"))
+    command = _ctr(cluster, "images", "import", "-")
+    with tempfile.TemporaryFile() as words:
+        ctr = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=words, stderr=words)
+        assert ctr.stdin is not None
+        with contextlib.suppress(BrokenPipeError), ctr.stdin as sink:
+            layout.stream(descriptor, _full_name(cluster, reference), present, sink)
+        if ctr.wait() != 0:
+            words.seek(0)
+            raise ClusterError(f"{reference} was not imported: {words.read().decode().strip()}")
+
+
+def _full_name(cluster: Cluster, reference: str) -> str:
+    """The reference as pods' are completed, learned from an image that containerd itself named."""
+    pause = f"{archives.PREFIX}pause:dev"
+    for name in _listed(cluster, "images", "ls", "-q"):
+        if name.endswith(f"/{pause}"):
+            return name.removesuffix(pause) + reference
+    raise ClusterError(f"The node has no image {pause}: bring the cluster up again.")
+
+
+def _listed(cluster: Cluster, *arguments: str) -> list[str]:
+    done = subprocess.run(_ctr(cluster, *arguments), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ClusterError(f"ctr {' '.join(arguments)} failed: {done.stderr.strip()}")
+    return done.stdout.split()
+
+
+def _ctr(cluster: Cluster, *arguments: str) -> list[str]:
+    socket = str(_socket(cluster))
+    return _inside(cluster, "ctr", "--address", socket, "--namespace", "k8s.io", *arguments)
 
 
 def end(cluster: Cluster) -> None:
@@ -170,7 +211,7 @@ conf_dir = "{cluster.folder}/cni"
     (cluster.folder / "cni" / "10-retrainer.conflist").write_text(json.dumps(network))
     command = _inside(cluster, "containerd", "--config", str(configuration))
     record = process.start(Component("containerd", command), cluster.records, cluster.logs)
-    asked = _inside(cluster, "ctr", "--address", str(_socket(cluster)), "version")
+    asked = _ctr(cluster, "version")
     waiting.until(
         lambda: subprocess.run(asked, capture_output=True, check=False).returncode == 0,
         30.0,
