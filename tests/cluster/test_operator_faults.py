@@ -1,0 +1,187 @@
+"""The operator killed, doubled, without rights and cut off: the same end, and nothing done twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tests.operator.harness import Bed, Namespace, bring_up, eventually
+from tests.support.chart import REPOSITORY
+
+pytestmark = pytest.mark.cluster
+
+# Each is seen in a sharded job's life; the operator is killed there, and started again.
+MOMENTS: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "applied": lambda s: True,
+    "pending": lambda s: s.get("phase") == "Pending",
+    "bottlenecks": lambda s: s.get("phase") == "Bottlenecks",
+    "training": lambda s: s.get("phase") == "Training",
+    "between": lambda s: any(c["type"] == "BottlenecksReady" for c in s.get("conditions", ())),
+}
+
+
+@pytest.fixture(scope="module")
+def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    bed = bring_up(tmp_path_factory.mktemp("operator"))
+    with bed.cluster:
+        yield bed
+
+
+def _created(bed: Bed, team: Namespace) -> list[str]:
+    """Jobs that were made, by name, as the API server's own log has it."""
+    return [
+        w["objectRef"]["name"]
+        for w in bed.writes(namespace=team.name, resource="jobs")
+        if w["verb"] == "create" and w["responseStatus"]["code"] == 201
+    ]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_and_started_again_it_makes_no_second_job(bed: Bed, moment: str) -> None:
+    team = bed.namespace(f"f-kill-{moment}")
+    with bed.operator("killed") as operator:
+        team.apply("job", shards=2, annotations={"delay": "2s"})
+        eventually(lambda: MOMENTS[moment](team.status("job")), what=moment)
+        operator.kill()
+        operator.start()
+        team.until("job", phase="Succeeded", within=60)
+    assert sorted(_created(bed, team)) == ["job-bottlenecks", "job-train"]
+
+
+def test_pods_that_ended_while_it_was_away_are_seen(bed: Bed) -> None:
+    team = bed.namespace("f-away")
+    with bed.operator("away") as operator:
+        team.apply("job", annotations={"delay": "1s"})
+        team.until("job", phase="Bottlenecks")
+        operator.kill()
+        eventually(lambda: (team.child("job-train") or {}).get("status", {}).get("succeeded") == 1)
+        assert team.status("job")["phase"] == "Bottlenecks"
+        operator.start()
+        team.until("job", phase="Succeeded")
+
+
+def test_a_replica_takes_over_within_15_seconds_and_only_the_leader_writes(bed: Bed) -> None:
+    team = bed.namespace("f-takeover")
+    with bed.operator("first") as first, bed.operator("second") as second:
+        eventually(lambda: first.leads() != second.leads(), what="one leader")
+        leader, other = (first, second) if first.leads() else (second, first)
+        assert other.probe("readyz") == 200
+        assert "retrainer_job_phase{" not in other.metrics()
+        leader.kill()
+        team.apply("job")
+        started = time.monotonic()
+        team.until("job", within=20, phase="Pending")
+        assert time.monotonic() - started < 15
+        team.until("job", phase="Succeeded")
+        assert other.leads()
+    assert _created(bed, team) == ["job-train"]
+
+
+def test_a_stopped_leader_gives_the_lease_back_at_once(bed: Bed) -> None:
+    with bed.operator("first") as first:
+        eventually(first.leads)
+        with bed.operator("second") as second:
+            assert first.stop() == 0
+            started = time.monotonic()
+            eventually(second.leads)
+            assert time.monotonic() - started < 5
+
+
+def test_a_leader_that_hung_writes_nothing_after_another_took_over(bed: Bed) -> None:
+    team = bed.namespace("f-hung")
+    with bed.operator("hung") as hung:
+        eventually(hung.leads)
+        assert hung.process is not None
+        os.kill(hung.process.pid, signal.SIGSTOP)
+        try:
+            with bed.operator("other", wait=False) as other:
+                eventually(other.leads, within=40)
+                team.apply("job", annotations={"delay": "never"})
+                team.until("job", phase="Bottlenecks")
+                os.kill(hung.process.pid, signal.SIGCONT)
+                eventually(lambda: hung.probe("readyz") == 200 and not hung.leads())
+                assert other.leads()
+        finally:
+            os.kill(hung.process.pid, signal.SIGCONT)
+    assert _created(bed, team) == ["job-train"]
+
+
+def test_a_namespace_without_rights_is_left_out_until_it_has_them(bed: Bed) -> None:
+    served, closed = bed.namespace("f-served"), bed.namespace("f-closed")
+    bed.no_rights()
+    try:
+        bed.rights("f-served")
+        with bed.operator("scoped", RETRAINER_NAMESPACES="f-served, f-closed") as operator:
+            eventually(lambda: "retrainer_namespaces_skipped 1.0" in operator.metrics())
+            served.apply("job")
+            closed.apply("job")
+            served.until("job", phase="Succeeded")
+            assert closed.status("job") == {}
+            assert "No right to list retrainjobs.retrainer.dev" in operator.log.read_text()
+            bed.rights("f-served", "f-closed")
+            closed.until("job", phase="Succeeded", within=100)
+            assert "retrainer_namespaces_skipped 0.0" in operator.metrics()
+    finally:
+        bed.rights()
+
+
+def test_rights_taken_away_and_given_back_are_noticed(bed: Bed) -> None:
+    team = bed.namespace("f-taken")
+    with bed.operator("taken", RETRAINER_RESYNC_SECONDS="2") as operator:
+        eventually(operator.leads)
+        bed.no_rights()
+        eventually(lambda: "retrainer_namespaces_skipped 1.0" in operator.metrics(), within=60)
+        assert operator.probe("healthz") == 200
+        bed.rights()
+        team.apply("job")
+        team.until("job", phase="Succeeded", within=120)
+
+
+def test_an_api_server_that_is_away_is_waited_for(bed: Bed) -> None:
+    team = bed.namespace("f-server")
+    with bed.operator("patient") as operator:
+        team.apply("job", annotations={"delay": "never"})
+        team.until("job", phase="Bottlenecks")
+        assert operator.process is not None
+        pid = operator.process.pid
+        _restart_api_server(bed)
+        eventually(operator.leads, within=60)
+        assert operator.process.pid == pid
+        assert operator.process.poll() is None
+        assert operator.probe("healthz") == 200
+        team.apply("next")
+        team.until("next", phase="Succeeded", within=60)
+
+
+def _restart_api_server(bed: Bed) -> None:
+    """kill -9 it; `up` starts what of a cluster has ended."""
+    tool = str(REPOSITORY / "tests" / "cluster" / "devcluster")
+    status = subprocess.run(
+        [sys.executable, tool, "status", "--name", bed.cluster.name],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    line = next(line for line in status.splitlines() if line.startswith("kube-apiserver"))
+    os.kill(int(line.split()[2]), signal.SIGKILL)
+    up = ["up", "--name", bed.cluster.name, "--size", "control-plane", "--kwok", "3", "--bench"]
+    subprocess.run([sys.executable, tool, *up], check=True, capture_output=True)
+
+
+def test_other_peoples_jobs_and_pods_cost_nothing_and_are_not_touched(bed: Bed) -> None:
+    team = bed.namespace("f-others")
+    pod: dict[str, Any] = {"containers": [{"name": "c", "image": "x"}], "restartPolicy": "Never"}
+    path = f"/apis/batch/v1/namespaces/{team.name}/jobs"
+    with bed.operator("quiet"):
+        team.api.call(
+            "POST", path, {"metadata": {"name": "other"}, "spec": {"template": {"spec": pod}}}
+        )
+        eventually(lambda: (team.child("other") or {}).get("status", {}).get("succeeded") == 1)
+        team.apply("mine")
+        team.until("mine", phase="Succeeded")
+    touched = {w["objectRef"].get("name") for w in bed.writes(namespace=team.name, resource="jobs")}
+    assert touched == {"mine-train"}
