@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING
@@ -22,7 +22,8 @@ _COLOURS = {
     Phase.PENDING: "#6e7781",
 }
 _RUNNING = "#0969da"
-_CELL = "padding:2px 14px 2px 0;text-align:left;vertical-align:top"
+_CELL = "padding:2px 14px 2px 0;text-align:left;vertical-align:top;white-space:nowrap"
+_TEXT = "padding:2px 0;text-align:left;vertical-align:top;white-space:normal"
 _NUMBER = (
     "padding:2px 14px 2px 0;text-align:right;vertical-align:top;font-variant-numeric:tabular-nums"
 )
@@ -42,10 +43,11 @@ def job(job: "Job") -> str:
             ("cached", progress.images_cached),
             ("computed", progress.images_computed),
             ("rejected", progress.images_rejected),
-            ("step", progress.step),
-            ("of", progress.steps),
         )
-        shown = ", ".join(f"{name} {count:,}" for name, count in counts if count is not None)
+        parts = [f"{name} {count:,}" for name, count in counts if count is not None]
+        if progress.step is not None and progress.steps:
+            parts.append(f"step {progress.step:,} of {progress.steps:,}")
+        shown = ", ".join(parts)
         rows.append(("progress", _bar(progress.percent) + f"<div>{shown}</div>"))
     if (metrics := status.metrics) and metrics.validation_accuracy is not None:
         rows.append(("validation accuracy", f"{metrics.validation_accuracy:.3f}"))
@@ -80,7 +82,7 @@ def jobs(jobs: "Sequence[Job]") -> str:
         )
         for j in jobs
     ]
-    return _table(head, rows, numbers={3}) if rows else "<div>no RetrainJobs</div>"
+    return _table(head, rows, numbers={3}, texts={6}) if rows else "<div>no RetrainJobs</div>"
 
 
 def history(history: "History") -> str:
@@ -155,8 +157,13 @@ def age(since: datetime) -> str:
     return f"{seconds // 86_400}d"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: set[int]) -> str:
-    styles = [_NUMBER if i in numbers else _CELL for i in range(len(head))]
+def _table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    numbers: set[int],
+    texts: Collection[int] = (),
+) -> str:
+    styles = [_NUMBER if i in numbers else _TEXT if i in texts else _CELL for i in range(len(head))]
     top = "".join(f'<th style="{s}">{name}</th>' for s, name in zip(styles, head, strict=True))
     lines = (
         "".join(f'<td style="{s}">{cell}</td>' for s, cell in zip(styles, row, strict=True))
@@ -213,7 +220,9 @@ def _spark(values: Sequence[float | None]) -> str:
 
 
 def _shaded(count: int, share: float) -> str:
-    return f'<span style="background:rgba(9,105,218,{share:.2f});padding:0 6px">{count:,}</span>'
+    ink = "#fff" if share > 0.5 else "inherit"
+    style = f"background:rgba(9,105,218,{share:.2f});color:{ink};padding:0 6px"
+    return f'<span style="{style}">{count:,}</span>'
 
 
 def _short_number(value: int | None) -> str:

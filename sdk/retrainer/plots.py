@@ -1,6 +1,8 @@
 """Pictures, by matplotlib (extra `plot`)."""
 
+import functools
 import importlib
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,9 @@ _OTHER = "#555555"
 DPI = 150
 BUBBLE_POINTS2 = 900.0
 """Area of the largest bubble, square points."""
+SMALLEST_POINTS2 = 20.0
+"""Beside Inception V3 the smallest MobileNet's true area would not be seen."""
+MOST_LEVEL_LABELS = 8
 
 
 def needs(library: str) -> Any:
@@ -35,12 +40,24 @@ def needs(library: str) -> Any:
         raise MissingExtra(f"{library} is not installed: pip install 'retrainer[plot]'") from error
 
 
-def _figure(columns: int, width: float, height: float) -> "tuple[Figure, Sequence[Axes]]":
-    """Made without pyplot: nothing is kept open, and a notebook shows it once."""
+@functools.cache
+def _picture() -> "type[Figure]":
+    """Figure that a notebook shows without pyplot's help."""
     needs("matplotlib")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    class Picture(Figure):
+        def _repr_png_(self) -> bytes:
+            out = io.BytesIO()
+            self.savefig(out, format="png")
+            return out.getvalue()
+
+    return Picture
+
+
+def _figure(columns: int, width: float, height: float) -> "tuple[Figure, Sequence[Axes]]":
+    """Made without pyplot: nothing is kept open, and no window opens."""
+    figure = _picture()(figsize=(width, height), dpi=DPI, layout="constrained")
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
@@ -131,35 +148,60 @@ def frontier(comparison: "Comparison", path: str | None = None) -> "Figure":
             _millions(row), accuracy, [[below], [above]],
             color=colour, alpha=0.45, capsize=3, zorder=2,
         )  # fmt: skip
-        area = BUBBLE_POINTS2 * (row.parameters or 0) / largest
+        area = max(SMALLEST_POINTS2, BUBBLE_POINTS2 * (row.parameters or 0) / largest)
         axis.scatter(_millions(row), accuracy, s=area, color=colour, alpha=0.7, zorder=3, lw=0)
     _labels(axis, rows, edge)
-    axis.set_title(
-        "bubble: parameters; bar: 95% interval of the test accuracy", fontsize=9, color=_OTHER
-    )
-    ticks = [
-        t for t in (5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000) if _between(t, rows)
-    ]
-    axis.set_xticks(ticks, [f"{t:,}" for t in ticks])
+    _legend(axis, rows)
+    title = "bubble: parameters; bar: 95% interval of the test accuracy; /s: images per second"
+    axis.set_title(title, fontsize=9, color=_OTHER)
+    ticks = _ticks([_millions(row) for row in rows])
+    axis.set_xticks(ticks, [f"{t:,.0f}" for t in ticks])
     axis.minorticks_off()
     return _saved(figure, path)
 
 
 def _labels(axis: "Axes", rows: "Sequence[Row]", edge: "Sequence[Row]") -> None:
-    """Names of the jobs on the line, above it; with few jobs, of all."""
-    named = rows if len(rows) <= 8 else edge
-    for row in named:
-        rate = f"\n{row.images_per_second:,.0f} images/s" if row.images_per_second else ""
-        up = row in edge
+    """Names at the ends of the bars: above for those on the line, below for the others.
+
+    Many stand upright, since neighbours on the cost axis are close.
+    """
+    upright = len(rows) > MOST_LEVEL_LABELS
+    for row in rows:
+        rate = f"{row.images_per_second:,.0f}/s" if row.images_per_second else ""
+        above = row in edge
+        end = row.high if above else row.low
         axis.annotate(
-            short(row.architecture or row.name) + rate,
-            (_millions(row), row.accuracy or 0.0),
-            xytext=(0, 14 if up else -14),
+            ("  " if upright else "\n").join(
+                filter(None, (short(row.architecture or row.name), rate))
+            ),
+            (_millions(row), end if end is not None else row.accuracy or 0.0),
+            xytext=(0, 5 if above else -5),
             textcoords="offset points",
             ha="center",
-            va="bottom" if up else "top",
-            fontsize=8,
+            va="bottom" if above else "top",
+            rotation=90 if upright else 0,
+            fontsize=7.5,
         )
+    # The labels' own room: matplotlib does not count them when it chooses the limits.
+    lows, highs = [row.low or 0.0 for row in rows], [row.high or 0.0 for row in rows]
+    span = max(highs) - min(lows) or 0.1
+    room = span * (0.4 if upright else 0.2)
+    axis.margins(x=0.08)
+    axis.set_ylim(min(lows) - room, max(highs) + room)
+    axis.set_yticks([tick for tick in axis.get_yticks() if 0 <= tick <= 1.0001])
+    axis.set_ylim(min(lows) - room, max(highs) + room)
+
+
+def _legend(axis: "Axes", rows: "Sequence[Row]") -> None:
+    """Which colour is which width, where there is more than one."""
+    present = {_colour(row.architecture) for row in rows}
+    widths = [w for w, colour in _WIDTH_COLOURS.items() if colour in present]
+    if len(present) < 2:
+        return
+    for width in widths:
+        colour = _WIDTH_COLOURS[width]
+        axis.scatter([], [], s=40, color=colour, alpha=0.7, lw=0, label=f"MobileNet {width}")
+    axis.legend(frameon=False, loc="lower right", fontsize=8)
 
 
 def short(architecture: str) -> str:
@@ -179,6 +221,12 @@ def _millions(row: "Row") -> float:
     return (row.multiply_adds or 0) / 1e6
 
 
-def _between(tick: float, rows: "Sequence[Row]") -> bool:
-    values = [_millions(row) for row in rows]
-    return 0.7 * min(values) <= tick <= 1.4 * max(values)
+def _ticks(values: list[float]) -> list[float]:
+    """Round numbers over the range of `values`, more of them where the range is small."""
+    low, high = 0.7 * min(values), 1.4 * max(values)
+    decades = range(-1, 6)
+    for factors in ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5)):
+        found = [f * 10.0**d for d in decades for f in factors if low <= f * 10.0**d <= high]
+        if len(found) <= 9:
+            break
+    return found

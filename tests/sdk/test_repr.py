@@ -1,0 +1,135 @@
+"""How jobs look in a notebook, an executed one included."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import nbclient
+import nbformat
+import pytest
+from tests.support.fake_apiserver import FakeApiServer
+from tests.support.run_folder import write_run
+
+from retrainer._cluster import Cluster
+from retrainer._runs import Run
+from retrainer.client import Client
+
+REPOSITORY = Path(__file__).parents[2]
+VOID = {"meta", "img", "br", "rect", "polyline"}
+
+
+class Balanced(HTMLParser):
+    """Fails on a tag that is closed in the wrong order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+def checked(html: str) -> str:
+    parser = Balanced()
+    parser.feed(html)
+    assert parser.open == []
+    return html
+
+
+@pytest.fixture
+def server() -> FakeApiServer:
+    return FakeApiServer()
+
+
+@pytest.fixture
+def client(server: FakeApiServer) -> Client:
+    client = Client(cluster=Cluster(server))
+    client.submit({
+        "apiVersion": "retrainer.dev/v1alpha1", "kind": "RetrainJob", "metadata": {"name": "flowers"},
+        "spec": {"architecture": "mobilenet_0.50_160", "images": "s3://photos/flowers",
+                 "output": "s3://models/flowers"},
+    })  # fmt: skip
+    return client
+
+
+def test_a_finished_job_shows_its_accuracy_with_its_interval(
+    server: FakeApiServer, client: Client
+) -> None:
+    server.status(
+        "flowers", phase="Succeeded", metrics={"testAccuracy": 0.8875, "testImages": 160},
+        progress={"percent": 100, "imagesTotal": 1498, "step": 500, "steps": 500},
+        curve=[{"step": 0, "validationAccuracy": 0.2}, {"step": 10, "validationAccuracy": 0.9}],
+    )  # fmt: skip
+    html = checked(client.get("flowers")._repr_html_())
+    assert "<b>0.887</b> (95% interval 0.83 to 0.93, 160 images)" in html
+    assert "images 1,498, step 500 of 500" in html
+    assert "<svg" in html
+
+
+def test_texts_from_outside_are_escaped(server: FakeApiServer, client: Client) -> None:
+    attack = "<script>alert(1)</script>"
+    server.status("flowers", phase="Failed", message=attack)
+    for html in (client.get("flowers")._repr_html_(), client.list()._repr_html_()):
+        assert "<script>" not in checked(html)
+        assert "&lt;script&gt;" in html
+
+
+def test_a_job_that_the_operator_has_not_seen_says_so(client: Client) -> None:
+    job = client.get("flowers")
+    assert "not yet seen by the operator" in checked(job._repr_html_())
+    assert repr(job) == "<Job default/flowers: Pending, not yet seen by the operator>"
+
+
+def test_an_empty_list_and_an_empty_history_say_so(client: Client) -> None:
+    assert client.list("Failed")._repr_html_() == "<div>no RetrainJobs</div>"
+    assert repr(client.list("Failed")) == "no RetrainJobs"
+    assert client.get("flowers").history()._repr_html_() == "<div>no evaluation yet</div>"
+
+
+def test_a_runs_matrix_and_history_are_tables_and_pictures(tmp_path: Path) -> None:
+    run = Run(write_run(tmp_path / "run", [3, 4]))
+    matrix = run.confusion_matrix()
+    assert checked(matrix._repr_html_()).count("<tr>") == 4
+    assert matrix.to_pandas().loc["daisy", "roses"] == 1
+    checked(run.history()._repr_html_())
+    figures: list[Any] = [run.history().plot(), matrix.plot()]
+    assert all(figure._repr_png_().startswith(b"\x89PNG") for figure in figures)
+
+
+@pytest.mark.slow
+def test_a_notebook_shows_the_job_while_it_waits_and_its_curve_after(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    setup = f"""
+import threading
+from retrainer._cluster import Cluster
+from retrainer.client import Client
+from tests.support.fake_apiserver import FakeApiServer
+server = FakeApiServer()
+job = Client(cluster=Cluster(server)).submit({{
+    "apiVersion": "retrainer.dev/v1alpha1", "kind": "RetrainJob", "metadata": {{"name": "flowers"}},
+    "spec": {{"architecture": "inception_v3", "images": "s3://photos/x", "output": "s3://models/x"}},
+}})
+def operate():
+    server.wait_for_watch()
+    server.status("flowers", phase="Training")
+    server.status("flowers", phase="Succeeded", message="Well done.", run={str(tmp_path / "run")!r})
+threading.Thread(target=operate).start()
+job.wait(timeout=60)
+None
+"""
+    new: Any = nbformat.v4
+    cells = [new.new_code_cell(c) for c in (setup, "job.history(whole=True).plot()", "job")]
+    notebook = new.new_notebook(cells=cells)
+    resources = {"metadata": {"path": str(REPOSITORY)}}
+    nbclient.NotebookClient(notebook, timeout=120, resources=resources).execute()
+    waited, drawn, shown = (cell.outputs for cell in notebook.cells)
+    assert len(waited) == 1, "one display, kept up to date"
+    assert "Succeeded" in waited[0].data["text/html"]
+    assert "Well done." in waited[0].data["text/html"]
+    assert "image/png" in drawn[0].data
+    assert "text/html" in shown[0].data
