@@ -55,7 +55,13 @@ _KINDS: dict[str, type[RetrainerError]] = {
 
 _RUNNING = {"", *(r.name for r in conditions.REASONS if r.kind == conditions.Kind.RUNNING)}
 """Reasons that say what the trainer is at, not why it ended."""
-_SAID_ANYWAY = ("Error: ", "Traceback ", "Test accuracy ", "Final test accuracy ")
+_SAID_ANYWAY = (
+    "Error: ",
+    "Traceback ",
+    "Test accuracy ",
+    "Final test accuracy ",
+    conditions.INTERRUPTED(),
+)
 """Starts of log lines that a pod's log needs; here the run's error or result says the same."""
 
 
@@ -309,8 +315,8 @@ def _interrupted(report: Report | None, job: RetrainJob, number: int) -> Interru
     if report and report.progress.images_total:
         ready = (report.progress.images_cached or 0) + (report.progress.images_computed or 0)
         text += (
-            f"; the cache {job.spec.cache_url} holds the bottlenecks of {ready:,} of "
-            f"{report.progress.images_total:,} images"
+            f"; the cache {job.spec.cache_url} holds at least {ready:,} of "
+            f"{report.progress.images_total:,} bottlenecks"
         )
     error = Interrupted(f"{text}. Run it again to go on.")
     error.exit_code = 128 + number

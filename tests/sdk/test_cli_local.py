@@ -348,7 +348,7 @@ def test_ctrl_c_says_the_exact_command_that_goes_on(folder: Path) -> None:
             subprocess.run(["kill", f"-{number}", str(child.pid)], check=True)
             error = child.stderr.read()
         assert child.returncode == code
-        assert "holds the bottlenecks of 856 of 1,498 images. Run it again to go on." in error
+        assert "holds at least 856 of 1,498 bottlenecks. Run it again to go on." in error
         assert error.endswith("\n  retrainer run -f 'my job.yaml'\n")
         assert "Traceback" not in error
 

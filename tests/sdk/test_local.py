@@ -215,7 +215,7 @@ def test_ctrl_c_stops_the_trainer_in_order_and_says_what_is_in_the_cache(
         local.run(job(output=str(tmp_path)), progress=heard, program=fake("stop"))
     # 749 when Ctrl-C came, 856 once the trainer had saved what it had.
     assert str(caught.value) == (
-        f"stopped; the cache {tmp_path}/.bottlenecks holds the bottlenecks of 856 of 1,498 images. "
+        f"stopped; the cache {tmp_path}/.bottlenecks holds at least 856 of 1,498 bottlenecks. "
         "Run it again to go on."
     )
     assert caught.value.exit_code == 130

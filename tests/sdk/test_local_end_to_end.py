@@ -1,0 +1,263 @@
+"""The real trainer, run and asked on this machine: files, predictions, TensorBoard, a real S3 server."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from tests.support.devcluster_s3 import S3Server
+
+import retrainer
+from retrainer import cli
+from retrainer.errors import NotFound, UserError
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COMMAND = str(Path(sys.executable).with_name("retrainer"))
+PER_LABEL = 30
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three labels with 30 handwritten digits each."""
+    everything = tmp_path_factory.mktemp("all")
+    subprocess.run([sys.executable, REPOSITORY / "tools" / "digits.py", everything], check=True)
+    chosen = tmp_path_factory.mktemp("photos") / "digits"
+    for label in "017":
+        (chosen / label).mkdir(parents=True)
+        for image in sorted((everything / label).iterdir())[:PER_LABEL]:
+            image.rename(chosen / label / image.name)
+    return chosen
+
+
+def job(images: str, output: str, **training: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "retrainer.dev/v1alpha1",
+        "kind": "RetrainJob",
+        "metadata": {"name": "digits"},
+        "spec": {
+            "architecture": "mobilenet_0.25_128",
+            "weights": "builtin",
+            "images": images,
+            "output": output,
+            "training": {"steps": 100, **training},
+            "export": ["tflite"],
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def done(digits: Path) -> retrainer.Result:
+    """A finished run."""
+    return retrainer.run(job(str(digits), str(digits.parent / "out")), progress=False)
+
+
+def test_result_json_is_the_report_of_the_run(done: retrainer.Result) -> None:
+    written = json.loads((Path(done.run) / "result.json").read_text())
+    assert written["metrics"]["testAccuracy"] == pytest.approx(done.test_accuracy, abs=1e-4)
+    assert written["stage"] == "Succeeded"
+    for place in done.artifacts.values():
+        assert Path(place).exists(), place
+    assert Path(done.page).read_text().startswith("<!")
+
+
+def test_a_second_run_computes_nothing(digits: Path, done: retrainer.Result) -> None:
+    again = retrainer.run(
+        job(str(digits), str(digits.parent / "out"), learningRate=0.02), progress=False
+    )
+    progress = again.report.progress
+    assert (progress.images_cached, progress.images_computed) == (3 * PER_LABEL, 0)
+    assert again.run != done.run
+
+
+def test_images_are_labelled_by_the_newest_run(digits: Path, done: retrainer.Result) -> None:
+    found = retrainer.predict(done.output, digits / "7", top=2)
+    assert len(found) == PER_LABEL
+    assert sum(p.label == "7" for p in found) >= 0.9 * PER_LABEL
+    for prediction in found:
+        assert len(prediction.scores) == 2
+        assert prediction.score == max(prediction.scores.values()) <= 1
+
+
+def test_a_path_its_bytes_and_a_list_give_the_same(digits: Path, done: retrainer.Result) -> None:
+    image = next((digits / "1").iterdir())
+    (by_path,) = retrainer.predict(done.run, str(image))
+    (by_bytes,) = retrainer.predict(done.run, [image.read_bytes()])
+    assert by_path.scores == by_bytes.scores
+    assert (by_path.image, by_bytes.image) == (str(image), "bytes")
+    assert sum(by_path.scores.values()) == pytest.approx(1, abs=1e-4)
+
+
+def test_an_image_that_is_none_is_named(done: retrainer.Result, tmp_path: Path) -> None:
+    wrong = tmp_path / "text.jpg"
+    wrong.write_text("no image")
+    with pytest.raises(UserError, match=r"text\.jpg: .*not a JPEG, PNG, WebP, BMP or GIF"):
+        retrainer.predict(done.run, wrong)
+    with pytest.raises(NotFound, match=r"there is no file .*gone\.jpg"):
+        retrainer.predict(done.run, tmp_path / "gone.jpg")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NotFound, match="there are no files directly in the folder"):
+        retrainer.predict(done.run, tmp_path / "empty")
+
+
+def test_the_command_prints_what_it_can_and_names_the_rest(
+    digits: Path, done: retrainer.Result, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    image = next((digits / "0").iterdir())
+    wrong = tmp_path / "empty.png"
+    wrong.touch()
+    words = ["predict", done.output, str(image), str(wrong)]
+    assert cli.run(cli.build(), words) == 64
+    out, err = capfd.readouterr()
+    assert out.splitlines()[0].split() == ["IMAGE", "LABEL", "SCORE", "THEN"]
+    assert out.splitlines()[1].startswith(f"{image}   0 ")
+    assert err == f"error: {wrong}: 0 bytes\n"
+    assert cli.run(cli.build(), [*words, "-o", "json"]) == 64
+    (row,) = json.loads(capfd.readouterr().out)
+    assert (row["image"], row["label"]) == (str(image), "0")
+    assert set(row["scores"]) == {"0", "1", "7"}
+
+
+def test_a_run_that_is_not_whole_is_not_used(digits: Path, done: retrainer.Result) -> None:
+    newer = Path(done.output) / "digits-ffffffff"
+    newer.mkdir()
+    (newer / "model.tflite").write_bytes(b"half")
+    assert len(retrainer.predict(done.output, digits / "0")) == PER_LABEL
+    with pytest.raises(NotFound, match="there is no finished run in"):
+        retrainer.predict(newer, digits / "0")
+
+
+def test_without_a_lite_export_it_is_said_what_to_add(
+    digits: Path, done: retrainer.Result, tmp_path: Path
+) -> None:
+    (tmp_path / "result.json").write_bytes((Path(done.run) / "result.json").read_bytes())
+    with pytest.raises(NotFound, match=r"has no model\.tflite: run the job with tflite in spec"):
+        retrainer.predict(tmp_path, digits / "0")
+
+
+def test_the_command_of_the_readme_prints_the_figure_of_result_json(
+    digits: Path, tmp_path: Path
+) -> None:
+    command = [
+        COMMAND, "run", "--images", str(digits), "--output", str(tmp_path / "out"), "--architecture",
+        "mobilenet_0.25_128", "--weights", "builtin", "--steps", "100", "--seed", "1",
+        "--export", "tflite",
+    ]  # fmt: skip
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert said.stderr == ""
+    printed = re.findall(r"^test accuracy (\d\.\d{3}) ", said.stdout, re.MULTILINE)
+    (result,) = (tmp_path / "out").glob("digits-*/result.json")
+    accuracy = json.loads(result.read_text())["metrics"]["testAccuracy"]
+    assert printed == [f"{accuracy:.3f}"]
+    lines = said.stdout.splitlines()
+    steps = [number for number, line in enumerate(lines) if line.startswith("step ")]
+    exporting = next(number for number, line in enumerate(lines) if line.startswith("Exporting"))
+    assert len(steps) == 11
+    assert steps[-1] < exporting
+    for chatter in ("WARNING", "INFO", "TensorFlow", "oneDNN", "Traceback"):
+        assert chatter not in said.stdout
+
+
+def test_a_mistake_is_one_sentence_and_64(digits: Path, tmp_path: Path) -> None:
+    command = [
+        COMMAND, "run", "--images", str(digits / "7"), "--output", str(tmp_path / "out"),
+        "--architecture", "mobilenet_0.25_128", "--weights", "builtin",
+    ]  # fmt: skip
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert said.returncode == 64
+    assert len(said.stderr.splitlines()) == 1
+    assert "it has 30 files but no label folders" in said.stderr
+    assert "Traceback" not in said.stdout + said.stderr
+
+
+def test_tensorboard_shows_the_runs_of_an_output(done: retrainer.Result) -> None:
+    port = free_port()
+    command = [COMMAND, "tensorboard", done.output, "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as board:
+        try:
+            url = f"http://localhost:{port}/data/runs"
+            name = Path(done.run).name
+            answer = answered(url, board)
+            assert f"{name}/summaries/train" in answer
+            assert f"{name}/summaries/validation" in answer
+        finally:
+            board.send_signal(signal.SIGINT)
+        assert board.wait(timeout=30) == 0
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def answered(url: str, board: subprocess.Popen[bytes]) -> str:
+    """What a server says once it is up."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        assert board.poll() is None
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                text: str = answer.read().decode()
+                if "summaries" in text:
+                    return text
+        except OSError:
+            continue
+    raise AssertionError(f"{url} did not answer")
+
+
+# --- a real S3 server ---
+@pytest.fixture(scope="module")
+def s3(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """With the digits in it."""
+    with S3Server(tmp_path_factory.mktemp("s3")) as server:
+        client = boto3.client("s3", **server.client_options())  # type: ignore[call-overload]
+        for bucket in ("photos", "models"):
+            client.create_bucket(Bucket=bucket)
+        for image in digits.rglob("*.png"):
+            client.upload_file(str(image), "photos", f"digits/{image.parent.name}/{image.name}")
+        yield server
+
+
+def with_s3(server: S3Server, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **server.environment()}
+    return subprocess.run(
+        [COMMAND, *words], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_job_on_s3_gives_the_same_accuracy_and_predicts_from_there(
+    s3: S3Server, digits: Path, done: retrainer.Result
+) -> None:
+    words = [
+        "run", "--images", "s3://photos/digits", "--output", "s3://models/digits", "--architecture",
+        "mobilenet_0.25_128", "--weights", "builtin", "--steps", "100", "--export", "tflite",
+    ]  # fmt: skip
+    said = with_s3(s3, *words)
+    assert said.returncode == 0, said.stderr
+    assert f"\ntest accuracy {done.test_accuracy:.3f} " in said.stdout
+    run = re.findall(r"^  run +(\S+)$", said.stdout, re.MULTILINE)[0]
+    assert run.startswith("s3://models/digits/digits-")
+    image = next((digits / "7").iterdir())
+    for place in ("s3://models/digits", run):
+        rows = json.loads(with_s3(s3, "predict", place, str(image), "-o", "json").stdout)
+        assert rows[0]["label"] == "7"
+
+
+def test_a_bucket_that_is_not_there_is_told(s3: S3Server, digits: Path) -> None:
+    said = with_s3(s3, "predict", "s3://nowhere/digits", str(digits / "7"))
+    assert said.returncode == 64
+    assert "nowhere" in said.stderr
+    assert "Traceback" not in said.stderr
