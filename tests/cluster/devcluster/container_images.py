@@ -146,13 +146,12 @@ def _buildah(*arguments: str) -> str:
     command += ["--runroot", str(builder / "run"), "--storage-driver", _driver()]
     try:
         return _run([*command, *arguments])
-    except ClusterError:
+    finally:
         _unmount()
-        raise
 
 
 def _unmount() -> None:
-    """What a build that failed or was killed has left mounted; the innermost first."""
+    """The builder leaves its own folder mounted, and more where it failed; innermost first."""
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for mount in reversed(mounts):
         if mount.startswith(f"{_builder()}/"):
