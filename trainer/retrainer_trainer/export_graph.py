@@ -203,7 +203,8 @@ def exif_orientation(data: Any) -> Any:
         return tf.where(at < length, head[tf.minimum(at, length - 1)], 0)
 
     def segment_goes_on(at: Any, found: Any) -> Any:
-        is_marker = (byte(at) == 0xFF) & (byte(at + 1) >= 0xC0) & (byte(at + 1) != 0xDA)
+        kind = byte(at + 1)
+        is_marker = (byte(at) == 0xFF) & (kind != 0xDA) & (kind != 0xD9)
         return (found < 0) & (at + 10 < length) & is_marker
 
     def next_segment(at: Any, _: Any) -> tuple[Any, Any]:
@@ -213,25 +214,33 @@ def exif_orientation(data: Any) -> Any:
         return at + 2 + size, tf.where(is_exif, at + 10, -1)
 
     def search() -> Any:
-        _, tiff = tf.while_loop(
+        end, tiff = tf.while_loop(
             segment_goes_on, next_segment, (tf.constant(2), tf.constant(-1)), maximum_iterations=64
         )
-        return tf.cond(tiff >= 0, lambda: read(tiff), lambda: tf.constant(1))
+        return tf.cond(tiff >= 0, lambda: read(tiff, end), lambda: tf.constant(1))
 
-    def read(tiff: Any) -> Any:
+    def read(tiff: Any, end: Any) -> Any:
         little = byte(tiff) == ord("I")
+        is_tiff = (byte(tiff) == byte(tiff + 1)) & (little | (byte(tiff) == ord("M")))
 
         def short(at: Any) -> Any:
-            first, second = byte(at), byte(at + 1)
+            first, second = (
+                tf.where(at + 1 < end, byte(at), 0),
+                tf.where(at + 1 < end, byte(at + 1), 0),
+            )
             return tf.where(little, first + 256 * second, 256 * first + second)
 
-        # The offset of the first directory is a 32-bit number; 16 of them reach all of an APP1.
-        directory = tiff + short(tf.where(little, tiff + 4, tiff + 6))
+        # The offset of the first directory is a 32-bit number; an APP1 is too short for more than 16.
+        low, high = (
+            short(tf.where(little, tiff + 4, tiff + 6)),
+            short(tf.where(little, tiff + 6, tiff + 4)),
+        )
+        directory = tf.where(high > 0, length, tiff + low)
         entries = directory + 2 + 12 * tf.range(tf.minimum(short(directory), 512))
         tags = tf.map_fn(short, entries, fn_output_signature=tf.int32)
         values = tf.map_fn(lambda at: short(at + 8), entries, fn_output_signature=tf.int32)
         value = tf.reduce_max(tf.where(tf.equal(tags, 0x0112), values, 0))
-        return tf.where((value >= 1) & (value <= 8), value, 1)
+        return tf.where(is_tiff & (value >= 1) & (value <= 8), value, 1)
 
     return tf.cond(tf.io.is_jpeg(data) & (length > 20), search, lambda: tf.constant(1))
 

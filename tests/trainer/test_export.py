@@ -1,0 +1,267 @@
+"""Exports: each file, loaded anew, gives the head's own scores on real photos."""
+
+import io
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from tests.conftest import REPOSITORY
+from tests.support.trainer_engine import Heard, spec
+
+from retrainer.api import Export, Training, architecture
+from retrainer.api.layout import EXPORT_PATHS
+from retrainer.errors import RetrainerError
+from retrainer_trainer import export, export_graph, images, train
+from retrainer_trainer.backbone import keras_network
+from retrainer_trainer.export import Comparison, Network
+from retrainer_trainer.head import Examples, Head
+from retrainer_trainer.head import train as train_head
+from retrainer_trainer.weights import BUILTIN, Weights
+
+pytestmark = pytest.mark.slow
+
+LABELS = ["daisy", "roses", "tulips"]
+EACH = 40
+SIZE = 128
+FLOATS = [e for e in Export if e is not Export.TFLITE_INT8]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One network in every format, and what its head says of some photos."""
+
+    folder: Path
+    network: Network
+    bodies: list[bytes]
+    pixels: npt.NDArray[np.uint8]
+    scores: npt.NDArray[np.float32]
+    graph: bytes
+    said: list[str]
+
+
+@pytest.fixture(scope="module")
+def exported(flowers: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    paths = [p for label in LABELS for p in sorted((flowers / label).iterdir())[:EACH]]
+    bodies = [p.read_bytes() for p in paths]
+    pixels = np.stack([images.pixels(b, SIZE) for b in bodies])
+    weights = Weights.of("builtin", BUILTIN.read_bytes())
+    backbone = keras_network(architecture("mobilenet_0.25_128"), weights)
+    matrix = np.asarray(backbone(pixels.astype(np.float32) / 127.5 - 1, training=False))
+    rows = np.arange(len(paths))
+    label = np.repeat(np.arange(len(LABELS)), EACH)
+    examples = Examples(matrix, label, rows[:, None], rows[:0], len(LABELS))
+    head = train_head(examples, Training(steps=1500, learning_rate=0.02)).head
+    network = Network(backbone, head, LABELS, SIZE)
+    folder = tmp_path_factory.mktemp("exports")
+    said: list[str] = []
+    graph = export.write(network, list(Export), folder, lambda: pixels[::3], said.append)
+    return Exported(folder, network, bodies, pixels, head.scores(matrix, rows), graph, said)
+
+
+@pytest.mark.parametrize("form", FLOATS)
+def test_each_float_export_gives_the_heads_scores(exported: Exported, form: Export) -> None:
+    run = export.runners(exported.folder, [form])[form.value]
+    found = np.concatenate([run(exported.pixels[s : s + 32], []) for s in (0, 32, 64, 96)])
+    assert exported.scores.max(1).mean() > 0.5, "the head has learned something to agree on"
+    np.testing.assert_allclose(found, exported.scores, atol=2e-3)
+
+
+def test_the_int8_file_takes_and_gives_bytes_and_nearly_agrees(exported: Exported) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    path = exported.folder / EXPORT_PATHS["tfliteInt8"]
+    interpreter = Interpreter(str(path))
+    assert interpreter.get_input_details()[0]["dtype"] == np.uint8
+    assert interpreter.get_output_details()[0]["dtype"] == np.uint8
+    assert path.stat().st_size < 0.5 * (exported.folder / EXPORT_PATHS["tflite"]).stat().st_size
+    found = export.tflite_runner(path)(exported.pixels, [])
+    assert (found.argmax(1) == exported.scores.argmax(1)).mean() > 0.85
+    np.testing.assert_allclose(found.sum(1), 1, atol=0.05)
+
+
+def test_the_bytes_signature_gives_scores_and_labels_of_photos(exported: Exported) -> None:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(exported.folder / "saved_model"))
+    found = loaded.signatures["serving_default"](image_bytes=tf.constant(exported.bodies))
+    np.testing.assert_allclose(found["scores"], exported.scores, atol=0.03)
+    best = [LABELS[i].encode() for i in found["scores"].numpy().argmax(1)]
+    assert found["label"].numpy().tolist() == best
+    assert found["labels"].numpy()[5].tolist() == [label.encode() for label in LABELS]
+    assert found["labels"].shape == found["scores"].shape
+
+
+def oddities() -> dict[str, bytes]:
+    """Files of every kind that can be read, made from one picture with a clear top and left."""
+    generator = np.random.default_rng(1)
+    coarse = generator.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    rgb = cv2.resize(coarse, (300, 200), interpolation=cv2.INTER_CUBIC)
+    picture = Image.fromarray(rgb)
+    found: dict[str, bytes] = {}
+
+    def add(name: str, image: Image.Image, kind: str, **options: Any) -> None:
+        out = io.BytesIO()
+        image.save(out, kind, **options)
+        found[name] = out.getvalue()
+
+    for turned in range(1, 9):
+        for order in ("MM", "II"):
+            exif = Image.Exif()
+            exif.endian = "<" if order == "II" else ">"
+            exif[0x0112] = turned
+            exif[0x010F] = "a maker"
+            add(f"EXIF {turned} {order}", picture, "JPEG", quality=95, exif=exif)
+    add("large JPEG", picture.resize((1900, 1100)), "JPEG", quality=95)
+    add("tall JPEG", picture.resize((90, 700)), "JPEG", quality=95)
+    add("tiny JPEG", picture.resize((20, 31)), "JPEG", quality=95)
+    add("progressive JPEG", picture, "JPEG", quality=95, progressive=True)
+    add("grey JPEG", picture.convert("L"), "JPEG", quality=95)
+    add("PNG", picture, "PNG")
+    add("grey PNG", picture.convert("L"), "PNG")
+    add("palette PNG", picture.convert("P"), "PNG")
+    clear = picture.convert("RGBA")
+    clear.putalpha(picture.convert("L"))
+    add("PNG with alpha", clear, "PNG")
+    add("grey PNG with alpha", clear.convert("LA"), "PNG")
+    add("BMP", picture, "BMP")
+    add("GIF", picture.convert("P"), "GIF")
+    add("WebP", picture, "WEBP", lossless=True)
+    add("WebP with alpha", clear, "WEBP", lossless=True)
+    deep = cv2.imencode(".png", rgb[..., ::-1].astype(np.uint16) * 257)[1]
+    found["16-bit PNG"] = deep.tobytes()
+    return found
+
+
+@pytest.mark.parametrize(("name", "body"), oddities().items(), ids=oddities())
+def test_the_bytes_signature_sees_the_pixels_that_the_trainer_sees(name: str, body: bytes) -> None:
+    import tensorflow as tf
+
+    seen = export_graph._decoded(tf.constant(body), SIZE).numpy()
+    ours = images.pixels(body, SIZE).astype(np.float32)
+    assert seen.shape == ours.shape
+    difference = np.abs(seen - ours)
+    assert difference.mean() < 0.6, f"{name}: {difference.mean()}"
+    assert np.percentile(difference, 99) <= 3
+
+
+def test_a_damaged_exif_block_counts_as_upright() -> None:
+    import tensorflow as tf
+
+    whole = oddities()["EXIF 6 II"]
+    assert export_graph.exif_orientation(tf.constant(whole)).numpy() == 6
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        broken = bytearray(whole)
+        for at in generator.integers(2, 80, 6):
+            broken[at] = generator.integers(256)
+        seen = int(export_graph.exif_orientation(tf.constant(bytes(broken))))
+        assert 1 <= seen <= 8
+        assert seen == images.orientation(bytes(broken), "JPEG")
+
+
+def test_the_codelabs_label_image_reads_the_frozen_graph(exported: Exported, flowers: Path) -> None:
+    labels = exported.folder / "labels.txt"
+    labels.write_text("".join(f"{label}\n" for label in LABELS))
+    sure = int(exported.scores.max(1).argmax())
+    path = [p for label in LABELS for p in sorted((flowers / label).iterdir())[:EACH]][sure]
+    command = [
+        sys.executable,
+        str(REPOSITORY / "examples/label_image.py"),
+        *("--graph", str(exported.folder / "frozen_graph.pb"), "--labels", str(labels)),
+        *("--input_height", str(SIZE), "--input_width", str(SIZE), "--image", str(path)),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    best = LABELS[int(exported.scores[sure].argmax())]
+    assert lines[0].startswith(f"{best} (score=")
+    score = float(lines[0].split("=")[1].rstrip(")"))
+    assert score == pytest.approx(float(exported.scores[sure].max()), abs=0.05)
+    assert len(lines) == len(LABELS)
+
+
+def test_the_frozen_graph_has_retrain_pys_names_and_no_variables(exported: Exported) -> None:
+    import tensorflow as tf
+
+    body = (exported.folder / "frozen_graph.pb").read_bytes()
+    graph = tf.compat.v1.GraphDef.FromString(body)
+    operations = {node.name: node.op for node in graph.node}
+    assert operations["input"] == "Placeholder"
+    assert operations["final_result"] == "Softmax"
+    assert not {op for op in operations.values() if "Variable" in op or op == "PartitionedCall"}
+
+
+def test_the_graph_for_tensorboard_is_whole_but_for_its_weights(exported: Exported) -> None:
+    from tensorboard.compat.proto.graph_pb2 import GraphDef
+
+    graph = GraphDef.FromString(exported.graph)
+    assert {"input", "final_result"} <= {node.name for node in graph.node}
+    assert len(exported.graph) < 200_000
+
+
+def test_an_export_of_another_head_is_noticed(exported: Exported, tmp_path: Path) -> None:
+    wrong = Head(exported.network.head.weights[::-1].copy(), exported.network.head.bias)
+    network = Network(exported.network.backbone, wrong, LABELS, SIZE)
+    export.write(network, [Export.TFLITE], tmp_path, lambda: exported.pixels)
+    run = export.runners(tmp_path, [Export.TFLITE])["tflite"]
+    count = Comparison()
+    guess = exported.scores.argmax(1)
+    count.add(run(exported.pixels, []), np.repeat(np.arange(3), EACH), guess)
+    assert count.differs
+    heard = Heard(spec("images", "output"), "train")
+    with pytest.raises(RetrainerError, match="The exported tflite guesses otherwise") as caught:
+        train.tell_difference("tflite", count, heard)
+    assert caught.value.reason == "ExportDiffers"
+
+
+def test_one_percent_may_differ_and_a_lenient_export_only_warns() -> None:
+    assert not Comparison(images=300, right=200, different=3).differs
+    bad = Comparison(images=300, right=200, different=4)
+    assert bad.differs
+    heard = Heard(spec("images", "output"), "train")
+    train.tell_difference("tfliteInt8", bad, heard)
+    assert heard.warnings == ["tfliteInt8 guesses otherwise than the head on 4 of 300 images."]
+
+
+def test_slow_formats_are_announced(exported: Exported) -> None:
+    assert exported.said == [export.ANNOUNCED[e] for e in Export if e in export.ANNOUNCED]
+
+
+QUIET = """
+import sys, tempfile, pathlib, numpy as np
+from retrainer_trainer import export
+from retrainer_trainer.backbone import keras_network
+from retrainer_trainer.head import Head
+from retrainer_trainer.weights import BUILTIN, Weights
+from retrainer_trainer.quiet import quiet
+from retrainer.api import Export, architecture
+backbone = keras_network(architecture("mobilenet_0.25_128"), Weights.of("", BUILTIN.read_bytes()))
+head = Head(np.eye(2, 256, dtype=np.float32), np.zeros(2, np.float32))
+folder = pathlib.Path(sys.argv[1])
+pixels = np.random.default_rng(0).integers(0, 256, (8, 128, 128, 3), dtype=np.uint8)
+export.write(export.Network(backbone, head, ["a", "b"], 128), list(Export), folder, lambda: pixels)
+with quiet():
+    for name, run in export.runners(folder, list(Export)).items():
+        if name != export.SAVED_MODEL_BYTES:
+            run(pixels, [])
+"""
+
+
+def test_nothing_of_tensorflow_or_its_converters_is_printed(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", QUIET, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert done.stderr == ""
