@@ -8,24 +8,21 @@ import typer
 
 from retrainer._cli_output import (
     Context,
+    Endpoint,
     Form,
+    Insecure,
     Namespace,
     Printed,
+    Region,
     client,
+    located,
     print_document,
     print_table,
     say,
 )
-from retrainer.api import Storage
 from retrainer.errors import UserError
 
 Place = Annotated[str, typer.Argument(help="URL or path of the cache (spec.cache of the jobs).")]
-Endpoint = Annotated[
-    str | None,
-    typer.Option(help="URL of the S3 server; RETRAINER_S3_ENDPOINT, AWS_ENDPOINT_URL, else AWS."),
-]
-Region = Annotated[str | None, typer.Option(help="Region of the bucket.")]
-Insecure = Annotated[bool, typer.Option("--insecure", help="Do not verify the server's TLS.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 def stats(
-    place: Place,
+    url: Place,
     *,
     form: Printed = Form.TABLE,
     endpoint: Endpoint = None,
@@ -53,8 +50,8 @@ def stats(
     from retrainer._html import age
     from retrainer.cache import Cache
 
-    storage = Storage(endpoint=endpoint, region=region, insecure=insecure)
-    parts = Cache(place, storage).parts()
+    url, storage, access = located(url, endpoint=endpoint, region=region, insecure=insecure)
+    parts = Cache(url, storage, access).parts()
     if form in {Form.JSON, Form.YAML}:
         print_document([part.to_dict() for part in parts], form)
         return
@@ -77,7 +74,7 @@ def stats(
 
 
 def prune(
-    place: Place,
+    url: Place,
     *,
     older_than: Annotated[
         str, typer.Option(help="Age: 90d, 12h, 30m. Segments written before that are deleted.")
@@ -100,14 +97,14 @@ def prune(
     """
     from retrainer.cache import Cache, users
 
-    storage = Storage(endpoint=endpoint, region=region, insecure=insecure)
-    cache = Cache(place, storage)
+    url, storage, access = located(url, endpoint=endpoint, region=region, insecure=insecure)
+    cache = Cache(url, storage, access)
     age = _age(older_than)
-    if "://" in place and not force:
-        busy = users(client(namespace, context), place)
+    if "://" in url and not force:
+        busy = users(client(namespace, context), url)
         if busy:
             raise UserError(
-                f"{place} is in use by {', '.join(busy)}: wait for their end, or give --force "
+                f"{url} is in use by {', '.join(busy)}: wait for their end, or give --force "
                 "(they would compute again what they miss)."
             )
     pruned = cache.prune(age, dry_run=dry_run)

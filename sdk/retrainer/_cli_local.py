@@ -13,7 +13,8 @@ from typing import Annotated
 import typer
 
 from retrainer import _cli_run, jobfile, local
-from retrainer.api import ARCHITECTURES, Storage, parse_job
+from retrainer._cli_output import Context, Endpoint, Insecure, Namespace, Region, located
+from retrainer.api import ARCHITECTURES, parse_job
 from retrainer.api.layout import SUMMARIES
 from retrainer.errors import InvalidJob, NotFound, UserError
 
@@ -29,12 +30,6 @@ class Form(StrEnum):
 
 
 Printed = Annotated[Form, typer.Option("--output", "-o", help="Form of what is printed.")]
-Endpoint = Annotated[
-    str | None,
-    typer.Option(help="URL of the S3 server; RETRAINER_S3_ENDPOINT, AWS_ENDPOINT_URL, else AWS."),
-]
-Region = Annotated[str | None, typer.Option(help="Region of the bucket.")]
-Insecure = Annotated[bool, typer.Option("--insecure", help="Do not verify the server's TLS.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -106,7 +101,10 @@ def validate(
 def predict(
     output: Annotated[
         str,
-        typer.Argument(help="Path or URL of a job's output (its newest run is used) or of a run."),
+        typer.Argument(
+            help="Path or URL of a job's output (its newest run is used) or of a run; rj/NAME is a "
+            "job of the cluster."
+        ),
     ],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     *,
@@ -114,18 +112,30 @@ def predict(
     endpoint: Endpoint = None,
     region: Region = None,
     insecure: Insecure = False,
+    namespace: Namespace = None,
+    context: Context = None,
 ) -> None:
     """Label images with a finished run.
 
     [dim]retrainer predict out rose.jpg[/]
 
     [dim]retrainer predict s3://models/flowers photos/ -o json[/]
+
+    [dim]retrainer predict rj/flowers rose.jpg[/]
     """
     from retrainer import _display
     from retrainer._predict import Classifier, files
 
-    storage = Storage(endpoint=endpoint, region=region, insecure=insecure)
-    classifier = Classifier.open(output, storage)
+    classifier = Classifier.open(
+        *located(
+            output,
+            endpoint=endpoint,
+            region=region,
+            insecure=insecure,
+            namespace=namespace,
+            context=context,
+        )
+    )
     done, failed = [], []
     for image in files(images):
         try:
@@ -152,13 +162,19 @@ def predict(
 
 def tensorboard(
     run: Annotated[
-        str, typer.Argument(help="Path or URL of a run, or of an output to compare its runs.")
+        str,
+        typer.Argument(
+            help="Path or URL of a run, or of an output to compare its runs; rj/NAME is a job of the "
+            "cluster."
+        ),
     ],
     *,
     port: Annotated[int, typer.Option(help="Where the browser finds it.")] = 6006,
     endpoint: Endpoint = None,
     region: Region = None,
     insecure: Insecure = False,
+    namespace: Namespace = None,
+    context: Context = None,
 ) -> None:
     """Look at learning curves in TensorBoard; Ctrl-C ends it.
 
@@ -169,7 +185,15 @@ def tensorboard(
     local.require_trainer(what="tensorboard")
     from retrainer._store import Folder
 
-    folder = Folder(run, Storage(endpoint=endpoint, region=region, insecure=insecure))
+    run, storage, access = located(
+        run,
+        endpoint=endpoint,
+        region=region,
+        insecure=insecure,
+        namespace=namespace,
+        context=context,
+    )
+    folder = Folder(run, storage, access)
     with ExitStack() as stack:
         wanted = [e for e in folder.entries() if f"/{SUMMARIES}/" in f"/{e.path}"]
         if not wanted:

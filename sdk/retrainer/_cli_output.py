@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retrainer.api.names import GROUP, KIND
+from retrainer.errors import UserError
 
 if TYPE_CHECKING:
+    from retrainer._store import Access
+    from retrainer.api import Storage
     from retrainer.client import Client
     from retrainer.job import Job
 
@@ -34,6 +37,14 @@ Name = Annotated[str, typer.Argument(help="Name of the job.")]
 Names = Annotated[list[str], typer.Argument(help="Names of jobs.")]
 
 
+Endpoint = Annotated[
+    str | None,
+    typer.Option(help="URL of the S3 server; RETRAINER_S3_ENDPOINT, AWS_ENDPOINT_URL, else AWS."),
+]
+Region = Annotated[str | None, typer.Option(help="Region of the bucket.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Do not verify the server's TLS.")]
+
+
 class Form(StrEnum):
     """How objects are printed."""
 
@@ -52,6 +63,48 @@ def client(namespace: str | None, context: str | None, s3_endpoint: str | None =
     from retrainer.client import Client
 
     return Client(namespace, context, s3_endpoint=s3_endpoint)
+
+
+JOB_PREFIXES = ("rj/", "retrainjob/")
+"""What names a job of the cluster where a path or URL may stand too, as in kubectl."""
+
+
+def located(
+    given: str,
+    *,
+    endpoint: str | None = None,
+    region: str | None = None,
+    insecure: bool = False,
+    namespace: str | None = None,
+    context: str | None = None,
+) -> "tuple[str, Storage, Access]":
+    """Where an argument points, and how its store is reached.
+
+    Args:
+        given: a path, a URL, or `rj/NAME`, the run of a job of the cluster.
+        endpoint, region, insecure: options; they go before what the job says.
+        namespace, context: of the cluster, for `rj/NAME`.
+
+    Raises:
+        UserError: the endpoint or region is malformed.
+        NotFound: there is no such job.
+    """
+    from pydantic import ValidationError
+
+    from retrainer._store import Access
+    from retrainer.api import Storage
+    from retrainer.api.parsing import problems
+
+    options = {"endpoint": endpoint, "region": region, "insecure": insecure or None}
+    fields: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if given.startswith(JOB_PREFIXES):
+        job = client(namespace, context).get(given.partition("/")[2])
+        given, fields = job.run_url, (job.to_dict()["spec"].get("storage") or {}) | fields
+    try:
+        storage = Storage.model_validate(fields)
+    except ValidationError as error:
+        raise UserError("\n".join(f"--{text}" for text in problems(error, Storage))) from error
+    return given, storage, Access(endpoint)
 
 
 COLUMNS = ("NAME", "PHASE", "PROGRESS", "ACCURACY", "CACHED", "AGE")

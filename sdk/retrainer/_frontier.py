@@ -128,13 +128,16 @@ def _on_cluster(
 
 
 def _here(jobs: list[RetrainJob], told: Told) -> Done:
+    from retrainer._display import Display, console
     from retrainer.local import run
 
     done, failed = [], []
     for job in jobs:
         told(f"{job.name}: {job.spec.architecture}")
         try:
-            result = run(job)
+            # On stderr: the comparison is the output.
+            with Display(console(stderr=True)) as display:
+                result = run(job, progress=display)
         except UserError:
             raise
         except RetrainerError as error:

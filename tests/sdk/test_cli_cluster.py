@@ -340,3 +340,20 @@ def test_prune_is_refused_while_a_job_uses_the_cache(
     place = "s3://models/flowers/.bottlenecks"
     assert shell("cache", "prune", place, "--older-than", "1d") == 64
     assert "is in use by default/flowers: wait for their end, or give --force" in shell.err
+
+
+def test_predict_takes_a_job_of_the_cluster(
+    submitted: FakeApiServer, shell: Shell, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "flowers-12345678")
+    submitted.status("flowers", phase="Succeeded", run=str(run))
+    assert shell("predict", "rj/flowers", "rose.jpg") == 64
+    assert "flowers-12345678 has no model.tflite" in shell.err
+    assert shell("predict", "rj/nothing", "rose.jpg") == 64
+    assert shell.err == "error: No RetrainJob nothing in namespace default.\n"
+
+
+def test_a_malformed_endpoint_is_told_without_a_traceback(shell: Shell, tmp_path: Path) -> None:
+    for command in (["predict", str(tmp_path), "x.jpg"], ["cache", "stats", str(tmp_path)]):
+        assert shell(*command, "--endpoint", "s3.storage") == 64
+        assert shell.err.startswith("error: --endpoint: must ")
