@@ -9,7 +9,7 @@ from retrainer._compare import Comparison, compare
 from retrainer._runs import Run
 from retrainer.api import ARCHITECTURES, RetrainJob
 from retrainer.api.names import NAME_MAX
-from retrainer.errors import JobFailed, RetrainerError, UserError
+from retrainer.errors import Interrupted, JobFailed, RetrainerError, UserError
 from retrainer.jobfile import as_job
 
 if TYPE_CHECKING:
@@ -138,12 +138,12 @@ def _here(jobs: list[RetrainJob], told: Told) -> Done:
             # On stderr: the comparison is the output.
             with Display(console(stderr=True)) as display:
                 result = run(job, progress=display)
-        except UserError:
+        except (UserError, Interrupted):
             raise
         except RetrainerError as error:
             failed.append(f"{job.name}: {error} It is left out.")
             told(str(error))
             continue
         told(f"{job.name}: {result}")
-        done.append(Run(result.run, name=job.name, architecture=job.spec.architecture))
+        done.append(result)
     return done, failed
