@@ -18,7 +18,7 @@ from tests.support.trainer_engine import Heard, spec
 from retrainer.api import Export, Training, architecture
 from retrainer.api.layout import EXPORT_PATHS
 from retrainer.errors import RetrainerError
-from retrainer_trainer import export, export_graph, images, train
+from retrainer_trainer import export, export_graph, finish, images
 from retrainer_trainer.backbone import keras_network
 from retrainer_trainer.export import Comparison, Network
 from retrainer_trainer.head import Examples, Head
@@ -217,7 +217,7 @@ def test_an_export_of_another_head_is_noticed(exported: Exported, tmp_path: Path
     assert count.differs
     heard = Heard(spec("images", "output"), "train")
     with pytest.raises(RetrainerError, match="The exported tflite guesses otherwise") as caught:
-        train.tell_difference("tflite", count, heard)
+        finish.tell_difference("tflite", count, heard)
     assert caught.value.reason == "ExportDiffers"
 
 
@@ -226,7 +226,7 @@ def test_one_percent_may_differ_and_a_lenient_export_only_warns() -> None:
     bad = Comparison(images=300, right=200, different=4)
     assert bad.differs
     heard = Heard(spec("images", "output"), "train")
-    train.tell_difference("tfliteInt8", bad, heard)
+    finish.tell_difference("tfliteInt8", bad, heard)
     assert heard.warnings == ["tfliteInt8 guesses otherwise than the head on 4 of 300 images."]
 
 

@@ -3,46 +3,31 @@
 It is right on its own: pods that computed bottlenecks before only warmed its cache.
 """
 
-import csv
-import errno
-import io
 import json
-import platform
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib import metadata
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
+import numpy.typing as npt
 
 from retrainer.api import CurvePoint, Export, Phase, Report, Task, conditions, layout
-from retrainer.errors import NotFound, RetrainerError, UserError
-from retrainer_trainer import export, reread, split, tables
-from retrainer_trainer.backbone import keras_network
+from retrainer.errors import NotFound, UserError
+from retrainer_trainer import export, facts, finish, split, tables
 from retrainer_trainer.bottlenecks import TRAIN_TASK_SHARE, Bottlenecks, prepare
 from retrainer_trainer.catalog import duplicates_csv, rejected_csv, shown
 from retrainer_trainer.evaluate import evaluate
-from retrainer_trainer.head import Diverged, Examples, Floats, Head, Trained, train
-from retrainer_trainer.page import MOST_MISTAKES, THUMBNAIL, Mistake, Page, render
-from retrainer_trainer.quiet import quiet
+from retrainer_trainer.head import Diverged, Examples, Head, train
+from retrainer_trainer.page import Page, render
 from retrainer_trainer.report import Reporter
 from retrainer_trainer.stop import Stop
 from retrainer_trainer.store import Store
 from retrainer_trainer.summaries import Summaries
 
-Rows = np.ndarray[tuple[int], np.dtype[np.intp]]
+Rows = npt.NDArray[np.intp]
 
 # Of the whole job's percent; bottlenecks have those below.
 _TRAINED_SHARE = 90
-
-# Each export is run on the test images, or on this many of them, evenly spread: 1% of them, the
-# most that may differ, is then still 10 images.
-CHECKED_IMAGES = 1000
-CALIBRATION_IMAGES = 128  # a usual number for int8 (TensorFlow's guide: "100 to 500")
 
 # A line per evaluation, as retrain.py; of a very long training every so many.
 _MOST_STEP_LINES = 1000
@@ -117,7 +102,7 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     importing.join()
     formats = export.wanted(spec.export, ready.backbone.architecture)
     pictures = Store.open(spec.images, spec.storage, "spec.images", reporter.log)
-    exports, graph = exported(ready, trained.head, formats, reporter, pictures, folder)
+    exports, graph = finish.exported(ready, trained.head, formats, reporter, pictures, folder)
     evaluation["exports"] = exports
     folder.put(layout.EVALUATION, json.dumps(evaluation, indent=1, ensure_ascii=False).encode())
     summaries.graph(graph)
@@ -133,14 +118,14 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
         labels=labels,
         evaluation=evaluation,
         curve=trained.curve,
-        counts=counts(reporter.report, ready, trained, task, time.monotonic() - started),
-        mistakes=mistakes(ready, test, scores, labels, pictures),
+        counts=facts.counts(reporter.report, ready, trained, task, time.monotonic() - started),
+        mistakes=facts.mistakes(ready, test, scores, labels, pictures),
         mistake_count=int((scores.argmax(axis=1) != truth).sum()) if images else 0,
-        duplicates=[[row[0][:8], *row[1:]] for row in rows_of(files[layout.DUPLICATES])],
-        rejected=rows_of(files[layout.REJECTED]),
+        duplicates=[[row[0][:8], *row[1:]] for row in facts.rows_of(files[layout.DUPLICATES])],
+        rejected=facts.rows_of(files[layout.REJECTED]),
         warnings=reporter.report.warnings,
-        spec=spec_yaml(task),
-        versions=versions(),
+        spec=facts.spec_yaml(task),
+        versions=facts.versions(),
     )
     folder.put(layout.REPORT_PAGE, render(page).encode("utf-8", "backslashreplace"))
 
@@ -279,180 +264,6 @@ def test_rows(task: Task, ready: Bottlenecks) -> Rows:
         return rows
     generator = np.random.default_rng(task.spec.training.seed)
     return np.sort(generator.choice(rows, most, replace=False))
-
-
-# --- export ---
-def exported(  # noqa: PLR0917 - a stage: what it takes of the ones before
-    ready: Bottlenecks,
-    head: Head,
-    formats: list[Export],
-    reporter: Reporter,
-    pictures: Store,
-    folder: Store,
-) -> tuple[dict[str, Any], bytes]:
-    """Write all formats, run them, copy them to the run; what `evaluation.json` says, and the graph.
-
-    Raises:
-        RetrainerError: an export guesses otherwise than the head.
-    """
-    size = ready.backbone.architecture.size
-    labels = [shown(label) for label in ready.catalog.labels]
-    training = reread.spread(ready.rows(split.TRAINING).astype(np.intp), CALIBRATION_IMAGES)
-    rows = checked_rows(ready)
-
-    def calibration() -> export.Pixels:
-        return np.concatenate(
-            [b.pixels for b in reread.batches(pictures, ready.catalog, training, size)]
-        )
-
-    with tempfile.TemporaryDirectory(prefix="retrainer-export-") as name:
-        local = Path(name)
-        reporter.log(f"Exporting {', '.join(formats)}.")
-        network = export.Network(
-            keras_network(ready.backbone.architecture, ready.backbone.weights), head, labels, size
-        )
-        try:
-            graph = export.write(network, formats, local, calibration, reporter.log)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise RetrainerError(
-                    conditions.DISK_FULL(url=name), reason=conditions.DISK_FULL.name
-                ) from error
-            raise
-        reporter.update(message="Running the exports.", progress={"percent": 95})
-        guess = dict(
-            zip(rows.tolist(), head.scores(ready.matrix, rows).argmax(axis=1).tolist(), strict=True)
-        )
-        found = reread.batches(pictures, ready.catalog, rows, size)
-        with quiet():
-            counted = reread.compared(
-                export.runners(local, formats), found, ready.catalog.label, guess
-            )
-        measured = bool(len(ready.rows(split.TESTING)))
-        for form, count in counted.items():
-            tell_difference(form, count, reporter)
-        folder.put_folder(local, "")
-    return {
-        form: {
-            "path": layout.EXPORT_PATHS[form.removesuffix("Bytes")],
-            "accuracy": count.right / count.images if measured and count.images else None,
-            "images": count.images,
-            "different": count.different,
-        }
-        for form, count in counted.items()
-    }, graph
-
-
-def checked_rows(ready: Bottlenecks) -> Rows:
-    """Images to run the exports on: test images; where there are none, others."""
-    for which in (split.TESTING, split.VALIDATION, split.TRAINING):
-        if len(rows := ready.rows(which)):
-            return reread.spread(rows.astype(np.intp), CHECKED_IMAGES)
-    return np.empty(0, np.intp)
-
-
-def tell_difference(form: str, count: export.Comparison, reporter: Reporter) -> None:
-    """Say how an export did; refuse one that is not the head's network.
-
-    Raises:
-        RetrainerError: it guesses otherwise on more than 1% of the images.
-    """
-    share = f"{100 * count.right / count.images:.1f}%" if count.images else "not measured"
-    reporter.log(f"{form}: accuracy {share} on {count.images} images, {count.different} differ.")
-    if not count.differs:
-        return
-    text = conditions.EXPORT_DIFFERS(export=form, differ=count.different, total=count.images)
-    if form in export.LENIENT:
-        reporter.warn(
-            f"{form} guesses otherwise than the head on {count.different} of {count.images} images."
-        )
-    else:
-        raise RetrainerError(text, reason=conditions.EXPORT_DIFFERS.name)
-
-
-# --- the page ---
-def mistakes(
-    ready: Bottlenecks, test: Rows, scores: Floats, labels: list[str], pictures: Store
-) -> list[Mistake]:
-    """The test images that were guessed wrong with the highest scores, with their pictures."""
-    if not len(test):
-        return []
-    guess, truth = scores.argmax(axis=1), ready.catalog.label[test]
-    wrong = np.flatnonzero(guess != truth)
-    worst = wrong[np.argsort(-scores[wrong, guess[wrong]], kind="stable")][:MOST_MISTAKES]
-    found = reread.thumbnails(pictures, ready.catalog, test[worst].tolist(), THUMBNAIL)
-    return [
-        Mistake(
-            path=shown(ready.catalog.paths[int(test[i])]),
-            label=labels[truth[i]],
-            guess=labels[guess[i]],
-            score=float(scores[i, guess[i]]),
-            true_score=float(scores[i, truth[i]]),
-            jpeg=jpeg,
-        )
-        for i, jpeg in zip(worst.tolist(), found, strict=True)
-    ]
-
-
-def counts(
-    report: Report, ready: Bottlenecks, trained: Trained, task: Task, seconds: float
-) -> list[tuple[str, str, str]]:
-    """The small figures beside the accuracy: name, value, what it is of."""
-    last = trained.curve[-1]
-    progress, training = report.progress, task.spec.training
-    sets = ", ".join(
-        f"{len(ready.rows(which)):,} {name}"
-        for which, name in ((0, "training"), (1, "validation"), (2, "test"))
-    )
-    stopped = f"stopped early, best at {trained.step:,}; " if trained.step < trained.steps else ""
-    rate = f"{report.images_per_second:,.0f} images/s" if progress.images_computed else ""
-
-    def share(value: float | None) -> str:
-        return "none" if value is None else f"{100 * value:.1f}%"
-
-    return [
-        ("Training accuracy", share(last.training_accuracy), "last batch"),
-        ("Validation accuracy", share(last.validation_accuracy), "last evaluation"),
-        ("Steps", f"{trained.steps:,}", f"{stopped}learning rate {training.learning_rate:g}"),
-        ("Images", f"{len(ready.catalog):,}", sets),
-        (
-            "Bottlenecks",
-            f"{progress.images_computed or 0:,} computed",
-            f"{progress.images_cached or 0:,} from the cache, "
-            f"{progress.images_rejected or 0:,} images rejected",
-        ),
-        ("Time", f"{seconds:.1f} s", rate),
-    ]
-
-
-def rows_of(text: str) -> list[list[str]]:
-    """The rows of a CSV file, without its header."""
-    return list(csv.reader(io.StringIO(text)))[1:]
-
-
-def spec_yaml(task: Task) -> str:
-    """The job as YAML, with every default filled in, so that it means the same later."""
-    spec = task.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
-    for field in ("suspend", "backoffLimit", "pod"):
-        spec.pop(field, None)
-    job = {
-        "apiVersion": "retrainer.dev/v1alpha1",
-        "kind": "RetrainJob",
-        "metadata": {"name": task.name},
-        "spec": spec,
-    }
-    return yaml.safe_dump(job, sort_keys=False, allow_unicode=True)
-
-
-def versions() -> dict[str, str]:
-    """Of this program and of the libraries that decide the numbers."""
-    import tensorflow as tf
-
-    found = {"retrainer": metadata.version("retrainer"), "Python": platform.python_version()}
-    found |= {"TensorFlow": tf.__version__, "numpy": np.__version__}
-    found["LiteRT"] = metadata.version("ai-edge-litert")
-    found["Machine"] = f"{platform.system()} {platform.machine()}"
-    return found
 
 
 # --- the end ---
