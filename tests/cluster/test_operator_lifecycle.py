@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,11 +35,10 @@ def operator(bed: Bed) -> Iterator[Operator]:
 
 @pytest.fixture
 def team(bed: Bed, operator: Operator, request: pytest.FixtureRequest) -> Iterator[Namespace]:
-    name = request.node.name.replace("_", "-").replace("[", "-").replace("]", "").lower()
-    yield bed.namespace("t-" + name[5:55].strip("-"))
-    bed.cluster.kubectl(
-        "delete", "namespace", "t-" + name[5:55].strip("-"), "--wait=false", "--ignore-not-found"
-    )
+    words = re.findall("[a-z0-9]+", request.node.name.lower())[1:7]
+    team = bed.team("t-" + "-".join(words)[:40].strip("-"))
+    yield team
+    bed.cluster.kubectl("delete", "namespace", team.name, "--wait=false")
 
 
 def _final(job: dict[str, Any]) -> str:
@@ -382,7 +382,7 @@ def test_live_reports_of_pods_are_in_the_status_and_in_the_metrics(
 
 
 def test_deletion_needs_no_operator(bed: Bed, tmp_path: Path) -> None:
-    team = bed.namespace("t-deletion")
+    team = bed.team("t-deletion")
     with bed.operator("deleter") as operator:
         team.apply("orphan", annotations={"delay": "never"})
         eventually(team.children, within=60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -251,6 +252,10 @@ class Bed:
             "delete", "--ignore-not-found", "clusterrolebinding,clusterrole",
             "retrainer-rt-retrainer-operator",
         )  # fmt: skip
+
+    def team(self, name: str) -> Namespace:
+        """A namespace that no earlier run on this cluster has left anything in."""
+        return self.namespace(f"{name}-{secrets.token_hex(3)}")
 
     def namespace(self, name: str) -> Namespace:
         path = "/api/v1/namespaces"
