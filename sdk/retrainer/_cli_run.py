@@ -273,5 +273,5 @@ def finish(out: Console, result: local.Result) -> None:
     out.print(Text(_display.printable(str(result)), style="bold green"), soft_wrap=True)
     for word, what in _display.summary(result):
         out.print(Text(f"  {word:<8}{_display.printable(what)}"), soft_wrap=True)
-    next_command = shlex.join(["retrainer", "predict", _display.near(result.run)])
+    next_command = shlex.join(["retrainer", "predict", _display.near(result.url)])
     out.print(Text(f"  {'try it':<8}{next_command} IMAGE..."), soft_wrap=True)

@@ -295,7 +295,7 @@ def summary(result: Result) -> list[tuple[str, str]]:
     if result.report.seconds is not None:
         rows.append(("time", duration(result.report.seconds)))
     rows += [
-        ("run", near(result.run)),
+        ("run", near(result.url)),
         ("page", near(result.page)),
         ("files", ", ".join(files)),
     ]

@@ -15,14 +15,13 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn, Protocol
 
 from pydantic import ValidationError
 
-from retrainer.api import Phase, Report, RetrainJob, Task, conditions
-from retrainer.api.interval import wilson
+from retrainer._runs import Run
+from retrainer.api import Phase, Report, RetrainJob, Storage, Task, conditions
 from retrainer.api.layout import REPORT_PAGE, join
 from retrainer.api.names import ENV_TASK, EXIT_SIGTERM, EXIT_USER
 from retrainer.errors import (
@@ -91,24 +90,17 @@ class Silent:
         """Nothing."""
 
 
-@dataclass(frozen=True)
-class Result:
-    """A finished run.
+class Result(Run):
+    """A run that has just ended here: a `Run` whose report is known, so that nothing has to be read.
 
     Attributes:
-        report: as in the run's `result.json`.
-        run: path or URL of the run's folder.
         output: path or URL under which the run lies (`spec.output`).
     """
 
-    report: Report
-    run: str
-    output: str
-
-    @property
-    def test_accuracy(self) -> float | None:
-        """Share (0 to 1) of the test images guessed right; None without test images."""
-        return self.report.metrics.test_accuracy
+    def __init__(self, report: Report, url: str, output: str, storage: Storage) -> None:
+        super().__init__(url, name=report.name, storage=storage)
+        self.report = report
+        self.output = output
 
     @property
     def test_images(self) -> int:
@@ -116,30 +108,21 @@ class Result:
         return self.report.metrics.test_images or 0
 
     @property
-    def interval(self) -> tuple[float, float] | None:
-        """95% Wilson interval of the test accuracy; None without test images."""
-        if self.test_accuracy is None or not self.test_images:
-            return None
-        return wilson(self.test_accuracy, self.test_images)
-
-    @property
     def page(self) -> str:
         """Path or URL of `report.html`."""
-        return join(self.run, REPORT_PAGE)
-
-    @property
-    def artifacts(self) -> dict[str, str]:
-        """Path or URL of each file of the run, by name."""
-        return {name: join(self.run, path) for name, path in self.report.artifacts.items()}
+        return join(self.url, REPORT_PAGE)
 
     def __str__(self) -> str:
         if self.test_accuracy is None:
-            return f"trained, no test images; run in {self.run}"
+            return f"trained, no test images; run in {self.url}"
         text = f"test accuracy {self.test_accuracy:.3f}"
         if ends := self.interval:
             low, high = ends
             text += f" (95% interval {low:.2f} to {high:.2f}, {self.test_images:,} images)"
         return text
+
+    def __repr__(self) -> str:
+        return f"<Result {self}, {self.url}>"
 
 
 def run(
@@ -232,7 +215,7 @@ def _run(job: RetrainJob, watch: Watcher, program: Sequence[str]) -> Result:
                 raise _interrupted(last.seen, job, number) from stop
     if code == 0 and last.seen and last.seen.stage == Phase.SUCCEEDED:
         log.unlink()
-        return Result(last.seen, task.run_url, job.spec.output)
+        return Result(last.seen, task.run_url, job.spec.output, job.spec.storage)
     _fail(code, last.seen, log)
 
 

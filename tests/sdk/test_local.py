@@ -79,14 +79,14 @@ def test_a_run_that_goes_well_gives_its_accuracy_and_its_places(tmp_path: Path) 
     assert result.interval == wilson(147 / 165, 165)
     assert str(result) == "test accuracy 0.891 (95% interval 0.83 to 0.93, 165 images)"
     assert result.report.stage == Phase.SUCCEEDED
-    assert result.run.startswith(f"{tmp_path}/flowers-")
-    assert result.page == f"{result.run}/report.html"
-    assert result.artifacts["tflite"] == f"{result.run}/model.tflite"
+    assert result.url.startswith(f"{tmp_path}/flowers-")
+    assert result.page == f"{result.url}/report.html"
+    assert result.artifacts()["tflite"] == f"{result.url}/model.tflite"
 
 
 def test_each_run_has_a_folder_of_its_own(tmp_path: Path) -> None:
     runs = {
-        local.run(job(output=str(tmp_path)), progress=False, program=fake("cached")).run
+        local.run(job(output=str(tmp_path)), progress=False, program=fake("cached")).url
         for _ in range(2)
     }
     assert len(runs) == 2
@@ -133,7 +133,7 @@ def test_without_test_images_there_is_no_accuracy(tmp_path: Path) -> None:
     result = local.run(job(output=str(tmp_path)), progress=False, program=fake("untested"))
     assert result.test_accuracy is None
     assert result.interval is None
-    assert str(result) == f"trained, no test images; run in {result.run}"
+    assert str(result) == f"trained, no test images; run in {result.url}"
 
 
 ENDS: list[tuple[str, type[RetrainerError], str, int]] = [

@@ -64,12 +64,21 @@ def done(digits: Path) -> retrainer.Result:
 
 
 def test_result_json_is_the_report_of_the_run(done: retrainer.Result) -> None:
-    written = json.loads((Path(done.run) / "result.json").read_text())
+    written = json.loads((Path(done.url) / "result.json").read_text())
     assert written["metrics"]["testAccuracy"] == pytest.approx(done.test_accuracy, abs=1e-4)
     assert written["stage"] == "Succeeded"
-    for place in done.artifacts.values():
+    for place in done.artifacts().values():
         assert Path(place).exists(), place
     assert Path(done.page).read_text().startswith("<!")
+
+
+def test_the_result_reads_what_the_run_has_left(digits: Path, done: retrainer.Result) -> None:
+    assert done.labels == ["0", "1", "7"]
+    assert done.history()[-1].step == 100
+    matrix = done.confusion_matrix()
+    assert matrix.counts.sum() == done.test_images
+    assert matrix.accuracy == pytest.approx(done.test_accuracy, abs=1e-4)
+    assert done.predict(digits / "1", top=1)[0].label == "1"
 
 
 def test_a_second_run_computes_nothing(digits: Path, done: retrainer.Result) -> None:
@@ -78,7 +87,7 @@ def test_a_second_run_computes_nothing(digits: Path, done: retrainer.Result) -> 
     )
     progress = again.report.progress
     assert (progress.images_cached, progress.images_computed) == (3 * PER_LABEL, 0)
-    assert again.run != done.run
+    assert again.url != done.url
 
 
 def test_images_are_labelled_by_the_newest_run(digits: Path, done: retrainer.Result) -> None:
@@ -92,8 +101,8 @@ def test_images_are_labelled_by_the_newest_run(digits: Path, done: retrainer.Res
 
 def test_a_path_its_bytes_and_a_list_give_the_same(digits: Path, done: retrainer.Result) -> None:
     image = next((digits / "1").iterdir())
-    (by_path,) = retrainer.predict(done.run, str(image))
-    (by_bytes,) = retrainer.predict(done.run, [image.read_bytes()])
+    (by_path,) = retrainer.predict(done.url, str(image))
+    (by_bytes,) = retrainer.predict(done.url, [image.read_bytes()])
     assert by_path.scores == by_bytes.scores
     assert (by_path.image, by_bytes.image) == (str(image), "bytes")
     assert sum(by_path.scores.values()) == pytest.approx(1, abs=1e-4)
@@ -103,12 +112,12 @@ def test_an_image_that_is_none_is_named(done: retrainer.Result, tmp_path: Path) 
     wrong = tmp_path / "text.jpg"
     wrong.write_text("no image")
     with pytest.raises(UserError, match=r"text\.jpg: .*not a JPEG, PNG, WebP, BMP or GIF"):
-        retrainer.predict(done.run, wrong)
+        retrainer.predict(done.url, wrong)
     with pytest.raises(NotFound, match=r"there is no file .*gone\.jpg"):
-        retrainer.predict(done.run, tmp_path / "gone.jpg")
+        retrainer.predict(done.url, tmp_path / "gone.jpg")
     (tmp_path / "empty").mkdir()
     with pytest.raises(NotFound, match="there are no files directly in the folder"):
-        retrainer.predict(done.run, tmp_path / "empty")
+        retrainer.predict(done.url, tmp_path / "empty")
 
 
 def test_the_command_prints_what_it_can_and_names_the_rest(
@@ -141,7 +150,7 @@ def test_a_run_that_is_not_whole_is_not_used(digits: Path, done: retrainer.Resul
 def test_without_a_lite_export_it_is_said_what_to_add(
     digits: Path, done: retrainer.Result, tmp_path: Path
 ) -> None:
-    (tmp_path / "result.json").write_bytes((Path(done.run) / "result.json").read_bytes())
+    (tmp_path / "result.json").write_bytes((Path(done.url) / "result.json").read_bytes())
     with pytest.raises(NotFound, match=r"has no model\.tflite: run the job with tflite in spec"):
         retrainer.predict(tmp_path, digits / "0")
 
@@ -160,11 +169,7 @@ def test_the_command_of_the_readme_prints_the_figure_of_result_json(
     (result,) = (tmp_path / "out").glob("digits-*/result.json")
     accuracy = json.loads(result.read_text())["metrics"]["testAccuracy"]
     assert printed == [f"{accuracy:.3f}"]
-    lines = said.stdout.splitlines()
-    steps = [number for number, line in enumerate(lines) if line.startswith("step ")]
-    exporting = next(number for number, line in enumerate(lines) if line.startswith("Exporting"))
-    assert len(steps) == 11
-    assert steps[-1] < exporting
+    assert len(re.findall(r"^step ", said.stdout, re.MULTILINE)) == 11
     for chatter in ("WARNING", "INFO", "TensorFlow", "oneDNN", "Traceback"):
         assert chatter not in said.stdout
 
@@ -181,19 +186,27 @@ def test_a_mistake_is_one_sentence_and_64(digits: Path, tmp_path: Path) -> None:
     assert "Traceback" not in said.stdout + said.stderr
 
 
-def test_tensorboard_shows_the_runs_of_an_output(done: retrainer.Result) -> None:
+def shown_by_tensorboard(place: str, environment: dict[str, str]) -> str:
+    """The runs that TensorBoard offers, as its own page asks for them; ended by Ctrl-C."""
     port = free_port()
-    command = [COMMAND, "tensorboard", done.output, "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as board:
+    with subprocess.Popen(
+        [COMMAND, "tensorboard", place, "--port", str(port)],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as board:
         try:
-            url = f"http://localhost:{port}/data/runs"
-            name = Path(done.run).name
-            answer = answered(url, board)
-            assert f"{name}/summaries/train" in answer
-            assert f"{name}/summaries/validation" in answer
+            answer = answered(f"http://localhost:{port}/data/runs", board)
         finally:
             board.send_signal(signal.SIGINT)
         assert board.wait(timeout=30) == 0
+    return answer
+
+
+def test_tensorboard_shows_the_runs_of_an_output(done: retrainer.Result) -> None:
+    runs = json.loads(shown_by_tensorboard(done.output, {}))
+    name = Path(done.url).name
+    assert {f"{name}/summaries/train", f"{name}/summaries/validation"} <= set(runs)
 
 
 def free_port() -> int:
@@ -254,6 +267,8 @@ def test_a_job_on_s3_gives_the_same_accuracy_and_predicts_from_there(
     for place in ("s3://models/digits", run):
         rows = json.loads(with_s3(s3, "predict", place, str(image), "-o", "json").stdout)
         assert rows[0]["label"] == "7"
+    runs = json.loads(shown_by_tensorboard(run, s3.environment()))
+    assert set(runs) >= {"summaries/train", "summaries/validation"}
 
 
 def test_a_bucket_that_is_not_there_is_told(s3: S3Server, digits: Path) -> None:
