@@ -1,0 +1,342 @@
+"""The train task on real photos: what a run leaves, and what it refuses."""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tests.support import trainer_engine as engine
+from tests.support.trainer_engine import Heard
+
+from retrainer.api import CurvePoint, Export, Report, RetrainJobSpec, Task, layout
+from retrainer.api.interval import wilson
+from retrainer.errors import UserError
+from retrainer_trainer import bottlenecks, split, train
+from retrainer_trainer.head import Diverged
+from retrainer_trainer.stop import Stop
+
+pytestmark = pytest.mark.slow
+
+EACH = 30
+ODD = "tulips <b>&\n\tñ"
+SHOWN = "tulips <b>&\\n\\tñ"
+
+
+def some_flowers(flowers: Path, root: Path) -> Path:
+    """30 photos of each of three labels; one has a name that is hard to write down."""
+    for label, name in (("daisy", "daisy"), ("roses", "roses"), ("tulips", ODD)):
+        (root / name).mkdir(parents=True)
+        for path in sorted((flowers / label).iterdir())[:EACH]:
+            shutil.copy(path, root / name / path.name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def photos(flowers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return some_flowers(flowers, tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return engine.warm(tmp_path_factory.mktemp("cache"))
+
+
+def spec(photos: Path, cache: Path, output: Path, **fields: Any) -> RetrainJobSpec:
+    training = {"steps": 300, **fields.pop("training", {})}
+    values: dict[str, Any] = {
+        "cache": str(cache),
+        "training": training,
+        "export": ["tflite"],
+        "split": {"testingPercentage": 20, "validationPercentage": 15},
+        **fields,
+    }
+    return engine.spec(photos, output, **values)
+
+
+def task_of(wanted: RetrainJobSpec, uid: str = engine.UID) -> Task:
+    return Task(task="train", name="t", uid=uid, spec=wanted)
+
+
+def trained(wanted: RetrainJobSpec, uid: str = engine.UID) -> tuple[Path, Heard]:
+    """Do the task in this process; its run's folder and what was said."""
+    heard = Heard(wanted, "train")
+    heard.report = heard.report.model_copy(update={"uid": uid})
+    task = task_of(wanted, uid)
+    train.run(task, heard, Stop())
+    return Path(task.run_url), heard
+
+
+@pytest.fixture(scope="module")
+def whole(
+    flowers: Path, imagenet_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A whole run in a process of its own, with a broken photo and one that is there twice."""
+    root = some_flowers(flowers, tmp_path_factory.mktemp("whole"))
+    body = min((root / "daisy").iterdir()).read_bytes()
+    (root / "daisy" / "truncated.jpg").write_bytes(body[: len(body) // 2])
+    (root / "roses" / "a daisy again.jpg").write_bytes(body)
+    output = tmp_path_factory.mktemp("output")
+    cache = tmp_path_factory.mktemp("imagenet-cache")
+    wanted = spec(
+        root, cache, output, export=["savedModel", "tflite"], weights=str(imagenet_weights)
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "retrainer_trainer"],
+        env={**os.environ, "RETRAINER_TASK": task_of(wanted).to_json(), "RETRAINER_PORT": "0"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return output / f"t-{engine.UID[:8]}", done
+
+
+def test_every_artifact_that_the_report_names_is_there(
+    whole: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    run, _ = whole
+    report = Report.model_validate_json((run / layout.RESULT).read_bytes())
+    assert {"savedModel", "tflite", "labels", "page", "summaries"} <= set(report.artifacts)
+    for path in report.artifacts.values():
+        assert (run / path).exists(), path
+    assert report.stage == "Succeeded"
+    assert report.progress.percent == 100
+    assert report.progress.step == report.progress.steps == 300
+    assert len(report.termination_message().encode()) <= 4096
+
+
+def test_result_evaluation_and_predictions_give_one_accuracy(
+    whole: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    run, done = whole
+    report = json.loads((run / layout.RESULT).read_bytes())
+    evaluation = json.loads((run / layout.EVALUATION).read_bytes())
+    rows = pq.read_table(run / layout.PREDICTIONS).to_pylist()
+    right = sum(row["label"] == row["guess"] for row in rows)
+    assert evaluation["images"] == report["metrics"]["testImages"] == len(rows) > 10
+    assert evaluation["accuracy"] == right / len(rows)
+    assert report["metrics"]["testAccuracy"] == round(right / len(rows), 4)
+    assert evaluation["interval"] == list(wilson(right / len(rows), len(rows)))
+    assert f"Final test accuracy = {100 * right / len(rows):.1f}% (N={len(rows)})" in done.stdout
+    assert right / len(rows) >= 0.7, "ImageNet's network tells three kinds of flowers apart"
+    for name in ("savedModel", "savedModelBytes", "tflite"):
+        assert evaluation["exports"][name]["images"] == len(rows)
+        assert evaluation["exports"][name]["accuracy"] == pytest.approx(right / len(rows), abs=0.1)
+
+
+def test_the_test_images_are_retrain_pys(
+    whole: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    run, _ = whole
+    for row in pq.read_table(run / layout.PREDICTIONS).to_pylist():
+        if ODD.split(maxsplit=1)[0] not in row["path"]:
+            assert 15 <= split.hashed(row["path"]) < 35, "after 15% validation come 20% test"
+
+
+def test_rejected_and_repeated_images_are_listed_and_shown(
+    whole: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    run, _ = whole
+    rejected = list(csv.DictReader(io.StringIO((run / layout.REJECTED).read_text())))
+    assert [row["path"] for row in rejected] == ["daisy/truncated.jpg"]
+    assert rejected[0]["reason"].startswith("JPEG: ")
+    duplicates = list(csv.DictReader(io.StringIO((run / layout.DUPLICATES).read_text())))
+    assert {row["label"] for row in duplicates} == {"daisy", "roses"}
+    page = (run / layout.REPORT_PAGE).read_text()
+    assert "daisy/truncated.jpg" in page
+    assert "roses/a daisy again.jpg" in page
+
+
+def test_a_label_with_markup_and_line_breaks_is_one_line_everywhere(
+    whole: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    run, _ = whole
+    assert (run / layout.LABELS).read_text().splitlines() == ["daisy", "roses", SHOWN]
+    assert "<b>&" not in (run / layout.REPORT_PAGE).read_text()
+    with np.load(run / layout.HEAD, allow_pickle=False) as head:
+        assert head["labels"].tolist() == ["daisy", "roses", SHOWN]
+        assert head["weights"].shape == (3, engine.WIDTH)
+        assert head["weights"].dtype == np.float32
+
+
+def test_steps_are_told_as_retrain_py_tells_them_and_tensorflow_tells_nothing(
+    whole: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    _, done = whole
+    assert done.stderr == ""
+    line = re.compile(
+        r"step (\d+): train accuracy = \d+\.\d%, cross entropy = \d+\.\d{4}, "
+        r"validation accuracy = \d+\.\d% \(N=100\)"
+    )
+    steps = [int(m[1]) for text in done.stdout.splitlines() if (m := line.fullmatch(text))]
+    assert steps == list(range(0, 301, 10))
+    for text in done.stdout.splitlines():
+        assert not re.search(r"[Tt]ensor[Ff]low|WARNING|INFO|XNNPACK|oneDNN|I0000|absl", text)
+
+
+def test_the_history_is_the_reports_curve(
+    whole: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    run, _ = whole
+    report = Report.model_validate_json((run / layout.RESULT).read_bytes())
+    rows = pq.read_table(run / layout.HISTORY).to_pylist()
+    assert [CurvePoint(**row).step for row in rows] == report.curve.step
+    assert rows[-1]["validation_accuracy"] == pytest.approx(
+        report.metrics.validation_accuracy, abs=1e-4
+    )
+
+
+def test_tensorboard_finds_scalars_and_graph(
+    whole: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run, _ = whole
+    found = EventAccumulator(str(run / layout.SUMMARIES / "train"))
+    found.Reload()
+    assert [e.step for e in found.Scalars("accuracy")] == list(range(0, 301, 10))
+    assert "final_result" in {node.name for node in found.Graph().node}
+
+
+def test_a_run_that_is_whole_is_told_again_and_left_as_it_is(
+    photos: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = spec(photos, cache, tmp_path)
+    run, first = trained(wanted)
+    before = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in run.rglob("*")}
+    capsys.readouterr()
+    _, again = trained(wanted)
+    assert {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in run.rglob("*")} == before
+    assert again.report.metrics == Report.model_validate_json(first.report.to_json()).metrics
+    assert again.report.stage == "Succeeded"
+    assert json.loads(capsys.readouterr().out)["uid"] == engine.UID
+
+
+def test_a_result_of_another_job_in_the_folder_is_no_result_of_this_one(
+    photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    wanted = spec(photos, cache, tmp_path)
+    run, _ = trained(wanted, engine.UID)
+    other = engine.UID[:8] + "-another"
+    _, heard = trained(wanted, other)
+    assert Report.model_validate_json((run / layout.RESULT).read_bytes()).uid == other
+    assert heard.report.progress.images_computed == 0
+
+
+def test_shards_then_train_give_the_head_of_one_pod_to_the_bit(
+    photos: Path, tmp_path: Path
+) -> None:
+    alone, _ = trained(spec(photos, engine.warm(tmp_path / "c1"), tmp_path / "o1"))
+    wanted = spec(photos, engine.warm(tmp_path / "c2"), tmp_path / "o2", shards=3)
+    computed = []
+    for shard in (2, 0, 1):
+        heard = Heard(wanted)
+        task = Task(task="bottlenecks", name="t", uid=engine.UID, shards=3, spec=wanted)
+        bottlenecks.run(task, shard, heard, Stop())
+        computed.append(heard.report.progress.images_computed)
+    assert sum(filter(None, computed)) == 3 * EACH
+    assert all(computed)
+    together, heard = trained(wanted)
+    assert heard.report.progress.images_computed == 0
+    heads = [np.load(run / layout.HEAD) for run in (alone, together)]
+    assert heads[0]["weights"].tobytes() == heads[1]["weights"].tobytes()
+    assert heads[0]["bias"].tobytes() == heads[1]["bias"].tobytes()
+
+
+def test_views_are_trained_on_under_their_images_labels(
+    photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    wanted = spec(photos, cache, tmp_path, distortions={"flipLeftRight": True, "views": 2})
+    ready = engine.prepared(wanted)
+    examples = train.examples_of(ready)
+    assert examples.training.shape == (len(ready.rows(split.TRAINING)), 3)
+    label = examples.label[examples.training]
+    assert (label == label[:, :1]).all()
+    assert (label[:, 0] == ready.catalog.label[ready.rows(split.TRAINING)]).all()
+    assert not set(examples.validation) & set(examples.training.ravel())
+
+
+def test_a_diverging_rate_ends_with_its_head_kept_and_no_result(
+    photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    wanted = spec(photos, cache, tmp_path, training={"learningRate": 1e9})
+    with pytest.raises(
+        Diverged, match=r"The training diverged at step \d+ with learningRate 1e\+09"
+    ):
+        trained(wanted)
+    run = tmp_path / f"t-{engine.UID[:8]}"
+    assert not (run / layout.RESULT).exists()
+    with np.load(run / layout.HEAD) as head:
+        assert np.isfinite(head["weights"]).all()
+    assert (run / layout.HISTORY).exists()
+
+
+def test_without_test_images_there_is_no_accuracy_and_exports_are_run_all_the_same(
+    photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    only = {"testingPercentage": 0, "validationPercentage": 15}
+    run, heard = trained(spec(photos, cache, tmp_path, split=only))
+    assert heard.report.metrics.test_accuracy is None
+    assert heard.report.metrics.test_images == 0
+    assert heard.report.message.startswith("Trained; no test images")
+    evaluation = json.loads((run / layout.EVALUATION).read_bytes())
+    assert evaluation["accuracy"] is None
+    assert evaluation["exports"]["tflite"]["accuracy"] is None
+    assert evaluation["exports"]["tflite"]["images"] > 0
+    assert "No test images" in (run / layout.REPORT_PAGE).read_text()
+
+
+def test_a_quantized_architecture_also_exports_int8_and_measures_it(
+    photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    wanted = spec(photos, cache, tmp_path, architecture="mobilenet_0.25_128_quantized")
+    run, heard = trained(wanted)
+    assert set(heard.report.artifacts) >= {"tflite", "tfliteInt8"}
+    exports = json.loads((run / layout.EVALUATION).read_bytes())["exports"]
+    assert exports["tfliteInt8"]["accuracy"] == pytest.approx(
+        exports["tflite"]["accuracy"], abs=0.25
+    )
+    assert (run / layout.EXPORT_PATHS[Export.TFLITE_INT8]).stat().st_size > 100_000
+
+
+def test_a_test_batch_is_drawn_by_the_seed(photos: Path, cache: Path, tmp_path: Path) -> None:
+    ready = engine.prepared(spec(photos, cache, tmp_path))
+    drawn = []
+    for seed in (1, 1, 2):
+        wanted = spec(photos, cache, tmp_path, training={"testBatchSize": 7, "seed": seed})
+        drawn.append(train.test_rows(task_of(wanted), ready).tolist())
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len(set(drawn[0])) == 7
+    assert set(drawn[0]) <= set(ready.rows(split.TESTING).tolist())
+
+
+def test_bottlenecks_that_are_no_numbers_are_laid_to_the_weights(
+    photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    ready = engine.prepared(spec(photos, cache, tmp_path))
+    ready.matrix[4, 7] = np.nan
+    with pytest.raises(UserError, match=r"builtin gives infinite numbers, the first for daisy/"):
+        train.examples_of(ready)
+
+
+def test_the_pages_spec_is_a_job_that_can_be_run_again(
+    photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    import yaml
+
+    from retrainer.api import parse_job
+    from retrainer_trainer.facts import spec_yaml
+
+    wanted = spec(photos, cache, tmp_path)
+    job = parse_job(yaml.safe_load(spec_yaml(task_of(wanted))))
+    assert job.spec == wanted
