@@ -34,6 +34,7 @@ class TinyS3:
         objects: key (with the bucket before it) to bytes.
         etag: what a listing and an answer say of an object; None says nothing.
         silent: take requests and never answer.
+        asked: a request came.
         gets: keys that were read, in order.
     """
 
@@ -42,6 +43,7 @@ class TinyS3:
         self.etag = etag
         self.silent = threading.Event()
         self.released = threading.Event()
+        self.asked = threading.Event()
         self.gets: list[str] = []
         self.endpoint = ""
 
@@ -57,6 +59,7 @@ class TinyS3:
                 pass
 
             def do_GET(self) -> None:
+                tiny.asked.set()
                 if tiny.silent.is_set():
                     tiny.released.wait(60)
                     return

@@ -33,8 +33,6 @@ FLUSH_SECONDS = 20.0
 _REPORT_SECONDS = 0.25
 # Of the whole job's percent: computing takes most of a first run's time.
 TRAIN_TASK_SHARE = 80
-# A damaged segment is found while loading; its images are then computed again.
-_ROUNDS = 3
 
 Longs = npt.NDArray[np.int64]
 
@@ -117,22 +115,27 @@ def prepare(spec: RetrainJobSpec, reporter: Reporter, stop: Stop, run: Store) ->
         StorageError: the store stopped answering.
         Interrupted: asked to stop; what was computed is in the cache.
     """
-    job = open_job(spec, reporter)
+    return complete(open_job(spec, reporter), reporter, stop, run)
+
+
+def complete(job: OpenJob, reporter: Reporter, stop: Stop, run: Store) -> Bottlenecks:
+    """The rest of `prepare`, for a job that is open."""
     filled = fill(job, reporter, stop)
-    for _ in range(_ROUNDS):
+    check_rejected(job, filled, run)
+    ready, missing = load(job, filled)
+    # A damaged segment shows itself only now; and of equal images, the one that was to stand for all
+    # may have vanished.
+    while missing:
+        again = fill(job, reporter, stop, known=filled)
+        filled = replace(again, cached=filled.cached, computed=filled.computed + again.computed)
         check_rejected(job, filled, run)
-        ready, missing = load(job, filled)
-        if not missing:
-            break
-        before = filled
-        filled = fill(job, reporter, stop, known=filled)
-        filled = replace(filled, cached=before.cached, computed=before.computed + filled.computed)
-    else:
-        raise RetrainerError(
-            f"{missing} bottlenecks that were just written to {spec.cache_url} cannot be read back."
-        )
+        before, (ready, missing) = missing, load(job, filled)
+        if missing >= before:
+            raise RetrainerError(
+                f"{missing} bottlenecks just written to {job.spec.cache_url} cannot be read back."
+            )
     _log_rejected(job.catalog, filled, reporter)
-    warnings = check_labels(job.catalog, spec, ready.usable) if filled.rejected else []
+    warnings = check_labels(job.catalog, job.spec, ready.usable) if filled.rejected else []
     new = tuple(w for w in warnings if w not in job.catalog.warnings)
     for warning in new:
         reporter.warn(warning)
@@ -194,6 +197,7 @@ def fill(
     if known is None:
         reporter.log(f"{cached} of {total} images are in the cache, {len(wants)} to compute.")
     count = 0
+    unusable: dict[bytes, str] = {}
     flushed = time.monotonic()
     with stop.deferred():
         try:
@@ -202,6 +206,8 @@ def fill(
                     identities[done.row] = np.frombuffer(done.identity, np.uint8)
                 if done.rejected is not None:
                     rejected[done.row] = done.rejected
+                    if done.copies:
+                        unusable[identities[done.row].tobytes()] = done.rejected
                 else:
                     count += 1
                 for name, bottleneck in done.found:
@@ -213,6 +219,11 @@ def fill(
                 tally.show(count, len(rejected), now)
         finally:
             cache.flush()
+            tally.show(count, len(rejected), None)
+    if unusable:  # of equal images only one was looked at
+        for row in np.flatnonzero(mine).tolist():
+            if (reason := unusable.get(identities[row].tobytes())) is not None:
+                rejected[row] = reason
     tally.show(count, len(rejected), None)
     return Filled(identities, rejected, cached, count)
 

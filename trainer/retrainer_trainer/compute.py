@@ -56,12 +56,14 @@ class Done:
         row: index in the catalog.
         found: identity and bottleneck of each part.
         rejected: why the image cannot be used; None if it can.
+        copies: the reason lies in the content, so that it holds for every copy of the image.
         identity: 16 bytes, if the image was replaced since it was listed; else None.
     """
 
     row: int
     found: list[tuple[bytes, npt.NDArray[np.float32]]] = field(default_factory=list)
     rejected: str | None = None
+    copies: bool = False
     identity: bytes | None = None
 
 
@@ -207,6 +209,5 @@ def _one(engine: Engine, job: OpenJob, want: Want, fetched: _Fetched) -> Done:
                 name = view_identity(known, distortions, view)
                 done.found.append((name, engine(distorted(square, size, known, distortions, view))))
     except images.RejectedError as error:
-        done.rejected = str(error)
-        done.found = []
+        done.rejected, done.copies, done.found = str(error), True, []
     return done

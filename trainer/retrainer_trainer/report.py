@@ -180,7 +180,9 @@ def _changed(part: Any, values: dict[str, Any]) -> Any:
     wrong = set(values) - set(type(part).model_fields)
     if wrong:
         raise ValueError(f"{type(part).__name__} has no field {', '.join(sorted(wrong))}")
-    return part.model_copy(update=values)
+    return type(part)(
+        **{**part.model_dump(), **values}
+    )  # not a copy: some fields follow from others
 
 
 class _Families:

@@ -7,6 +7,7 @@ mapped here (and in the two files below) to `retrainer.errors`, with the cause k
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -139,9 +140,12 @@ class Store(ABC):
         self.put(path, local.read_bytes())
 
     def put_folder(self, local: Path, prefix: str) -> None:
-        """Copy every file below the local folder `local` to under `prefix`."""
-        for file in sorted(p for p in local.rglob("*") if p.is_file()):
-            self.put_file(file, f"{prefix}/{file.relative_to(local).as_posix()}".lstrip("/"))
+        """Copy every file below the local folder `local` to under `prefix`, several at a time."""
+        files = sorted(p for p in local.rglob("*") if p.is_file())
+        paths = [f"{prefix}/{f.relative_to(local).as_posix()}".lstrip("/") for f in files]
+        with ThreadPoolExecutor(self.parallel) as pool:
+            for _ in pool.map(self.put_file, files, paths):
+                pass
 
     def get_folder(self, prefix: str, local: Path) -> None:
         """Copy every object under `prefix` to below the local folder `local`.

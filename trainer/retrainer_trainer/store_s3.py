@@ -272,15 +272,6 @@ class S3Store(Store):
             return False
         return True
 
-    def put_folder(self, local: Path, prefix: str) -> None:
-        """As in Store, several files at a time."""
-        files = sorted(p for p in local.rglob("*") if p.is_file())
-        with ThreadPoolExecutor(_PARALLEL) as pool:
-            for _ in pool.map(
-                lambda f: self.put_file(f, f"{prefix}/{f.relative_to(local).as_posix()}"), files
-            ):
-                pass
-
     def delete(self, path: str) -> None:
         """As in Store."""
         self._call("delete", path, lambda: obstore.delete(self._store, self._prefix + path))

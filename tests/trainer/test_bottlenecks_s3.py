@@ -1,0 +1,139 @@
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.devcluster_s3 import S3Server
+from tests.support.trainer_engine import Heard, photo, photos, prepared, spec, warm, warm_store
+from tests.support.trainer_s3 import TinyS3, bucket, upload
+
+from retrainer_trainer import bottlenecks, images
+from retrainer_trainer.backbone import Engine
+from retrainer_trainer.stop import Stop
+from retrainer_trainer.store import Store
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path) -> Path:
+    return photos(tmp_path / "photos", {"daisy": 40, "roses": 40})
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    warm(tmp_path / "out/.bottlenecks")
+    return tmp_path / "out"
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with S3Server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def keys(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in s3.environment().items():
+        monkeypatch.setenv(name, value)
+
+
+def test_s3_gives_the_same_bits_as_the_local_folder_and_shares_its_cache(
+    photo_folder: Path, output: Path, s3: S3Server, keys: None
+) -> None:
+    local = prepared(spec(photo_folder, output))
+    client = bucket(s3, "same")
+    upload(client, "same", "in", photo_folder)
+    wanted = spec("s3://same/in", "s3://same/out", storage={"endpoint": s3.endpoint})
+    warm_store(Store.open(wanted.cache_url, wanted.storage, "spec.cache"))
+    heard = Heard(wanted)
+    ready = prepared(wanted, heard)
+    assert heard.report.progress.images_computed == 80
+    assert list(ready.catalog.paths) == list(local.catalog.paths)
+    assert (ready.catalog.identities == local.catalog.identities).all()
+    assert (ready.catalog.sets == local.catalog.sets).all()
+    assert (ready.matrix == local.matrix).all()
+    mixed = spec("s3://same/in", output, storage={"endpoint": s3.endpoint})
+    shared = Heard(mixed)
+    prepared(mixed, shared)
+    assert shared.report.progress.images_computed == 0
+
+
+def test_an_object_replaced_after_the_listing_is_listed_again(
+    photo_folder: Path, s3: S3Server, keys: None
+) -> None:
+    client = bucket(s3, "replaced")
+    upload(client, "replaced", "in", photo_folder)
+    wanted = spec("s3://replaced/in", "s3://replaced/out", storage={"endpoint": s3.endpoint})
+    warm_store(Store.open(wanted.cache_url, wanted.storage, "spec.cache"))
+    heard = Heard(wanted)
+    job = bottlenecks.open_job(wanted, heard)
+    client.put_object(Bucket="replaced", Key="in/daisy/0005.jpg", Body=photo(9999))
+    client.delete_object(Bucket="replaced", Key="in/daisy/0006.jpg")
+    filled = bottlenecks.fill(job, heard, Stop())
+    ready, missing = bottlenecks.load(job, filled)
+    assert missing == 0
+    paths = list(ready.catalog.paths)
+    expected = Engine(ready.backbone.tflite)(images.pixels(photo(9999), 128))
+    assert (ready.matrix[paths.index("daisy/0005.jpg")] == expected).all()
+    assert filled.rejected == {
+        paths.index("daisy/0006.jpg"): "it was listed, but is not there any more"
+    }
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"weak"'])
+def test_a_store_without_strong_etags_is_read_and_known_by_content(
+    photo_folder: Path, output: Path, keys: None, etag: str | None
+) -> None:
+    local = prepared(spec(photo_folder, output))
+    with TinyS3(etag).running() as tiny:
+        for path in local.catalog.paths:
+            tiny.objects[f"bin/in/{path}"] = (photo_folder / path).read_bytes()
+        wanted = spec("s3://bin/in", output, storage={"endpoint": tiny.endpoint})
+        heard = Heard(wanted)
+        ready = prepared(wanted, heard)
+        assert heard.report.progress.images_computed == 0
+        assert "80 images have no ETag: each is read to see whether it is known." in heard.lines
+        assert (ready.matrix == local.matrix).all()
+        tiny.objects["bin/in/daisy/0001.jpg"] = photo(4321)
+        changed = Heard(wanted)
+        prepared(wanted, changed)
+        assert changed.report.progress.images_computed == 1
+
+
+def test_a_server_that_dies_in_the_middle_and_comes_back_does_not_end_the_run(
+    photo_folder: Path, tmp_path: Path, keys: None
+) -> None:
+    photos(photo_folder, {"daisy": 300}, first=30_000)
+    with S3Server(tmp_path / "own") as server:
+        client = bucket(server, "dying")
+        upload(client, "dying", "in", photo_folder)
+        wanted = spec("s3://dying/in", "s3://dying/out", storage={"endpoint": server.endpoint})
+        warm_store(Store.open(wanted.cache_url, wanted.storage, "spec.cache"))
+        waiting, dead = threading.Event(), threading.Event()
+
+        class Killing(Heard):
+            def update(self, **fields: Any) -> None:
+                super().update(**fields)
+                if (self.report.progress.images_computed or 0) > 0 and not dead.is_set():
+                    server.kill()
+                    dead.set()
+
+            def log(self, text: str) -> None:
+                super().log(text)
+                if "does not answer" in text:
+                    waiting.set()
+
+        heard = Killing(wanted)
+
+        def come_back() -> None:
+            assert dead.wait(60)
+            assert waiting.wait(60)
+            server.start()
+
+        thread = threading.Thread(target=come_back)
+        thread.start()
+        ready = prepared(wanted, heard)
+        thread.join()
+    assert dead.is_set()
+    assert ready.usable.all()
+    assert heard.report.progress.images_computed == 340

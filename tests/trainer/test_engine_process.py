@@ -1,0 +1,192 @@
+"""The trainer as a pod runs it: a process, its exit code, its output and its report."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.trainer_engine import (
+    ARCHITECTURE,
+    Heard,
+    command,
+    ended,
+    photos,
+    prepared,
+    run,
+    spec,
+    warm,
+)
+from tests.support.trainer_s3 import TinyS3
+
+from retrainer.errors import Interrupted
+from retrainer_trainer.stop import Stop
+
+
+def lines(text: str) -> list[str]:
+    return text.splitlines()
+
+
+def test_a_task_says_what_it_does_in_plain_lines_and_nothing_else(tmp_path: Path) -> None:
+    images = photos(tmp_path / "in", {"a": 30, "b": 30})
+    warm(tmp_path / "out/.bottlenecks")
+    done = run(spec(images, tmp_path / "out"), tmp_path)
+    assert done.code == 0
+    assert done.stderr == ""
+    assert lines(done.stdout) == [
+        f"60 images of 2 labels under {images}.",
+        "60 images have no ETag: each is read to see whether it is known.",
+        "0 of 60 images are in the cache, 60 to compute.",
+    ]
+    assert done.report.message == "60 computed, 0 were in the cache, 0 rejected."
+    assert done.report.progress.images_computed == 60
+
+
+@pytest.mark.slow
+def test_tensorflow_s_chatter_never_reaches_the_terminal(tmp_path: Path) -> None:
+    images = photos(tmp_path / "in", {"a": 30, "b": 30})
+    done = run(spec(images, tmp_path / "out"), tmp_path)
+    assert done.code == 0
+    assert done.stderr == ""
+    assert lines(done.stdout)[2:] == [
+        f"Converting {ARCHITECTURE} from builtin, once for this cache (some 10 s).",
+        "0 of 60 images are in the cache, 60 to compute.",
+    ]
+
+
+def test_a_user_s_mistake_ends_with_64_and_one_sentence(tmp_path: Path) -> None:
+    done = run(spec(tmp_path / "gone", tmp_path / "out"), tmp_path)
+    assert done.code == 64
+    assert done.stderr == ""
+    text = f"No images under {tmp_path / 'gone'}: there is no such folder"
+    assert done.stdout == f"Error: {text}\n"
+    assert done.report.message == text
+    assert done.report.reason == "ImagesNotFound"
+    assert done.report.stage == "Failed"
+
+
+@pytest.mark.slow
+def test_a_store_that_cannot_be_reached_ends_with_1_to_be_tried_again(tmp_path: Path) -> None:
+    wanted = spec("s3://photos/in", tmp_path / "out", storage={"endpoint": "http://127.0.0.1:9"})
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret-value"}
+    done = run(wanted, tmp_path, env=keys)
+    assert done.code == 1
+    assert done.report.message == "Cannot reach http://127.0.0.1:9: connection refused"
+    assert "secret-value" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("task", ["", "{", '{"task": "bottlenecks"}', '{"task": "dance"}'])
+def test_a_task_that_is_none_ends_with_64(task: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "retrainer_trainer"],
+        check=False,
+        env={**os.environ, "RETRAINER_TASK": task},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 64
+    assert done.stderr.startswith("RETRAINER_TASK is no task: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_shard_comes_from_the_environment(tmp_path: Path) -> None:
+    images = photos(tmp_path / "in", {"a": 30, "b": 30})
+    warm(tmp_path / "out/.bottlenecks")
+    wanted = spec(images, tmp_path / "out", shards=2)
+    counts = []
+    for shard in range(2):
+        done = run(wanted, tmp_path / f"pod{shard}", shard=shard)
+        assert done.code == 0
+        assert done.report.shard == shard
+        counts.append(done.report.progress.images_computed)
+    assert sum(c or 0 for c in counts) == 60
+    heard = Heard(wanted)
+    prepared(wanted, heard)
+    assert heard.report.progress.images_computed == 0
+
+
+def started(wanted: Any, folder: Path) -> "subprocess.Popen[str]":
+    """A task that has computed something and is in the middle of more."""
+    read, write = os.pipe()
+    arguments = command(
+        wanted, folder, env={"RETRAINER_EVENTS_FD": str(write), "RETRAINER_THREADS": "1"}
+    )
+    process = subprocess.Popen(**arguments, pass_fds=[write])
+    os.close(write)
+    with os.fdopen(read) as events:
+        for line in events:
+            report = json.loads(line).get("report", {})
+            if report.get("progress", {}).get("imagesComputed", 0) > 5:
+                return process
+    raise AssertionError(f"it ended before: {process.communicate()}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_task_that_is_asked_to_stop_keeps_what_it_has(tmp_path: Path, number: int) -> None:
+    images = photos(tmp_path / "in", {"a": 1500, "b": 1500})
+    warm(tmp_path / "out/.bottlenecks")
+    wanted = spec(images, tmp_path / "out")
+    process = started(wanted, tmp_path)
+    process.send_signal(number)
+    done = ended(process, tmp_path)
+    assert done.code == 143
+    assert done.report.reason == "Interrupted"
+    assert lines(done.stdout)[-1] == (
+        "Stopped before the end; what was computed is in the cache, run it again to go on."
+    )
+    computed = done.report.progress.images_computed or 0
+    assert 5 < computed < 3000
+    heard = Heard(wanted)
+    prepared(wanted, heard)
+    assert heard.report.progress.images_cached == computed
+
+
+def test_a_task_that_is_killed_leaves_a_cache_that_is_whole(tmp_path: Path) -> None:
+    images = photos(tmp_path / "in", {"a": 300, "b": 300})
+    warm(tmp_path / "out/.bottlenecks")
+    wanted = spec(images, tmp_path / "out")
+    process = started(wanted, tmp_path)
+    process.kill()
+    process.communicate()
+    heard = Heard(wanted)
+    ready = prepared(wanted, heard)
+    assert heard.warnings == []
+    assert ready.usable.all()
+    assert (ready.matrix != 0).any(1).all()
+
+
+def test_a_task_stops_while_it_waits_for_a_store(tmp_path: Path) -> None:
+    with TinyS3().running() as tiny:
+        tiny.silent.set()
+        wanted = spec("s3://photos/in", tmp_path / "out", storage={"endpoint": tiny.endpoint})
+        keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+        process = subprocess.Popen(**command(wanted, tmp_path, env=keys))
+        begun = time.monotonic()
+        while not tiny.asked.wait(0.1):
+            assert time.monotonic() - begun < 60
+        process.terminate()
+        done = ended(process, tmp_path, 40)
+    assert done.code == 143
+
+
+def test_a_stop_raises_at_once_unless_it_is_deferred() -> None:
+    stop = Stop()
+    stop.check()
+    reached = []
+
+    def work() -> None:
+        with stop.deferred():
+            stop.ask()
+            reached.append("the end of the block")
+
+    with pytest.raises(Interrupted):
+        work()
+    assert reached == ["the end of the block"]
+    with pytest.raises(Interrupted):
+        stop.check()
