@@ -189,7 +189,7 @@ def _counted(matrix: npt.NDArray[np.intp], labels: Sequence[str]) -> str:
     many = " many" if len(labels) > 10 else ""
     head = "".join(f'<th scope="col"><span>{escape(label)}</span></th>' for label in labels)
     return (
-        f'<div class="scroll"><table class="confusion{many}"><thead><tr><td class="corner">true label '
+        f'<div class="across"><table class="confusion{many}"><thead><tr><td class="corner">true label '
         f"&#8595; &nbsp; guess &#8594;</td>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
         "</table></div>"
     )

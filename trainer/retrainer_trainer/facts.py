@@ -54,7 +54,8 @@ def counts(
         for which, name in ((0, "training"), (1, "validation"), (2, "test"))
     )
     stopped = f"stopped early, best at {trained.step:,}; " if trained.step < trained.steps else ""
-    rate = f"{report.images_per_second:,.0f} images/s" if progress.images_computed else ""
+    computed = progress.images_computed and report.images_per_second
+    rate = f"{report.images_per_second:,.0f} images/s" if computed else ""
 
     def share(value: float | None) -> str:
         return "none" if value is None else f"{100 * value:.1f}%"
