@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from retrainer import __version__
 from retrainer.api import Report, Task
 from retrainer_trainer import reread
 from retrainer_trainer.bottlenecks import Bottlenecks
@@ -98,7 +99,8 @@ def versions() -> dict[str, str]:
     """Of this program and of the libraries that decide the numbers."""
     import tensorflow as tf
 
-    found = {"retrainer": metadata.version("retrainer"), "Python": platform.python_version()}
+    # The container image holds the source, not the installed distribution.
+    found = {"retrainer": __version__, "Python": platform.python_version()}
     found |= {"TensorFlow": tf.__version__, "numpy": np.__version__}
     found["LiteRT"] = metadata.version("ai-edge-litert")
     found["Machine"] = f"{platform.system()} {platform.machine()}"
