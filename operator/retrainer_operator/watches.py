@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import kopf
 
@@ -93,6 +94,8 @@ class Watches:
             clusterwide=cluster_wide,
             namespaces=() if cluster_wide else [n for n in allowed if n],
             standalone=True,
+            # kopf would ask who the user is, and a container's uid need not have a name.
+            identity=cast(Any, "retrainer-operator"),
             stop_flag=stop,
         )
         self._on_spawned()
