@@ -12,6 +12,7 @@ import pytest
 import yaml
 from tests.support.chart import CHART, REPOSITORY, helm, helm_well, rendered
 
+from retrainer import __version__
 from retrainer_operator.settings import Settings
 from retrainer_operator.watches import RIGHTS
 
@@ -158,7 +159,7 @@ def test_a_digest_wins_over_a_tag_and_the_apps_version_is_the_default() -> None:
 def test_the_chart_has_the_version_of_the_package() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    assert chart["appVersion"] == chart["version"] == project["version"]
+    assert chart["appVersion"] == chart["version"] == project["version"] == __version__
 
 
 # --- rights ---
