@@ -41,9 +41,11 @@ def install(cluster: DevCluster, *values: str) -> None:
         "--set=trainer.resources.requests.cpu=100m",
         "--set=trainer.resources.requests.memory=512Mi",
     ]
+    # An image of the same tag may be a new one: a pod of this build has to replace the last.
+    fresh = f"--set-string=operator.podAnnotations.installed={time.time():.0f}"
     helm_well(
         "upgrade", "--install", "retrainer", str(CHART), "--namespace", RELEASE_NAMESPACE,
-        "--wait", "--timeout", "180s", *images, *small, *values, cluster=cluster,
+        "--wait", "--timeout", "180s", *images, *small, fresh, *values, cluster=cluster,
     )  # fmt: skip
 
 
