@@ -92,14 +92,20 @@ def show(
 
 
 def rates(runs: dict[str, Callable[[], float]]) -> dict[str, float]:
-    """Median of each, run in turn."""
+    """Images/s of the first, and how many times the others' it is: medians over rounds in which all
+    run in turn, so that other work on the machine slows them alike."""
     seen: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(REPEATS):
         for name, run in runs.items():
             seen[name].append(run())
     for name, values in seen.items():
         print(f"  {name}: {', '.join(f'{v:.0f}' for v in values)} images/s", flush=True)
-    return {name: statistics.median(values) for name, values in seen.items()}
+    (first, ours), *others = seen.items()
+    times = {
+        name: statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+        for name, theirs in others
+    }
+    return {first: statistics.median(ours), **times}
 
 
 def cpu_seconds(server: S3Server) -> float:
@@ -130,11 +136,10 @@ def local(work: Path) -> None:
             "retrain.py's way": lambda: rival("retrain_py", FLOWERS, WEIGHTS, SIZE, ALPHA, SLOWEST),
         }
     )
-    ours = got["Retrainer"]
-    show("bottlenecks, 1,498 photos, local folder", ours, "images/s")
-    show("against retrain.py's way", ours / got["retrain.py's way"], "times", least=4)
-    show("against Keras", ours / got["Keras predict"], "times", least=2)
-    show("against the bare loop", ours / got["bare loop"], "times", least=0.85)
+    show("bottlenecks, 1,498 photos, local folder", got["Retrainer"], "images/s")
+    show("against retrain.py's way", got["retrain.py's way"], "times", least=4)
+    show("against Keras", got["Keras predict"], "times", least=2)
+    show("against the bare loop", got["bare loop"], "times", least=0.85)
 
 
 def s3(work: Path) -> None:
@@ -162,11 +167,11 @@ def s3(work: Path) -> None:
             shares.append(used / (used + float(got["cpu"])))
             return float(got["rate"])
 
-        got = rates({"local": lambda: float(computed(job, output)["rate"]), "S3": from_s3})
+        got = rates({"S3": from_s3, "local": lambda: float(computed(job, output)["rate"])})
     print(
         f"  the S3 server took {100 * statistics.median(shares):.0f}% of the CPU time", flush=True
     )
-    show("from S3 against a local folder", got["S3"] / got["local"], "times", least=0.7)
+    show("from S3 against a local folder", got["local"], "times", least=0.7)
 
 
 def large(work: Path) -> None:
@@ -193,7 +198,7 @@ def large(work: Path) -> None:
     show("12-megapixel photos", got["Retrainer"], "images/s")
     show(
         "12-megapixel photos against Keras",
-        got["Retrainer"] / got["Keras predict"],
+        got["Keras predict"],
         "times",
         least=2,
     )

@@ -271,8 +271,11 @@ def index_records(body: bytes, width: int, path: str) -> npt.NDArray[np.void]:
             groups = [file.metadata.row_group(g) for g in range(file.metadata.num_row_groups)]
         images = table.column("image").combine_chunks()
         lists = table.column("bottleneck").combine_chunks()
-        values = np.asarray(lists.values).reshape(-1, width)
-        identities = np.frombuffer(images.buffers()[1], np.uint8).reshape(-1, IDENTITY_BYTES)
+        # By their buffers: numpy's asarray() of an Arrow array imports pandas.
+        count = len(images)
+        flat = np.frombuffer(lists.values.buffers()[1], np.float32, count * width)
+        raw = np.frombuffer(images.buffers()[1], np.uint8, count * IDENTITY_BYTES)
+        values, identities = flat.reshape(-1, width), raw.reshape(-1, IDENTITY_BYTES)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise DamagedError(str(error)) from error
     records = np.empty(len(values), _RECORD)

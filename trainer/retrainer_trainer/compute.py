@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,7 +28,10 @@ WHOLE = -1
 """Part of a Want: the image as it is; 0 and more are numbers of distorted views."""
 
 _TRIES = 3
-_QUEUED = 256
+# Each time the main thread wakes, the workers may have to wait for the interpreter's lock.
+_TOGETHER = 16
+_TOGETHER_S = 0.25
+_QUEUED = 16
 
 
 @dataclass(frozen=True)
@@ -79,19 +83,25 @@ def computed(job: OpenJob, wants: Sequence[Want], stop: Stop) -> Iterator[Done]:
     """
     if not wants:
         return
-    results: queue.Queue[Done | BaseException | None] = queue.Queue(_QUEUED)
+    results: queue.Queue[list[Done] | BaseException | None] = queue.Queue(_QUEUED)
     threads = min(cores(), len(wants))
     halt = threading.Event()
     source = _Source(job.images, job.catalog, wants, threads)
 
     def work() -> None:
+        done: list[Done] = []
+        due = time.monotonic() + _TOGETHER_S
         try:
             engine = Engine(job.backbone.tflite)
             while not halt.is_set() and not stop.asked and (item := source.next()) is not None:
-                results.put(_one(engine, job, *item))
+                done.append(_one(engine, job, *item))
+                if len(done) == _TOGETHER or time.monotonic() > due:
+                    results.put(done)
+                    done, due = [], time.monotonic() + _TOGETHER_S
         except BaseException as error:  # raised again in the main thread
             results.put(error)
         finally:
+            results.put(done)
             results.put(None)
 
     for i in range(threads):
@@ -107,7 +117,7 @@ def computed(job: OpenJob, wants: Sequence[Want], stop: Stop) -> Iterator[Done]:
                 failure = failure or result
                 halt.set()
             else:
-                yield result
+                yield from result
     finally:
         halt.set()
         source.close()
