@@ -50,10 +50,12 @@ def measure(*arguments: str) -> dict[str, Any]:
     return found
 
 
-def rival(name: str, *arguments: object) -> float:
+def rival(name: str, *arguments: object, **env: str) -> float:
     """Images/s of one of the rivals."""
     command = [sys.executable, str(RIVALS / f"{name}.py"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env={**os.environ, **env}, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(done.stderr)
     return float(done.stdout.splitlines()[-1])
@@ -134,10 +136,14 @@ def local(work: Path) -> None:
             "bare loop": lambda: rival("bare_loop", FLOWERS, backbone, SIZE),
             "Keras predict": lambda: rival("keras_predict", FLOWERS, WEIGHTS, SIZE, ALPHA),
             "retrain.py's way": lambda: rival("retrain_py", FLOWERS, WEIGHTS, SIZE, ALPHA, SLOWEST),
+            "retrain.py's way with oneDNN": lambda: rival(
+                "retrain_py", FLOWERS, WEIGHTS, SIZE, ALPHA, SLOWEST, TF_ENABLE_ONEDNN_OPTS="1"
+            ),
         }
     )
     show("bottlenecks, 1,498 photos, local folder", got["Retrainer"], "images/s")
     show("against retrain.py's way", got["retrain.py's way"], "times", least=4)
+    show("  the same with oneDNN", got["retrain.py's way with oneDNN"], "times")
     show("against Keras", got["Keras predict"], "times", least=2)
     show("against the bare loop", got["bare loop"], "times", least=0.85)
 
