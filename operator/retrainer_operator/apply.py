@@ -1,12 +1,10 @@
-"""Carry a plan out: children first, then the status, then Events; nothing unless this replica leads."""
+"""Carry a plan out: children first, then the status; nothing unless this replica leads."""
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from retrainer.api.names import API_VERSION, GROUP, KIND, PLURAL, VERSION
-from retrainer.errors import ClusterError
+from retrainer.api.names import GROUP, PLURAL, VERSION
 from retrainer_operator.case import Change, Create, Look, Remove, Write
 from retrainer_operator.checks import RETRY_NAME
 from retrainer_operator.kube import ApiError
@@ -26,22 +24,15 @@ from retrainer_operator.state import (
     job_of,
     pod_of,
     seconds,
-    timestamp,
 )
-from retrainer_operator.status import Notice
+from retrainer_operator.status import JOB_CREATED, Notice
 
 _ROUNDS = 6
 """Decisions in one pass: each read or write that changes what is known asks for another."""
 _RETRY_REFUSED = 15.0
 """Seconds until a child that a quota or RBAC refused is tried again."""
-_SAME_NOTICE = 600.0
-"""Seconds in which one job's Event of one reason is not written again."""
-_TOLD_MAX = 10_000
-_COMPONENT = "retrainer-operator"
 _LOOK_MAX = 64
 _STATUSES = (400, 403, 422)
-
-_logger = logging.getLogger(__name__)
 
 Body = dict[str, Any]
 
@@ -72,6 +63,7 @@ class Reconciler:
         settings: Settings,
         *,
         leads: Callable[[], bool],
+        tell: Callable[[Job, Notice], None] = lambda _job, _notice: None,
         on_finished: Callable[[str, str], None] = lambda _phase, _reason: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -81,8 +73,8 @@ class Reconciler:
         self._leads = leads
         self._on_finished = on_finished
         self._clock = clock
+        self._tell = tell
         self._limit = OverallLimit()
-        self._told: dict[tuple[str, str], float] = {}
 
     async def __call__(self, key: Key) -> float | None:
         """One pass; seconds until the next, if one is due by the clock.
@@ -104,10 +96,16 @@ class Reconciler:
             again_at = made.again_at
             if not await self._write_children(key, observed.job, made.writes):
                 continue
+            if any(isinstance(write, Create) for write in made.writes):
+                # The words wait for the end of the queue: of a thousand jobs that come at once, each
+                # gets its Job before the first is told so.
+                return 0.0
             waits = await self._write_status(key, observed.job, made, now)
             if made.delete:
                 await self._delete_job(observed.job)
-            times = [t - now for t in (again_at,) if t is not None] + ([waits] if waits else [])
+            if made.outcome is not None and made.status:
+                return 0.0  # its time to live begins
+            times = [t for t in (again_at and again_at - now, waits) if t is not None]
             return max(0.0, min(times)) if times else None
         raise RetryLater
 
@@ -168,6 +166,7 @@ class Reconciler:
                 raise
             return False
         self._memory.answered(key, child_of(made))
+        self._tell(job, Notice("Normal", JOB_CREATED, f"Created Job {name}."))
         return True
 
     async def _find_holder(self, key: Key, job: Job, name: str) -> None:
@@ -235,7 +234,7 @@ class Reconciler:
         if made.outcome is not None:
             self._on_finished(*made.outcome)
         for notice in made.notices:
-            await self._notify(job, notice, now)
+            self._tell(job, notice)
         return None
 
     async def _delete_job(self, job: Job) -> None:
@@ -245,40 +244,6 @@ class Reconciler:
         except ApiError as error:
             if error.code not in (404, 409):
                 raise
-
-    async def _notify(self, job: Job, notice: Notice, now: float) -> None:
-        """An Event; one that cannot be written is missed by nobody but its reader, so only logged."""
-        told = (job.uid, notice.reason)
-        if self._told.get(told, 0.0) > now - _SAME_NOTICE:
-            return
-        if len(self._told) > _TOLD_MAX:
-            self._told = {t: at for t, at in self._told.items() if at > now - _SAME_NOTICE}
-        self._told[told] = now
-        body = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"generateName": f"{job.name}.", "namespace": job.namespace},
-            "involvedObject": {
-                "apiVersion": API_VERSION,
-                "kind": KIND,
-                "name": job.name,
-                "namespace": job.namespace,
-                "uid": job.uid,
-            },
-            "type": notice.kind,
-            "reason": notice.reason,
-            "message": notice.message[:1024],
-            "source": {"component": _COMPONENT},
-            "reportingComponent": _COMPONENT,
-            "reportingInstance": self._settings.identity,
-            "firstTimestamp": timestamp(now),
-            "lastTimestamp": timestamp(now),
-            "count": 1,
-        }
-        try:
-            await self._api.create(f"/api/v1/namespaces/{job.namespace}/events", body)
-        except ClusterError as error:
-            _logger.warning("Event %s of %s/%s: %s", notice.reason, *job.key, error)
 
     def _check_lead(self) -> None:
         if not self._leads():

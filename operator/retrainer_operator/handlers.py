@@ -31,6 +31,40 @@ class Backoffs:
             yield seconds * random.uniform(0.8, 1.2)  # noqa: S311 - not a secret
 
 
+class _NoDiffs(kopf.DiffBaseStorage):
+    """No essence of an object is kept or compared: half of kopf's time per event, for nothing here."""
+
+    def build(self, **_: Any) -> Any:
+        """Nothing."""
+        return {}
+
+    def fetch(self, **_: Any) -> Any:
+        """Nothing."""
+
+    def store(self, **_: Any) -> None:
+        """Nowhere."""
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """No handler here has any progress to keep."""
+
+    def fetch(self, **_: Any) -> Any:
+        """Nothing."""
+
+    def store(self, **_: Any) -> None:
+        """Nowhere."""
+
+    def purge(self, **_: Any) -> None:
+        """Nothing."""
+
+    def touch(self, **_: Any) -> None:
+        """Nothing."""
+
+    def clear(self, *, essence: Any) -> Any:
+        """As it is."""
+        return essence
+
+
 def settings() -> kopf.OperatorSettings:
     """kopf's own settings."""
     made = kopf.OperatorSettings()
@@ -45,15 +79,24 @@ def settings() -> kopf.OperatorSettings:
     made.networking.enforce_retry_after = True
     made.networking.error_backoffs = Backoffs()
     made.queueing.idle_timeout = 1.0
+    made.persistence.diffbase_storage = _NoDiffs()
+    made.persistence.progress_storage = _NoProgress()
     # kopf would kill the process ten minutes after its own end; we start it again instead.
     made.process.ultimate_exiting_timeout = None
     return made
 
 
 def registry(
-    memory: Memory, due: Callable[[Key], None], deleted: Callable[[Key, str], None]
+    memory: Memory,
+    due: Callable[[Key], None],
+    soon: Callable[[Key], None],
+    deleted: Callable[[Key, str], None],
 ) -> kopf.OperatorRegistry:
-    """The handlers: `due` is called for each change of a job, `deleted` once a job is no more."""
+    """The handlers.
+
+    `due` is called for each change of a job, `soon` for each of its Jobs and pods, which come in
+    bursts, `deleted` once a job is no more.
+    """
     made = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=made)
@@ -83,6 +126,8 @@ def registry(
         key = (meta["namespace"], meta["name"])
         if event["type"] == "DELETED":
             deleted(key, meta["uid"])
+        elif memory.is_echo(key, meta["uid"], int(meta["resourceVersion"])):
+            return
         due(key)
 
     @kopf.on.event("batch", "v1", "jobs", registry=made, id="child")
@@ -90,7 +135,7 @@ def registry(
     async def on_dependent(event: kopf.RawEvent, body: kopf.Body, **_: Any) -> None:
         if event["type"] == "DELETED":
             memory.deleted(_key(body), body["metadata"]["uid"])
-        due(_key(body))
+        soon(_key(body))
 
     return made
 

@@ -88,6 +88,12 @@ class Memory:
         notes = self._notes.get(key)
         return tuple(notes.reports.values()) if notes else ()
 
+    def is_echo(self, key: Key, uid: str, version: int) -> bool:
+        """Whether a watch only tells what our own write was answered with."""
+        notes = self._notes.get(key)
+        known = notes.answers.get(uid) if notes else None
+        return known is not None and known[0].version == version
+
     def observe(self, key: Key) -> Observed:
         """Everything about one job."""
         notes = self._notes.get(key, _NO_NOTES)

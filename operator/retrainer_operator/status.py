@@ -9,13 +9,13 @@ from retrainer.api.names import TASK_TRAIN
 from retrainer.api.task import rounded, shorten
 from retrainer.api.v1alpha1 import ConditionStatus, Metrics
 from retrainer_operator import pods, progress
-from retrainer_operator.case import Case, Create, Verdict
+from retrainer_operator.case import Case, Verdict
 from retrainer_operator.state import timestamp
 
 _MESSAGE_MAX = 1024
 _RESUMED = "Resumed"
 _RESUMED_MESSAGE = "Let run again."
-_CREATED = "JobCreated"
+JOB_CREATED = "JobCreated"
 _READY = "The bottlenecks of all images are in the cache."
 
 # Alone, these wait their turn: figures move all the time, and startTime comes with the next word.
@@ -179,11 +179,7 @@ def _later(old: Metrics | None, new: Metrics) -> Metrics:
 
 def _notices(old: RetrainJobStatus, new: RetrainJobStatus, verdict: Verdict) -> tuple[Notice, ...]:
     """One Event per change of reason worth telling: few, since each is a write."""
-    notices = []
-    for write in verdict.writes:
-        if isinstance(write, Create):
-            name = write.body["metadata"]["name"]
-            notices.append(Notice("Normal", _CREATED, f"Created Job {name}."))
+    notices: list[Notice] = []
     reason, message = new.reason or "", new.message or ""
     if reason == old.reason and new.phase == old.phase:
         return tuple(notices)
