@@ -1,4 +1,4 @@
-"""Trainers played on a control plane without a kubelet: a running one with its reporter, or an ended one."""
+"""Trainers played where there is no kubelet: a running one with its reporter, or an ended one."""
 
 from __future__ import annotations
 
