@@ -310,3 +310,30 @@ def test_a_server_that_dies_and_comes_back_is_waited_for(tmp_path: Path, keys: N
         assert store.get("x") == b"1"
         thread.join()
     assert said == [f"{server.endpoint} does not answer; trying again for 120 s."]
+
+
+def test_a_listing_that_is_cut_off_goes_on_after_its_last_key(tmp_path: Path, keys: None) -> None:
+    noticed, dead = threading.Event(), threading.Event()
+    with S3Server(tmp_path) as server:
+        client = bucket(server, "photos")
+        for i in range(2100):
+            client.put_object(Bucket="photos", Key=f"l/{i:05}", Body=b"x")
+        store = Store.open(
+            "s3://photos", Storage(endpoint=server.endpoint), "spec.images", lambda _: noticed.set()
+        )
+
+        def come_back() -> None:
+            assert dead.wait(30)
+            assert noticed.wait(30)
+            server.start()
+
+        thread = threading.Thread(target=come_back)
+        thread.start()
+        paths: list[str] = []
+        for entry in store.list():
+            if not paths:
+                server.kill()
+                dead.set()
+            paths.append(entry.path)
+        thread.join()
+    assert paths == [f"l/{i:05}" for i in range(2100)]
