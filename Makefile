@@ -16,7 +16,7 @@ setup: $(STAMP)  ## Make .venv with the locked versions and this checkout
 $(STAMP): requirements/dev.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 ifdef UV
-	VIRTUAL_ENV=$(VENV) uv pip install --quiet --require-hashes -r requirements/dev.txt
+	VIRTUAL_ENV=$(VENV) uv pip install --quiet --compile-bytecode --require-hashes -r requirements/dev.txt
 	VIRTUAL_ENV=$(VENV) uv pip install --quiet --no-deps --editable .
 else
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
@@ -39,6 +39,8 @@ check: $(STAMP)  ## Format, lint, types, import contracts, generated files up to
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/crd.py --check
+	$(BIN)/python tools/dashboards.py --check
+	$(BIN)/python tools/reference.py --check
 
 format: $(STAMP)  ## Format and mend what can be mended
 	$(BIN)/ruff format .
@@ -46,18 +48,23 @@ format: $(STAMP)  ## Format and mend what can be mended
 
 generate: $(STAMP)  ## Write the generated files anew
 	$(BIN)/python tools/crd.py
+	$(BIN)/python tools/dashboards.py
+	$(BIN)/python tools/reference.py
 
-test: $(STAMP)  ## Every test, a real cluster included (first run builds Kubernetes: 10 minutes on 2 cores)
+docs: $(STAMP)  ## Build the documentation into site/, links checked
+	$(BIN)/mkdocs build --strict --quiet
+
+test: $(STAMP)  ## Every test, a real cluster included (first run builds Kubernetes: 20 minutes on 2 cores)
 	$(BIN)/pytest
 
 test-fast: $(STAMP)  ## The tests that take seconds
 	$(BIN)/pytest -m "not slow and not cluster"
 
 bench: $(STAMP)  ## Ratios against retrain.py's way, Keras and the bare loop
-	for bench in tests/bench/*.py; do case $$bench in */operator.py) ;; *) $(BIN)/python $$bench || exit;; esac; done
+	for bench in tests/bench/*.py; do case $$bench in */operator_rates.py) ;; *) $(BIN)/python $$bench || exit;; esac; done
 
 bench-operator: $(STAMP)  ## The operator against a real API server
-	$(BIN)/python tests/bench/operator.py
+	$(BIN)/python tests/bench/operator_rates.py
 
 cluster-up: $(STAMP)  ## Start the development cluster (Linux, root, Go)
 	$(BIN)/python tests/cluster/devcluster up --size node
@@ -78,5 +85,5 @@ lock:  ## Lock the versions anew (needs uv)
 clean:  ## Remove what the demo, the benchmarks and the tools wrote
 	rm -rf demo bench-results site dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup demo demo-flowers demo-cluster check format generate test test-fast bench bench-operator \
+.PHONY: help setup demo demo-flowers demo-cluster docs check format generate test test-fast bench bench-operator \
         cluster-up cluster-down cluster-status lock clean

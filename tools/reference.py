@@ -169,7 +169,7 @@ def _command(command: Any, path: str) -> Iterator[str]:
             for option in options:
                 names = ", ".join(f"`{n}`" for n in [*option.opts, *option.secondary_opts])
                 if option.param_type_name == "argument":
-                    names = f"`{option.human_readable_name}`"
+                    names = f"`{option.name}`"
                 yield row(names, getattr(option, "help", None) or "")
             yield "\n"
     for name, child in sorted(children.items()):

@@ -210,6 +210,9 @@ def test_a_pod_is_given_five_seconds_before_it_is_spoken_of() -> None:
     pod = o.pod(created=o.NOW - 1, unschedulable="no node yet")
     made = decide(o.observed(o.job(waiting), o.child(), pods=(pod,)))
     assert made == Plan(again_at=o.NOW + 4)
+    starting = o.pod(created=o.NOW - 6)
+    made = decide(o.observed(o.job(waiting), o.child(), pods=(starting,)))
+    assert made == Plan(again_at=o.NOW + 9)
 
 
 def test_waiting_keeps_the_phase_that_the_job_had() -> None:

@@ -152,10 +152,9 @@ class Installation:
         Raises:
             AssertionError: it did not complete, with all that is known of it.
         """
-        try:
-            self.kubectl("wait", "--for=condition=Complete", f"--timeout={seconds}s", f"rj/{name}")
-        except RuntimeError as error:
-            raise AssertionError(f"{error}\n{self.story(name)}") from error
+        ended = self.until(name, lambda s: s.get("phase") in ("Succeeded", "Failed"), seconds)
+        assert ended["phase"] == "Succeeded", self.story(name)
+        self.kubectl("wait", "--for=condition=Complete", "--timeout=10s", f"rj/{name}")
         return self.status(name)
 
     def until(
