@@ -5,6 +5,7 @@ python tools/reference.py --check    exit 1 if a page is not what would be writt
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,10 +156,15 @@ def commands() -> str:
     return "# Command line\n\n" + "".join(_command(group, "retrainer"))
 
 
+def plain(text: str) -> str:
+    """`text` of a command's help in Markdown: what the terminal dims is code here."""
+    return re.sub(r"\[[a-z ]+\](.*?)\[/\]", r"`\1`", text.strip())
+
+
 def _command(command: Any, path: str) -> Iterator[str]:
     children = getattr(command, "commands", {})
     if path != "retrainer":
-        yield f"## {path}\n\n{(command.help or '').strip()}\n\n"
+        yield f"## {path}\n\n{plain(command.help or '')}\n\n"
         options = [
             p
             for p in command.params
