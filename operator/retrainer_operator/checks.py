@@ -33,7 +33,9 @@ def child_complete(case: Case) -> Verdict | None:
         return None
     report = pods.final_report(case)
     if report is None:
-        unread = train.uid not in case.observed.listed
+        # The Job's watch may be ahead of the pods'; a pod that has ended says no more than it did.
+        seen = any(pod.phase == "Succeeded" for pod in case.pods)
+        unread = not seen and train.uid not in case.observed.listed
         look = Look("pods", train.name, train.uid) if unread else None
         result = join(case.job.run_url, RESULT)
         lost = conditions.REPORT_LOST

@@ -15,7 +15,9 @@ NO_PODS_AFTER = 10.0
 LOOK_INTERVAL = 60.0
 """Seconds between two looks at a child's Events: they are not watched, and a quota may hold for days."""
 PATIENCE = 5.0
-"""Seconds that a pod may wait before it is spoken of: most start sooner, and each word is a write."""
+"""Seconds that a pod may wait before its trouble is told: most mend sooner, and each word is a write."""
+STARTING = 15.0
+"""Seconds after which a pod without trouble is said to start still."""
 
 _IMAGE = frozenset(
     {
@@ -112,8 +114,9 @@ def words(case: Case, child: Child) -> Verdict:
     elif waiting:
         verdict = waiting[0]
     elif alive:
-        patience = min(p.created for p in alive) + PATIENCE
-        verdict = case.waits(conditions.CREATED, child=child.name, again_at=patience)
+        oldest = min(p.created for p in alive)
+        again_at = oldest + (PATIENCE if case.now < oldest + PATIENCE else STARTING)
+        verdict = case.waits(conditions.CREATED, child=child.name, again_at=again_at)
     elif case.pods:  # the Job's own end is on its way
         verdict = replace(case.waits(conditions.CREATED, child=child.name), silent=True)
     else:
@@ -166,6 +169,8 @@ def _waits(case: Case, pod: Pod) -> Verdict | None:
         return case.waits(conditions.POD_BLOCKED, pod=pod.name, detail=detail)
     if pod.unschedulable is not None:
         return case.waits(conditions.UNSCHEDULABLE, pod=pod.name, detail=pod.unschedulable)
+    if case.now < pod.created + STARTING:
+        return None
     return case.waits(conditions.POD_STARTING, pod=pod.name)
 
 
