@@ -16,7 +16,7 @@ setup: $(STAMP)  ## Make .venv with the locked versions and this checkout
 $(STAMP): requirements/dev.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 ifdef UV
-	VIRTUAL_ENV=$(VENV) uv pip install --quiet --compile-bytecode --require-hashes -r requirements/dev.txt
+	VIRTUAL_ENV=$(VENV) uv pip install --no-config --quiet --compile-bytecode --require-hashes -r requirements/dev.txt
 	VIRTUAL_ENV=$(VENV) uv pip install --quiet --no-deps --editable .
 else
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
