@@ -157,21 +157,23 @@ def _latest(dead: list[Pod]) -> Pod:
 
 
 def _waits(case: Case, pod: Pod) -> Verdict | None:
-    if case.now < pod.created + PATIENCE:
+    age = case.now - pod.created
+    if age < PATIENCE:
         return None
     if pod.waiting is not None:
-        code, detail = pod.waiting
-        secret = case.job.spec.storage.secret_name
-        if code in _IMAGE:
-            return case.waits(conditions.IMAGE_PULL_FAILED, pod=pod.name, detail=detail)
-        if code == "CreateContainerConfigError" and secret and "secret" in detail.lower():
-            return case.waits(conditions.SECRET_MISSING, pod=pod.name, secret=secret, detail=detail)
-        return case.waits(conditions.POD_BLOCKED, pod=pod.name, detail=detail)
+        return _blocked(case, pod, *pod.waiting)
     if pod.unschedulable is not None:
         return case.waits(conditions.UNSCHEDULABLE, pod=pod.name, detail=pod.unschedulable)
-    if case.now < pod.created + STARTING:
-        return None
-    return case.waits(conditions.POD_STARTING, pod=pod.name)
+    return case.waits(conditions.POD_STARTING, pod=pod.name) if age >= STARTING else None
+
+
+def _blocked(case: Case, pod: Pod, code: str, detail: str) -> Verdict:
+    secret = case.job.spec.storage.secret_name
+    if code in _IMAGE:
+        return case.waits(conditions.IMAGE_PULL_FAILED, pod=pod.name, detail=detail)
+    if code == "CreateContainerConfigError" and secret and "secret" in detail.lower():
+        return case.waits(conditions.SECRET_MISSING, pod=pod.name, secret=secret, detail=detail)
+    return case.waits(conditions.POD_BLOCKED, pod=pod.name, detail=detail)
 
 
 def _without_pods(case: Case, child: Child) -> Verdict:
