@@ -5,6 +5,7 @@ python tools/reference.py --check    exit 1 if a page is not what would be writt
 """
 
 import argparse
+import inspect
 import re
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+import retrainer
 from retrainer import cli
 from retrainer.api import ARCHITECTURES, RetrainJobSpec, RetrainJobStatus
 from retrainer.api.conditions import REASONS, Kind
@@ -183,7 +185,34 @@ def _command(command: Any, path: str) -> Iterator[str]:
             yield from _command(child, f"{path} {name}")
 
 
+SDK = ("Client", "Job", "Run", "Comparison", "run", "load", "predict", "compare", "frontier")
+
+
+def sdk() -> str:
+    """The names of `retrainer`, their signatures and docstrings."""
+    parts = [
+        "# Python SDK\n\n`AsyncClient` and `AsyncJob` have the same methods, awaited. "
+        "Every name below is in `retrainer`.\n"
+    ]
+    for name in SDK:
+        thing = getattr(retrainer, name)
+        parts.append(_entry(f"## {name}", thing))
+        for method, member in vars(thing).items() if inspect.isclass(thing) else ():
+            if not method.startswith("_") and (callable(member) or isinstance(member, property)):
+                parts.append(_entry(f"### {name}.{method}", member))
+    return "".join(parts)
+
+
+def _entry(heading: str, thing: Any) -> str:
+    signature = ""
+    if not isinstance(thing, property):
+        what = re.sub(r"'([A-Za-z][^']*)'", r"\1", str(inspect.signature(thing)))
+        signature = f"\n```python\n{heading.rsplit(maxsplit=1)[-1]}{what}\n```\n"
+    return f"\n{heading}\n{signature}\n```text\n{inspect.getdoc(thing) or ''}\n```\n"
+
+
 PAGES = {
+    "sdk.md": sdk,
     "retrainjob.md": retrainjob,
     "architectures.md": architectures,
     "reasons.md": reasons,
