@@ -207,7 +207,8 @@ def _entry(heading: str, thing: Any) -> str:
     signature = ""
     if not isinstance(thing, property):
         what = re.sub(r"'([A-Za-z][^']*)'", r"\1", str(inspect.signature(thing)))
-        what = re.sub(r"<.* at 0x\w+>", "...", what)
+        # Not what differs from one machine to the next.
+        what = re.sub(r"<.* at 0x\w+>", "...", what).replace(sys.executable, "python")
         signature = f"\n```python\n{heading.rsplit(maxsplit=1)[-1]}{what}\n```\n"
     return f"\n{heading}\n{signature}\n```text\n{inspect.getdoc(thing) or ''}\n```\n"
 

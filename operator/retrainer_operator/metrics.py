@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from retrainer.api import FINISHED, Curve, Phase, Report, RetrainJobStatus, conditions
 from retrainer.api import metrics as names
 from retrainer.api.metrics import Metric
-from retrainer.api.v1alpha1 import CURVE_MAX, CurvePoint
+from retrainer.api.status import CURVE_MAX, CurvePoint
 from retrainer_operator.state import Job, Key, seconds
 
 CURVES_RUNNING = 50

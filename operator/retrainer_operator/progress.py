@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from retrainer.api import Metrics, Progress, Report, RetrainJob, conditions
 from retrainer.api.names import TASK_BOTTLENECKS
-from retrainer.api.v1alpha1 import CURVE_MAX, CurvePoint, Phase
+from retrainer.api.status import CURVE_MAX, CurvePoint, Phase
 from retrainer_operator.state import Pod
 
 JOB_INTERVAL = 10.0

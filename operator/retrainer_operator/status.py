@@ -6,8 +6,8 @@ from typing import Any
 from retrainer.api import FINISHED, Condition, Phase, Report, RetrainJobStatus, conditions
 from retrainer.api.conditions import ConditionType, Kind
 from retrainer.api.names import TASK_TRAIN
+from retrainer.api.status import ConditionStatus, Metrics
 from retrainer.api.task import rounded, shorten
-from retrainer.api.v1alpha1 import ConditionStatus, Metrics
 from retrainer_operator import pods, progress
 from retrainer_operator.case import Case, Verdict
 from retrainer_operator.state import timestamp

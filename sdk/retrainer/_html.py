@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING
 
-from retrainer.api.v1alpha1 import Phase
+from retrainer.api.status import Phase
 
 if TYPE_CHECKING:
     from retrainer._compare import Comparison

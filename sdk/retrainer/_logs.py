@@ -7,7 +7,7 @@ from queue import SimpleQueue
 
 from retrainer._cluster import JOBS, PODS, Cluster, Document, Stop
 from retrainer.api.names import CONTAINER, LABEL_UID
-from retrainer.api.v1alpha1 import FINISHED
+from retrainer.api.status import FINISHED
 from retrainer.errors import ClusterError, NotFound
 
 READERS = 32

@@ -19,7 +19,7 @@ from retrainer.api.layout import (
     RESULT,
     join,
 )
-from retrainer.api.v1alpha1 import CurvePoint
+from retrainer.api.status import CurvePoint
 from retrainer.errors import NotFound
 from retrainer.history import COLUMNS, History
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from retrainer.api.v1alpha1 import CurvePoint
+from retrainer.api.status import CurvePoint
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,28 +2,28 @@
 
 from retrainer.api.architectures import ARCHITECTURES, Architecture, architecture
 from retrainer.api.parsing import parse_job
-from retrainer.api.task import Curve, Report, Task
-from retrainer.api.v1alpha1 import (
+from retrainer.api.pod import Pod, Resources, Toleration
+from retrainer.api.status import (
     FINISHED,
     Condition,
     CurvePoint,
+    Metrics,
+    Phase,
+    Progress,
+    RetrainJobStatus,
+)
+from retrainer.api.task import Curve, Report, Task
+from retrainer.api.v1alpha1 import (
     Distortions,
     EarlyStopping,
     Export,
     Metadata,
-    Metrics,
     Optimizer,
-    Phase,
-    Pod,
-    Progress,
-    Resources,
     RetrainJob,
     RetrainJobSpec,
-    RetrainJobStatus,
     Sampling,
     Split,
     Storage,
-    Toleration,
     Training,
 )
 

@@ -9,15 +9,8 @@ from pydantic.alias_generators import to_camel
 
 from retrainer.api.layout import join
 from retrainer.api.names import run_name
-from retrainer.api.v1alpha1 import (
-    CURVE_MAX,
-    CurvePoint,
-    Metrics,
-    Phase,
-    Progress,
-    RetrainJob,
-    RetrainJobSpec,
-)
+from retrainer.api.status import CURVE_MAX, CurvePoint, Metrics, Phase, Progress
+from retrainer.api.v1alpha1 import RetrainJob, RetrainJobSpec
 
 TERMINATION_MAX_BYTES = 4096
 """What the kubelet keeps of a termination message."""

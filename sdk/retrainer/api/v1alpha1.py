@@ -5,15 +5,13 @@ retrain.py; names follow batch/v1 Job where the idea is the same.
 """
 
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    Strict,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -22,49 +20,11 @@ from pydantic.alias_generators import to_camel
 
 from retrainer.api import rules
 from retrainer.api.architectures import NAMES, architecture
+from retrainer.api.fields import Flag, Model, ObjectName, Percentage, Url, WeightsUrl, Whole
 from retrainer.api.layout import DEFAULT_CACHE, join
 from retrainer.api.names import API_VERSION, KIND, run_name
-
-URL_MAX = 1024
-KEY_MAX = 253 + 1 + 63  # prefix, slash, name
-
-# YAML's "500" and yes are no numbers and no truth values to the API server, nor here.
-Whole = Annotated[int, Strict()]
-Flag = Annotated[bool, Strict()]
-Percentage = Annotated[Whole, Field(ge=0, le=99)]
-
-_Path = AfterValidator(rules.URL.check)
-_url = Field(min_length=1, max_length=URL_MAX, json_schema_extra=rules.S3_URL.text)
-_weights = Field(min_length=1, max_length=URL_MAX, json_schema_extra=rules.WEIGHTS_URL.text)
-Url = Annotated[str, _url, _Path]
-WeightsUrl = Annotated[str, _weights, _Path]
-
-_object_name = Field(max_length=253, json_schema_extra=rules.OBJECT_NAME.text)
-ObjectName = Annotated[str, _object_name, AfterValidator(rules.OBJECT_NAME.check)]
-
-Key = Annotated[str, Field(max_length=KEY_MAX), AfterValidator(rules.KEY.check)]
-_label_value = Field(max_length=63, json_schema_extra=rules.LABEL_VALUE.text)
-LabelValue = Annotated[str, _label_value, AfterValidator(rules.LABEL_VALUE.check)]
-_map = Field(max_length=64, json_schema_extra=rules.KEY.keys)
-Labels = Annotated[dict[Key, LabelValue], _map]
-Annotations = Annotated[dict[Key, Annotated[str, Field(max_length=1024)]], _map]
-Quantity = Annotated[int | str, BeforeValidator(rules.QUANTITY.check_any)]
-Quantities = Annotated[
-    dict[Key, Quantity],
-    Field(max_length=rules.QUANTITIES_MAX, json_schema_extra=rules.KEY.keys),
-]
-
-
-class Model(BaseModel):
-    """Base of every object of the API: camelCase in YAML, unknown fields refused."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", validate_default=False
-    )
-
-    def dump(self) -> dict[str, Any]:
-        """As JSON-ready dict with the YAML's names, unset optional fields left out."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+from retrainer.api.pod import Pod
+from retrainer.api.status import RetrainJobStatus
 
 
 class Storage(Model):
@@ -225,89 +185,6 @@ class Export(StrEnum):
     ONNX = "onnx"
 
 
-class Resources(Model):
-    """Compute resources, as in a container of a Pod."""
-
-    limits: Quantities = Field(default_factory=dict, description="At most this much.")
-    requests: Quantities = Field(default_factory=dict, description="At least this much.")
-
-    @model_validator(mode="after")
-    def _requests_within_limits(self) -> Self:
-        for name, request in self.requests.items():
-            limit = self.limits.get(name, request)
-            if rules.amount(request) > rules.amount(limit):
-                raise rules.REQUESTS.refusal(f"{name} {request} above {limit}")
-        return self
-
-
-class TolerationOperator(StrEnum):
-    """How a toleration's key is matched."""
-
-    EXISTS = "Exists"
-    EQUAL = "Equal"
-
-
-class TaintEffect(StrEnum):
-    """What a taint does to pods that do not tolerate it."""
-
-    NO_SCHEDULE = "NoSchedule"
-    PREFER_NO_SCHEDULE = "PreferNoSchedule"
-    NO_EXECUTE = "NoExecute"
-
-
-class Toleration(Model):
-    """As in a Pod."""
-
-    key: Annotated[str, Field(max_length=317)] | None = Field(None, description="Key of the taint.")
-    operator: TolerationOperator | None = Field(None, description="Exists or Equal.")
-    value: Annotated[str, Field(max_length=63)] | None = Field(
-        None, description="Value of the taint."
-    )
-    effect: TaintEffect | None = Field(None, description="Effect of the taint; all if not given.")
-    toleration_seconds: Annotated[Whole, Field(ge=-(2**31), le=2**31 - 1)] | None = Field(
-        None, description="For NoExecute: how long to stay."
-    )
-
-    @model_validator(mode="after")
-    def _as_in_a_pod(self) -> Self:
-        if self.value and self.operator is TolerationOperator.EXISTS:
-            raise ValueError(rules.TOLERATION_VALUE.message)
-        if not self.key and self.operator is not TolerationOperator.EXISTS:
-            raise ValueError(rules.TOLERATION_KEY.message)
-        if self.toleration_seconds is not None and self.effect is not TaintEffect.NO_EXECUTE:
-            raise ValueError(rules.TOLERATION_SECONDS.message)
-        return self
-
-
-class Pod(Model):
-    """Where and with what the trainer pods run; nothing here changes what they run."""
-
-    resources: Resources | None = Field(
-        None, description="Requests and limits; the operator's defaults if not given."
-    )
-    node_selector: Labels = Field(default_factory=dict, description="Labels a node must have.")
-    tolerations: list[Toleration] = Field(
-        default_factory=list, max_length=32, description="Taints that are no hindrance."
-    )
-    affinity: dict[str, Any] | None = Field(
-        None,
-        description="As in a Pod.",
-        json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
-    )
-    priority_class_name: ObjectName | None = Field(None, description="PriorityClass of the pods.")
-    service_account_name: ObjectName | None = Field(
-        None, description="One of the operator's allowedServiceAccounts; its default if not given."
-    )
-    labels: Labels = Field(
-        default_factory=dict,
-        description="Added to the pods; keys need a prefix the operator allows.",
-    )
-    annotations: Annotations = Field(
-        default_factory=dict,
-        description="Added to the pods; keys need a prefix the operator allows.",
-    )
-
-
 class RetrainJobSpec(Model):
     """What to retrain, on which images, and where the result goes."""
 
@@ -407,139 +284,6 @@ class Metadata(BaseModel):
     deletion_timestamp: str | None = None
     generation: int | None = None
     resource_version: str | None = None
-
-
-class Phase(StrEnum):
-    """Where a job is, in one word."""
-
-    PENDING = "Pending"
-    SUSPENDED = "Suspended"
-    BOTTLENECKS = "Bottlenecks"
-    TRAINING = "Training"
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-
-
-FINISHED = frozenset({Phase.SUCCEEDED, Phase.FAILED})
-
-
-class ConditionStatus(StrEnum):
-    """As in every Kubernetes condition."""
-
-    TRUE = "True"
-    FALSE = "False"
-    UNKNOWN = "Unknown"
-
-
-class Condition(Model):
-    """As meta/v1 Condition."""
-
-    type: str = Field(max_length=64, description="Suspended, BottlenecksReady, Complete or Failed.")
-    status: ConditionStatus = Field(description="True, False or Unknown.")
-    reason: str = Field("", max_length=128, description="One word for scripts.")
-    message: str = Field("", max_length=1024, description="One sentence for people.")
-    last_transition_time: str = Field(
-        "", json_schema_extra={"format": "date-time"}, description="When status last changed."
-    )
-    observed_generation: int | None = Field(
-        None, description="Generation of the spec it speaks of."
-    )
-
-
-class Progress(Model):
-    """How far the job is; counts are images unless said otherwise."""
-
-    percent: int | None = Field(None, description="Of the whole job, 0 to 100.")
-    remaining_seconds: int | None = Field(None, description="Estimate of the time left, seconds.")
-    images_total: int | None = Field(None, description="Images listed.")
-    images_cached: int | None = Field(None, description="Bottlenecks found in the cache.")
-    cached_percent: int | None = Field(
-        None, description="Share of the readable images found in the cache, percent."
-    )
-    images_computed: int | None = Field(None, description="Bottlenecks computed by this job.")
-    images_rejected: int | None = Field(None, description="Images that could not be read.")
-    step: int | None = Field(None, description="Training steps done.")
-    steps: int | None = Field(None, description="Training steps in all.")
-
-    @model_validator(mode="after")
-    def _share_cached(self) -> Self:
-        """Follows from the counts, so that no writer needs to care; kubectl cannot divide."""
-        readable = (self.images_total or 0) - (self.images_rejected or 0)
-        if readable > 0 and self.images_cached is not None:
-            self.cached_percent = min(100, 100 * self.images_cached // readable)
-        return self
-
-
-class Metrics(Model):
-    """Accuracies are shares (0 to 1), cross entropies in nats; all of the latest evaluation."""
-
-    training_accuracy: float | None = Field(
-        None, description="On the step's training batch, 0 to 1."
-    )
-    validation_accuracy: float | None = Field(None, description="On validation images, 0 to 1.")
-    cross_entropy: float | None = Field(None, description="On the step's training batch, nats.")
-    validation_cross_entropy: float | None = Field(None, description="On validation images, nats.")
-    test_accuracy: float | None = Field(None, description="Final, on the test images, 0 to 1.")
-    test_images: int | None = Field(None, description="Number of test images.")
-
-
-class CurvePoint(Model):
-    """One evaluation of the learning curve."""
-
-    step: int = Field(description="Training steps done.")
-    training_accuracy: float | None = Field(None, description="0 to 1.")
-    validation_accuracy: float | None = Field(None, description="0 to 1.")
-    cross_entropy: float | None = Field(None, description="Nats.")
-    validation_cross_entropy: float | None = Field(None, description="Nats.")
-
-
-CURVE_MAX = 20
-"""Points of the learning curve kept in a job's status."""
-
-
-class RetrainJobStatus(Model):
-    """What the operator has seen."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    observed_generation: int | None = Field(
-        None, description="Generation of the spec last acted on."
-    )
-    phase: Phase | None = Field(None, description="Where the job is, in one word.")
-    reason: str | None = Field(None, max_length=128, description="Why it is there, one word.")
-    message: str | None = Field(None, max_length=1024, description="Why it is there, one sentence.")
-    conditions: list[Condition] = Field(
-        default_factory=list,
-        max_length=16,
-        description="Suspended, BottlenecksReady, Complete, Failed.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-    )
-    start_time: str | None = Field(
-        None,
-        json_schema_extra={"format": "date-time"},
-        description="When a pod was first let run; cleared by suspend.",
-    )
-    completion_time: str | None = Field(
-        None, json_schema_extra={"format": "date-time"}, description="When the job ended."
-    )
-    progress: Progress | None = Field(None, description="How far the job is.")
-    metrics: Metrics | None = Field(None, description="Accuracies and cross entropies.")
-    curve: list[CurvePoint] = Field(
-        default_factory=list, max_length=CURVE_MAX, description="The learning curve, thinned."
-    )
-    label_count: int | None = Field(None, description="Number of labels.")
-    run: Annotated[str, Field(max_length=URL_MAX + 128)] | None = Field(
-        None, description="URL of the run's folder."
-    )
-    artifacts: dict[str, Annotated[str, Field(max_length=1024)]] = Field(
-        default_factory=dict,
-        max_length=64,
-        description="Files of the run: name to path in the run's folder.",
-    )
-
-    def condition(self, kind: str) -> Condition | None:
-        """The condition of this type, if it was ever set."""
-        return next((c for c in self.conditions if c.type == kind), None)
 
 
 class RetrainJob(Model):

@@ -1,0 +1,49 @@
+"""Types of the API's fields, and the base of its objects."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic.alias_generators import to_camel
+
+from retrainer.api import rules
+
+URL_MAX = 1024
+KEY_MAX = 253 + 1 + 63  # prefix, slash, name
+
+# YAML's "500" and yes are no numbers and no truth values to the API server, nor here.
+Whole = Annotated[int, Strict()]
+Flag = Annotated[bool, Strict()]
+Percentage = Annotated[Whole, Field(ge=0, le=99)]
+
+_Path = AfterValidator(rules.URL.check)
+_url = Field(min_length=1, max_length=URL_MAX, json_schema_extra=rules.S3_URL.text)
+_weights = Field(min_length=1, max_length=URL_MAX, json_schema_extra=rules.WEIGHTS_URL.text)
+Url = Annotated[str, _url, _Path]
+WeightsUrl = Annotated[str, _weights, _Path]
+
+_object_name = Field(max_length=253, json_schema_extra=rules.OBJECT_NAME.text)
+ObjectName = Annotated[str, _object_name, AfterValidator(rules.OBJECT_NAME.check)]
+
+Key = Annotated[str, Field(max_length=KEY_MAX), AfterValidator(rules.KEY.check)]
+_label_value = Field(max_length=63, json_schema_extra=rules.LABEL_VALUE.text)
+LabelValue = Annotated[str, _label_value, AfterValidator(rules.LABEL_VALUE.check)]
+_map = Field(max_length=64, json_schema_extra=rules.KEY.keys)
+Labels = Annotated[dict[Key, LabelValue], _map]
+Annotations = Annotated[dict[Key, Annotated[str, Field(max_length=1024)]], _map]
+Quantity = Annotated[int | str, BeforeValidator(rules.QUANTITY.check_any)]
+Quantities = Annotated[
+    dict[Key, Quantity],
+    Field(max_length=rules.QUANTITIES_MAX, json_schema_extra=rules.KEY.keys),
+]
+
+
+class Model(BaseModel):
+    """Base of every object of the API: camelCase in YAML, unknown fields refused."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", validate_default=False
+    )
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON-ready dict with the YAML's names, unset optional fields left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -1,0 +1,141 @@
+"""`status` of a RetrainJob: what the operator has seen."""
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from retrainer.api.fields import URL_MAX, Model
+
+
+class Phase(StrEnum):
+    """Where a job is, in one word."""
+
+    PENDING = "Pending"
+    SUSPENDED = "Suspended"
+    BOTTLENECKS = "Bottlenecks"
+    TRAINING = "Training"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+FINISHED = frozenset({Phase.SUCCEEDED, Phase.FAILED})
+
+
+class ConditionStatus(StrEnum):
+    """As in every Kubernetes condition."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Condition(Model):
+    """As meta/v1 Condition."""
+
+    type: str = Field(max_length=64, description="Suspended, BottlenecksReady, Complete or Failed.")
+    status: ConditionStatus = Field(description="True, False or Unknown.")
+    reason: str = Field("", max_length=128, description="One word for scripts.")
+    message: str = Field("", max_length=1024, description="One sentence for people.")
+    last_transition_time: str = Field(
+        "", json_schema_extra={"format": "date-time"}, description="When status last changed."
+    )
+    observed_generation: int | None = Field(
+        None, description="Generation of the spec it speaks of."
+    )
+
+
+class Progress(Model):
+    """How far the job is; counts are images unless said otherwise."""
+
+    percent: int | None = Field(None, description="Of the whole job, 0 to 100.")
+    remaining_seconds: int | None = Field(None, description="Estimate of the time left, seconds.")
+    images_total: int | None = Field(None, description="Images listed.")
+    images_cached: int | None = Field(None, description="Bottlenecks found in the cache.")
+    cached_percent: int | None = Field(
+        None, description="Share of the readable images found in the cache, percent."
+    )
+    images_computed: int | None = Field(None, description="Bottlenecks computed by this job.")
+    images_rejected: int | None = Field(None, description="Images that could not be read.")
+    step: int | None = Field(None, description="Training steps done.")
+    steps: int | None = Field(None, description="Training steps in all.")
+
+    @model_validator(mode="after")
+    def _share_cached(self) -> Self:
+        """Follows from the counts, so that no writer needs to care; kubectl cannot divide."""
+        readable = (self.images_total or 0) - (self.images_rejected or 0)
+        if readable > 0 and self.images_cached is not None:
+            self.cached_percent = min(100, 100 * self.images_cached // readable)
+        return self
+
+
+class Metrics(Model):
+    """Accuracies are shares (0 to 1), cross entropies in nats; all of the latest evaluation."""
+
+    training_accuracy: float | None = Field(
+        None, description="On the step's training batch, 0 to 1."
+    )
+    validation_accuracy: float | None = Field(None, description="On validation images, 0 to 1.")
+    cross_entropy: float | None = Field(None, description="On the step's training batch, nats.")
+    validation_cross_entropy: float | None = Field(None, description="On validation images, nats.")
+    test_accuracy: float | None = Field(None, description="Final, on the test images, 0 to 1.")
+    test_images: int | None = Field(None, description="Number of test images.")
+
+
+class CurvePoint(Model):
+    """One evaluation of the learning curve."""
+
+    step: int = Field(description="Training steps done.")
+    training_accuracy: float | None = Field(None, description="0 to 1.")
+    validation_accuracy: float | None = Field(None, description="0 to 1.")
+    cross_entropy: float | None = Field(None, description="Nats.")
+    validation_cross_entropy: float | None = Field(None, description="Nats.")
+
+
+CURVE_MAX = 20
+"""Points of the learning curve kept in a job's status."""
+
+
+class RetrainJobStatus(Model):
+    """What the operator has seen."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    observed_generation: int | None = Field(
+        None, description="Generation of the spec last acted on."
+    )
+    phase: Phase | None = Field(None, description="Where the job is, in one word.")
+    reason: str | None = Field(None, max_length=128, description="Why it is there, one word.")
+    message: str | None = Field(None, max_length=1024, description="Why it is there, one sentence.")
+    conditions: list[Condition] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Suspended, BottlenecksReady, Complete, Failed.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    start_time: str | None = Field(
+        None,
+        json_schema_extra={"format": "date-time"},
+        description="When a pod was first let run; cleared by suspend.",
+    )
+    completion_time: str | None = Field(
+        None, json_schema_extra={"format": "date-time"}, description="When the job ended."
+    )
+    progress: Progress | None = Field(None, description="How far the job is.")
+    metrics: Metrics | None = Field(None, description="Accuracies and cross entropies.")
+    curve: list[CurvePoint] = Field(
+        default_factory=list, max_length=CURVE_MAX, description="The learning curve, thinned."
+    )
+    label_count: int | None = Field(None, description="Number of labels.")
+    run: Annotated[str, Field(max_length=URL_MAX + 128)] | None = Field(
+        None, description="URL of the run's folder."
+    )
+    artifacts: dict[str, Annotated[str, Field(max_length=1024)]] = Field(
+        default_factory=dict,
+        max_length=64,
+        description="Files of the run: name to path in the run's folder.",
+    )
+
+    def condition(self, kind: str) -> Condition | None:
+        """The condition of this type, if it was ever set."""
+        return next((c for c in self.conditions if c.type == kind), None)
