@@ -61,10 +61,11 @@ test-fast: $(STAMP)  ## The tests that take seconds
 	$(BIN)/pytest -m "not slow and not cluster"
 
 bench: $(STAMP)  ## Ratios against retrain.py's way, Keras and the bare loop
-	for bench in tests/bench/*.py; do case $$bench in */operator_rates.py) ;; *) $(BIN)/python $$bench || exit;; esac; done
+	for bench in tests/bench/*.py; do case $$bench in */operator_rates.py|*/apply_to_complete.py) ;; *) $(BIN)/python $$bench || exit;; esac; done
 
 bench-operator: $(STAMP)  ## The operator against a real API server
 	$(BIN)/python tests/bench/operator_rates.py
+	$(BIN)/python tests/bench/apply_to_complete.py
 
 cluster-up: $(STAMP)  ## Start the development cluster (Linux, root, Go)
 	$(BIN)/python tests/cluster/devcluster up --size node

@@ -155,7 +155,7 @@ def test_a_whole_keras_file_is_refused_without_loading_it(tmp_path: Path) -> Non
 
 
 def test_a_weights_file_that_points_at_other_files_is_refused(tmp_path: Path) -> None:
-    import h5py  # type: ignore[import-untyped]
+    import h5py
 
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["layers"] = h5py.ExternalLink("/etc/passwd", "/")

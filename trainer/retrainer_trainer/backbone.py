@@ -167,7 +167,7 @@ def convert(network: Architecture, weights: Weights) -> bytes:
 @contextlib.contextmanager
 def _keras_file(network: Architecture, weights: Weights) -> Iterator[Path]:
     """The weights in a temporary file, with the suffix by which Keras tells its two formats."""
-    import h5py  # type: ignore[import-untyped]
+    import h5py
 
     with tempfile.TemporaryDirectory(prefix="retrainer-") as folder:
         path = Path(folder) / "weights"
