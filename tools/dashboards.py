@@ -4,7 +4,6 @@ python tools/dashboards.py            write charts/retrainer/dashboards/*.json
 python tools/dashboards.py --check    exit 1 if a file is not what would be written
 """
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from retrainer.api import metrics as m
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))  # run as a file, not as a module
 
+from tools.generated import write_or_check  # noqa: E402
 from tools.panels import (  # noqa: E402
     CHOSEN,
     THIRD,
@@ -333,30 +333,19 @@ def operator() -> Any:
     )  # fmt: skip
 
 
+def encoded(board: Any) -> str:
+    """A dashboard as JSON, its panels numbered."""
+    built = board.build()
+    for number_of_panel, panel in enumerate(built.panels, 1):
+        panel.id_val = number_of_panel
+    return str(JSONEncoder(sort_keys=True, indent=2).encode(built)) + "\n"
+
+
 def main() -> int:
     """Write or check the files."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing, exit 1 if a file is old"
-    )
-    check = parser.parse_args().check
-    old = []
-    for name, board_of in (("jobs.json", jobs), ("operator.json", operator)):
-        built = board_of().build()
-        for number_of_panel, panel in enumerate(built.panels, 1):
-            panel.id_val = number_of_panel
-        text = JSONEncoder(sort_keys=True, indent=2).encode(built) + "\n"
-        path = FOLDER / name
-        if path.exists() and path.read_text() == text:
-            continue
-        old.append(name)
-        if not check:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-            print(f"wrote charts/retrainer/dashboards/{name}")
-    if check and old:
-        print(f"dashboards are old ({', '.join(old)}): run make generate", file=sys.stderr)
-    return int(check and bool(old))
+    boards = {"jobs.json": jobs(), "operator.json": operator()}
+    files = {FOLDER / name: encoded(board) for name, board in boards.items()}
+    return write_or_check(files, "Build the Grafana dashboards that the chart ships.")
 
 
 if __name__ == "__main__":

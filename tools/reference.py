@@ -4,7 +4,6 @@ python tools/reference.py            write docs/reference/*.md
 python tools/reference.py --check    exit 1 if a page is not what would be written
 """
 
-import argparse
 import inspect
 import re
 import sys
@@ -23,7 +22,12 @@ from retrainer.api import ARCHITECTURES, RetrainJobSpec, RetrainJobStatus
 from retrainer.api.conditions import REASONS, Kind
 from retrainer.api.metrics import METRICS
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))  # run as a file, not as a module
+
+from tools.generated import write_or_check  # noqa: E402
+
+FOLDER = REPOSITORY / "docs" / "reference"
 MADE = "<!-- Written by tools/reference.py. -->\n\n"
 KINDS = {
     Kind.WAITING: "Waiting: the phase stays, and the job goes on once this is mended",
@@ -225,24 +229,8 @@ PAGES = {
 
 def main() -> int:
     """Write or check the pages."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing, exit 1 if a page is old"
-    )
-    check = parser.parse_args().check
-    old = []
-    for name, page in PAGES.items():
-        path, text = FOLDER / name, MADE + page()
-        if path.exists() and path.read_text() == text:
-            continue
-        old.append(name)
-        if not check:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-            print(f"wrote {path.relative_to(FOLDER.parent.parent)}")
-    if check and old:
-        print(f"docs/reference is old ({', '.join(old)}): run make generate", file=sys.stderr)
-    return int(check and bool(old))
+    files = {FOLDER / name: MADE + page() for name, page in PAGES.items()}
+    return write_or_check(files, "Write the reference pages that come from code.")
 
 
 if __name__ == "__main__":
