@@ -1,6 +1,7 @@
 """`python -m retrainer_operator`: the operator, in a pod or with a kubeconfig."""
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ from retrainer_operator.web import Web
 
 _WORKERS = 16
 """Passes at once: they wait for the API server most of the time; more gained nothing on 2 cores."""
+_GC_OBJECTS = 10_000
 _GATHER = 0.05
 """Seconds in which the changes of one job's Jobs and pods become one pass: they come in bursts."""
 
@@ -134,7 +136,6 @@ class Operator:
 
     def _started(self, namespaces: Sequence[str | None]) -> None:
         self._queue.opened.clear()
-        self._memory.attached = False
         self._resync.restart(namespaces)
 
     def _caught_up(self) -> None:
@@ -154,7 +155,7 @@ class Operator:
         self._queue.add_after(key, _GATHER)
 
     def _deleted(self, key: Key, uid: str) -> None:
-        self._memory.deleted(key, uid)
+        self._memory.gone(key, uid)
         self._queue.forget(key)
 
     def _gone(self, key: Key, uid: str) -> None:
@@ -213,6 +214,9 @@ def main() -> int:
     try:
         settings = Settings.from_environment(os.environ)
         _log(settings)
+        # What is in memory stays there: looking through all of it for garbage at Python's usual pace
+        # took a third of the time to list 15,000 objects.
+        gc.set_threshold(_GC_OBJECTS, 20, 50)
         asyncio.run(_run(settings))
     except RetrainerError as error:
         print(f"retrainer-operator: {error}", file=sys.stderr)

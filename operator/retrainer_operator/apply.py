@@ -119,7 +119,7 @@ class Reconciler:
                 labelSelector=f"batch.kubernetes.io/controller-uid={look.uid}",
             )
             for body in pods.get("items") or ():
-                self._memory.answered(key, pod_of(body))
+                self._memory.saw(key, pod_of(body))
             self._memory.listed(key, look.uid)
             return
         events = await self._api.get(
@@ -165,7 +165,7 @@ class Reconciler:
             else:
                 raise
             return False
-        self._memory.answered(key, child_of(made))
+        self._memory.saw(key, child_of(made))
         self._tell(job, Notice("Normal", JOB_CREATED, f"Created Job {name}."))
         return True
 
@@ -178,9 +178,9 @@ class Reconciler:
                 raise
             return
         if is_own(holder, job):
-            self._memory.answered(key, holder)
+            self._memory.saw(key, holder)
         else:
-            self._memory.answered(key, holder, keep=RETRY_NAME)
+            self._memory.held(key, holder, RETRY_NAME)
 
     async def _change(self, key: Key, write: Change) -> bool:
         child = write.child
@@ -194,7 +194,7 @@ class Reconciler:
             if error.code == 409:
                 raise RetryLater from error
             raise
-        self._memory.answered(key, child_of(made))
+        self._memory.saw(key, child_of(made))
         return True
 
     async def _remove(self, key: Key, child: Child) -> None:
@@ -205,7 +205,7 @@ class Reconciler:
                 raise
             made = {}
         if made.get("kind") == "Job":
-            self._memory.answered(key, child_of(made))
+            self._memory.saw(key, child_of(made))
         else:
             self._memory.gone(key, child.uid)
 
@@ -229,7 +229,7 @@ class Reconciler:
             if error.code == 409:
                 raise RetryLater from error
             raise
-        self._memory.answered(key, job_of(answer))
+        self._memory.saw(key, job_of(answer))
         self._memory.wrote_progress(key, now)
         if made.outcome is not None:
             self._on_finished(*made.outcome)

@@ -1,6 +1,6 @@
-"""What kopf is given: three indices, three watches, and how to log in; nothing is decided here.
+"""What kopf is given: three watches, and how to log in; nothing is decided here.
 
-No handler but on.event and index, so that kopf writes nothing to any object: no annotation, no
+No handler but on.event, so that kopf writes nothing to any object: no annotation, no
 finalizer, nothing that would block a deletion while the operator is away.
 """
 
@@ -14,7 +14,7 @@ import kopf
 from retrainer.api.names import GROUP, LABEL_JOB, LABEL_MANAGED_BY, MANAGED_BY, PLURAL, VERSION
 from retrainer_operator.kube import connection
 from retrainer_operator.observe import Memory
-from retrainer_operator.state import Child, Job, Key, Pod, child_of, job_of, pod_of
+from retrainer_operator.state import Child, Key, Pod, child_of, job_of, pod_of
 
 SELECTOR = f"{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_JOB}"
 """Of children and their pods: the API server filters, other people's pods cost nothing."""
@@ -78,7 +78,8 @@ def settings() -> kopf.OperatorSettings:
     made.posting.enabled = False
     made.networking.enforce_retry_after = True
     made.networking.error_backoffs = Backoffs()
-    made.queueing.idle_timeout = 1.0
+    # A task per object lives this long after its last event: thousands at once while all are listed.
+    made.queueing.idle_timeout = 0.05
     made.persistence.diffbase_storage = _NoDiffs()
     made.persistence.progress_storage = _NoProgress()
     # kopf would kill the process ten minutes after its own end; we start it again instead.
@@ -103,43 +104,30 @@ def registry(
     async def login(**_: Any) -> kopf.ConnectionInfo:
         return connection()
 
-    @kopf.on.startup(registry=made)
-    async def started(**given: Any) -> None:
-        memory.attach(given["jobs"], given["children"], given["pods"])
-
-    @kopf.index(GROUP, VERSION, PLURAL, registry=made, id="jobs")
-    async def index_job(body: kopf.Body, **_: Any) -> dict[Key, Job]:
-        job = job_of(body)
-        return {job.key: job}
-
-    @kopf.index("batch", "v1", "jobs", registry=made, id="children")
-    async def index_child(body: kopf.Body, **_: Any) -> dict[Key, Child]:
-        return {_key(body): child_of(body)}
-
-    @kopf.index("", "v1", "pods", registry=made, id="pods")
-    async def index_pod(body: kopf.Body, **_: Any) -> dict[Key, Pod]:
-        return {_key(body): pod_of(body)}
-
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=made, id="job")
-    async def on_job(event: kopf.RawEvent, body: kopf.Body, **_: Any) -> None:
-        meta = body["metadata"]
-        key = (meta["namespace"], meta["name"])
+    async def on_job(event: kopf.RawEvent, **_: Any) -> None:
+        job = job_of(event["object"])
         if event["type"] == "DELETED":
-            deleted(key, meta["uid"])
-        elif memory.is_echo(key, meta["uid"], int(meta["resourceVersion"])):
+            deleted(job.key, job.uid)
+        elif not memory.saw(job.key, job):
             return
-        due(key)
+        due(job.key)
 
     @kopf.on.event("batch", "v1", "jobs", registry=made, id="child")
+    async def on_child(event: kopf.RawEvent, **_: Any) -> None:
+        dependent(event, child_of(event["object"]))
+
     @kopf.on.event("", "v1", "pods", registry=made, id="pod")
-    async def on_dependent(event: kopf.RawEvent, body: kopf.Body, **_: Any) -> None:
+    async def on_pod(event: kopf.RawEvent, **_: Any) -> None:
+        dependent(event, pod_of(event["object"]))
+
+    def dependent(event: kopf.RawEvent, seen: Child | Pod) -> None:
+        meta = event["object"]["metadata"]
+        key = (meta["namespace"], (meta.get("labels") or {}).get(LABEL_JOB, ""))
         if event["type"] == "DELETED":
-            memory.deleted(_key(body), body["metadata"]["uid"])
-        soon(_key(body))
+            memory.gone(key, seen.uid)
+        elif not memory.saw(key, seen):
+            return
+        soon(key)
 
     return made
-
-
-def _key(body: kopf.Body) -> Key:
-    meta = body["metadata"]
-    return meta["namespace"], (meta.get("labels") or {}).get(LABEL_JOB, "")

@@ -65,7 +65,7 @@ class Resync:
                 retry = _FIRST_RETRY
             wait = self._interval
             try:
-                behind = not self._memory.attached or not self._namespaces or await self.compare()
+                behind = not self._namespaces or await self.compare()
             except ApiError as error:
                 _logger.warning("The full list failed: %s", error)
                 self._behind_since = None
@@ -93,15 +93,16 @@ class Resync:
     async def compare(self) -> bool:
         """Whether the watches are behind; what they think is there and is not is told to `on_gone`."""
         before = self._memory.versions()
-        keys = self._memory.keys_by_uid()
         listed: dict[str, int] = {}
         for namespace in self._namespaces:
             await self._list(namespace, listed)
         known = self._memory.versions()
-        behind = [uid for uid, version in listed.items() if known.get(uid, -1) < version]
+        behind = [
+            uid for uid, version in listed.items() if uid not in known or known[uid][1] < version
+        ]
         for uid in before.keys() - listed.keys():
             if uid in known:
-                self._on_gone(keys[uid], uid)
+                self._on_gone(known[uid][0], uid)
         if not behind:
             self._behind_since = None
         elif self._behind_since is None:

@@ -76,6 +76,9 @@ class Watches:
             except ClusterError as error:
                 _logger.warning("The watches did not start: %s", error)
             except Exception:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise asyncio.CancelledError from None  # kopf's own end, on our way out
                 _logger.exception("The watches ended; they are started again")
             failures = 0 if loop.time() > started + _CHECK_INTERVAL else failures + 1
             wait = min(_BACKOFF_MAX, 2.0 ** min(failures, 10) / 2)

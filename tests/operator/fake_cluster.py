@@ -1,14 +1,13 @@
 """An API server in memory, and what the Job controller and the kubelet would do to its objects.
 
-The operator's own code runs against it unchanged: `FakeCluster` is what apply.py asks, and its `watched`
-indices are what the watches would have filled, as late as a test wants them to.
+The operator's own code runs against it unchanged: `FakeCluster` is what apply.py asks, and `Run.sync`
+tells its memory what the watches would have told, as late as a test wants.
 """
 
 from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tests.operator import objects
@@ -18,7 +17,7 @@ from retrainer_operator.apply import Reconciler
 from retrainer_operator.kube import ApiError
 from retrainer_operator.observe import Memory
 from retrainer_operator.settings import Settings
-from retrainer_operator.state import Child, Job, Key, Pod, child_of, job_of, pod_of, timestamp
+from retrainer_operator.state import Child, Job, Pod, child_of, job_of, pod_of, timestamp
 
 Body = dict[str, Any]
 JOB = "/apis/retrainer.dev/v1alpha1/namespaces/team/retrainjobs/flowers"
@@ -212,30 +211,12 @@ class FakeCluster:
         return timestamp(self.now)
 
 
-class Watched(Mapping[Key, list[Any]]):
-    """An index that shows what the watch had seen at the last `sync`."""
-
-    def __init__(self) -> None:
-        self.seen: dict[Key, list[Any]] = {}
-
-    def __getitem__(self, key: Key) -> list[Any]:
-        return self.seen[key]
-
-    def __iter__(self) -> Iterator[Key]:
-        return iter(self.seen)
-
-    def __len__(self) -> int:
-        return len(self.seen)
-
-
 class Run:
     """One process of the operator: it may be replaced by another, which remembers nothing."""
 
     def __init__(self, cluster: FakeCluster, settings: Settings) -> None:
         self.cluster = cluster
         self.memory = Memory()
-        self._jobs, self._children, self._pods = Watched(), Watched(), Watched()
-        self.memory.attach(self._jobs, self._children, self._pods)
         self.finished: list[tuple[str, str]] = []
         self.reconciler = Reconciler(
             cluster,
@@ -249,21 +230,20 @@ class Run:
 
     def sync(self) -> None:
         """The watches catch up."""
-        indices = (self._jobs, self._children, self._pods)
-        known: set[str] = {seen.uid for index in indices for seen in index.get(KEY, [])}
-        jobs: list[Job] = [job_of(self.cluster.job)] if self.cluster.job else []
-        children: list[Child] = [
-            child_of(body)
-            for body in self.cluster.children()
-            if LABEL_JOB in (body["metadata"].get("labels") or {})
+        there = [job_of(self.cluster.job)] if self.cluster.job else []
+        seen: list[Job | Child | Pod] = [
+            *there,
+            *(
+                child_of(body)
+                for body in self.cluster.children()
+                if LABEL_JOB in (body["metadata"].get("labels") or {})
+            ),
+            *(pod_of(body) for body in self.cluster.pods()),
         ]
-        pods: list[Pod] = [pod_of(body) for body in self.cluster.pods()]
-        self._jobs.seen = {KEY: jobs} if jobs else {}
-        self._children.seen = {KEY: children} if children else {}
-        self._pods.seen = {KEY: pods} if pods else {}
-        there: set[str] = {j.uid for j in jobs} | {c.uid for c in children} | {p.uid for p in pods}
-        for uid in known - there:
-            self.memory.deleted(KEY, uid)
+        for one in seen:
+            self.memory.saw(KEY, one)
+        for uid in self.memory.versions().keys() - {one.uid for one in seen}:
+            self.memory.gone(KEY, uid)
 
     async def pass_(self) -> float | None:
         return await self.reconciler(KEY)
