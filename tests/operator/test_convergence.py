@@ -181,6 +181,18 @@ class Lives(RuleBasedStateMachine):
         before = len(self.cluster.writes)
         _pass(self.run)
         assert self.cluster.writes[before:] == []
+        self.what_is_asked_for_is_there()
+
+    def what_is_asked_for_is_there(self) -> None:
+        job = self.cluster.objects[JOB]
+        unfinished = [body for body in self.cluster.children() if not ended(body)]
+        if self.cluster.phase in ("Succeeded", "Failed"):
+            assert unfinished == []
+        elif job["spec"].get("suspend"):
+            assert self.cluster.phase == "Suspended"
+            assert all(body["spec"]["suspend"] for body in unfinished)
+        else:
+            assert len(unfinished) == 1, job["status"]
 
 
 Lives.TestCase.settings = settings(
