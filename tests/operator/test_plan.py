@@ -514,6 +514,17 @@ def test_a_deadline_that_passed_between_two_children_fails_the_job() -> None:
     assert made.writes == ()
 
 
+def test_a_child_that_kueue_still_holds_goes_with_the_jobs_deadline() -> None:
+    """Kubernetes counts no time of a suspended Job: the operator ends it, and nothing is left."""
+    job = o.job(RUNNING, labels=KUEUE, shards=2, activeDeadlineSeconds=100)
+    held = o.child(suspend=True, start=None, deadline=90)
+    seen = o.observed(job, o.complete("bottlenecks", uid="shards"), held)
+    assert decide(seen, o.NOW + 99).again_at == o.NOW + 100
+    made = decide(seen, o.NOW + 100)
+    assert told(made)[1] == "DeadlineExceeded"
+    assert made.writes == (Remove(held),)
+
+
 def test_an_edited_deadline_is_passed_on_to_the_running_child() -> None:
     seen = o.observed(
         o.job(RUNNING, activeDeadlineSeconds=300),
