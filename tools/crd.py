@@ -8,6 +8,7 @@ python tools/crd.py --plain    print the same without Helm, for `kubectl apply -
 import argparse
 import difflib
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, get_args
 
@@ -67,9 +68,7 @@ def crd() -> dict[str, Any]:
     }
     for rule in RULES:
         _at(root, rule.at).setdefault(VALIDATIONS, []).append(rule.schema)
-    for field in spec["properties"]:
-        if field not in MUTABLE:
-            spec.setdefault(VALIDATIONS, []).append(immutable(field).schema)
+    _keep(spec, except_for=MUTABLE)
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -104,6 +103,23 @@ def crd() -> dict[str, Any]:
             ],
         },
     }
+
+
+def _keep(schema: dict[str, Any], except_for: Collection[str] = ()) -> None:
+    """Rules that every field of this object, which is always there, stays as it was created."""
+    for name, inner in schema["properties"].items():
+        if name in except_for:
+            continue
+        always_there = _always_there(schema, name)
+        if always_there and any(_always_there(inner, f) for f in inner.get("properties", ())):
+            _keep(inner)
+            continue
+        rule = immutable(name, always_there=always_there)
+        (inner if always_there else schema).setdefault(VALIDATIONS, []).append(rule.schema)
+
+
+def _always_there(schema: dict[str, Any], field: str) -> bool:
+    return field in schema.get("required", ()) or "default" in schema["properties"][field]
 
 
 def structural(schema: dict[str, Any]) -> dict[str, Any]:

@@ -124,7 +124,7 @@ class Rule:
     """One rule of the CRD.
 
     Attributes:
-        at: path of the object that the rule is on; "" is the RetrainJob itself.
+        at: path of what the rule is on; "" is the RetrainJob itself.
         cel: the expression, true when the object is right.
         message: the sentence a person reads when it is not.
         field: path, relative to `at`, that the API server names in its refusal.
@@ -268,18 +268,22 @@ MUTABLE = ("suspend", "ttlSecondsAfterFinished", "activeDeadlineSeconds")
 """Fields of spec that may change after creation, as those of a batch/v1 Job may."""
 
 
-def immutable(field: str) -> Rule:
-    """The rule that keeps `spec.<field>` as it was created.
+def immutable(field: str, *, always_there: bool) -> Rule:
+    """The rule that keeps `field` as it was created.
 
-    It stands on spec and not on the field itself: there it would not fire when the field is added
-    or removed.
+    It stands on the field itself where that is always there, by a default or because it is required;
+    on the object around it otherwise, since a rule on a field does not fire when that is added or
+    removed. Both would do there, but each name that a rule looks up makes the API server build a table
+    of all names beside it, at every write of the status too: rules on spec made that write a third
+    dearer (docs/decisions/0004).
     """
-    return Rule(
-        "spec",
-        f"has(self.{field}) == has(oldSelf.{field}) && "
-        f"(!has(self.{field}) || self.{field} == oldSelf.{field})",
+    message = (
         f"{field} is immutable: create a new RetrainJob to change it "
-        f"(only {', '.join(MUTABLE[:-1])} and {MUTABLE[-1]} may change)",
-        f".{field}",
-        reason="FieldValueForbidden",
+        f"(only {', '.join(MUTABLE[:-1])} and {MUTABLE[-1]} may change)"
     )
+    reason = "FieldValueForbidden"
+    if always_there:
+        return Rule("", "self == oldSelf", message, reason=reason)
+    there = f"has(self.{field})"
+    same = f"{there} == has(oldSelf.{field}) && (!{there} || self.{field} == oldSelf.{field})"
+    return Rule("", same, message, f".{field}", reason=reason)
