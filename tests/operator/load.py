@@ -15,7 +15,10 @@ from typing import Any
 
 from tests.operator.harness import ACCOUNT, KWOK, Bed, Operator, eventually
 
+from retrainer.api import parse_job
+from retrainer_operator import children
 from retrainer_operator.kube import ApiError, Kube, connection
+from retrainer_operator.settings import Settings
 
 Body = dict[str, Any]
 ADMIN = "admin"
@@ -126,16 +129,19 @@ def retrainjob(name: str, delay: str = "1s") -> Body:
 
 
 def plain(name: str) -> Body:
-    container = {"name": "trainer", "image": "trainer:test", "resources": SMALL}
-    return {
-        "metadata": {"name": name},
-        "spec": {
-            "template": {
-                "metadata": {"annotations": {f"{KWOK}/delay": "1s"}},
-                "spec": {"containers": [container], "restartPolicy": "Never"},
-            }
-        },
+    """The Job that the operator makes of that RetrainJob, as somebody would apply it by hand."""
+    body = retrainjob(name)
+    body["metadata"] |= {"namespace": "plain", "uid": "00000000-0000-4000-8000-000000000000"}
+    environment = {
+        "RETRAINER_TRAINER_IMAGE": "trainer:test",
+        "RETRAINER_TRAINER_RESOURCES": json.dumps(SMALL),
+        "POD_NAMESPACE": "retrainer",
     }
+    job = children.train(parse_job(body), Settings.from_environment(environment), deadline=None)
+    # Nobody's: without the owner, and without the labels that the operator watches.
+    job["metadata"] = {"name": name}
+    del job["spec"]["template"]["metadata"]["labels"]
+    return job
 
 
 def show(what: str, measured: str, wanted: str) -> None:
