@@ -32,6 +32,7 @@ class Resync:
         on_gone: Callable[[Key, str], None],
         on_caught_up: Callable[[], None],
         on_forbidden: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kube = kube
         self._memory = memory
@@ -39,6 +40,7 @@ class Resync:
         self._on_gone = on_gone
         self._on_caught_up = on_caught_up
         self._on_forbidden = on_forbidden
+        self._clock = clock
         self._namespaces: Sequence[str | None] = ()
         self._behind_since: float | None = None
         self._restarted = asyncio.Event()
@@ -54,7 +56,7 @@ class Resync:
     def stuck(self) -> bool:
         """Whether a watch has been behind for too long; an API server that is away does not count."""
         since = self._behind_since
-        return since is not None and time.monotonic() > since + LAG_MAX
+        return since is not None and self._clock() > since + LAG_MAX
 
     async def run(self) -> None:
         """Compare until cancelled: often until the watches have caught up, then now and then."""
@@ -106,7 +108,7 @@ class Resync:
         if not behind:
             self._behind_since = None
         elif self._behind_since is None:
-            self._behind_since = time.monotonic()
+            self._behind_since = self._clock()
         return bool(behind)
 
     async def _list(self, namespace: str | None, listed: dict[str, int]) -> None:

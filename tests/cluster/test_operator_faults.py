@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -147,7 +148,7 @@ def test_rights_taken_away_and_given_back_are_noticed(bed: Bed) -> None:
 
 def test_an_api_server_that_is_away_is_waited_for(bed: Bed) -> None:
     team = bed.team("f-server")
-    with bed.operator("patient") as operator:
+    with bed.operator("patient", RETRAINER_LOG_FORMAT="json") as operator:
         team.apply("job", annotations={"delay": "never"})
         team.until("job", phase="Bottlenecks")
         assert operator.process is not None
@@ -159,6 +160,9 @@ def test_an_api_server_that_is_away_is_waited_for(bed: Bed) -> None:
         assert operator.probe("healthz") == 200
         team.apply("next")
         team.until("next", phase="Succeeded", within=60)
+        lines = [json.loads(line) for line in operator.log.read_text().splitlines()]
+    assert {"time", "level", "logger", "message"} <= set.intersection(*map(set, lines))
+    assert any(line["level"] == "warning" for line in lines)
 
 
 def _restart_api_server(bed: Bed) -> None:
