@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from retrainer._paired import Difference, against_best
 from retrainer._runs import Guess, Run
 from retrainer.api import ARCHITECTURES
 from retrainer.errors import NotFound, UserError
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from retrainer.job import Job
-
-SIGNIFICANT = 0.05
-"""A difference is told as one below this p-value (after Holm's correction)."""
 
 
 @dataclass(frozen=True)
@@ -46,44 +44,13 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """What McNemar's exact test says of two jobs with the same test images.
-
-    Attributes:
-        better, worse: names; by the share of test images guessed right.
-        only_better, only_worse: images that one guessed right and the other wrong.
-        p: two-sided p-value, corrected for the number of comparisons (Holm).
-    """
-
-    better: str
-    worse: str
-    only_better: int
-    only_worse: int
-    p: float
-
-    @property
-    def significant(self) -> bool:
-        """Whether chance alone would hardly bring it about."""
-        return self.p < SIGNIFICANT
-
-    def __str__(self) -> str:
-        counts = (
-            f"{self.only_better} test images right in {self.better} only, "
-            f"{self.only_worse} in {self.worse} only, p = {self.p:.2g}"
-        )
-        if self.significant:
-            return f"{self.better} is better than {self.worse} ({counts})."
-        return f"No difference between {self.better} and {self.worse} is shown ({counts})."
-
-
-@dataclass(frozen=True)
 class Comparison:
     """Several jobs, the best first; a notebook shows it as a table.
 
     Attributes:
         rows: one per job, by test accuracy, then by cost.
-        differences: the best against each other job, where their test images are the same.
-        notes: sentences on what cannot be compared and why.
+        differences: the best against each other job, on the test images that both have.
+        notes: sentences on where the test images differ, and what cannot be compared and why.
     """
 
     rows: list[Row]
@@ -193,95 +160,23 @@ def _distinct(names: list[str]) -> list[str]:
     return distinct
 
 
-Guesses = dict[str, list[Guess]]
-"""Predictions of each job by its name, the best job first."""
-
-
-def _predictions(runs: list[tuple[str, Run]]) -> tuple[Guesses, list[str]]:
-    guesses: Guesses = {}
+def _predictions(runs: list[tuple[str, Run]]) -> tuple[dict[str, list[Guess]], list[str]]:
+    """Guesses of each job that can be tested, in the order given; a sentence on each other one."""
+    guesses = {}
     notes = []
     for name, run in runs:
         try:
-            guesses[name] = run.predictions()
+            found = run.predictions()
         except NotFound:
             notes.append(
                 f"{name} has no predictions.parquet and cannot be tested against the others."
             )
-    return guesses, notes
-
-
-def against_best(guesses: Guesses) -> tuple[list[Difference], list[str]]:
-    """McNemar's test of the first job against each other one that has the same test images."""
-    if len(guesses) < 2:
-        return [], []
-    (best, reference), *others = guesses.items()
-    truth = {p.path: p.label for p in reference}
-    right = {p.path for p in reference if p.right}
-    notes = []
-    found: list[Difference] = []
-    for name, predictions in others:
-        if {p.path: p.label for p in predictions} != truth:
-            notes.append(_not_the_same(best, name, truth.keys(), {p.path for p in predictions}))
             continue
-        other = {p.path for p in predictions if p.right}
-        only_best, only_other = len(right - other), len(other - right)
-        found.append(_ordered(best, name, only_best, only_other))
-    adjusted = holm([d.p for d in found])
-    return [replace(d, p=p) for d, p in zip(found, adjusted, strict=True)], notes
-
-
-def _ordered(best: str, other: str, only_best: int, only_other: int) -> Difference:
-    p = mcnemar(only_best, only_other)
-    if only_other > only_best:
-        return Difference(other, best, only_other, only_best, p)
-    return Difference(best, other, only_best, only_other, p)
-
-
-def _not_the_same(best: str, other: str, there: Any, here: set[str]) -> str:
-    common = len(there & here)
-    if common == len(there) == len(here):
-        return (
-            f"{best} and {other} have the same test images under different labels, so their accuracies "
-            "cannot be compared."
-        )
-    return (
-        f"The test images of {best} ({len(there)}) and {other} ({len(here)}) differ, {common} are in "
-        "both: compare their intervals with care, no test is made."
-    )
-
-
-def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided p-value of McNemar's exact test.
-
-    Q. McNemar 1947, "Note on the sampling error of the difference between correlated proportions";
-    exact: the binomial distribution with one half, the tail doubled.
-
-    Args:
-        only_first, only_second: images that only the one, only the other guessed right.
-    """
-    n, least = only_first + only_second, min(only_first, only_second)
-    if n == 0 or 2 * least == n:
-        return 1.0
-    log_half = n * math.log(0.5)
-    tail = math.fsum(
-        math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + log_half)
-        for k in range(least + 1)
-    )
-    return min(1.0, 2 * tail)
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number, in the order given.
-
-    S. Holm 1979, "A simple sequentially rejective multiple test procedure".
-    """
-    order = sorted(range(len(values)), key=values.__getitem__)
-    corrected = [0.0] * len(values)
-    highest = 0.0
-    for rank, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(values) - rank) * values[i]))
-        corrected[i] = highest
-    return corrected
+        if found:
+            guesses[name] = found
+        else:
+            notes.append(f"{name} has no test images and cannot be tested against the others.")
+    return guesses, notes
 
 
 def accuracy_words(row: Row) -> str:

@@ -42,6 +42,8 @@ class Guess:
         guess: the label that the network finds most likely.
         score: of the guess, 0 to 1.
         label_score: of the label, 0 to 1.
+        identity: what the image's content is known by, 32 hexadecimal digits (see "Image identity" in
+            docs/reference/run.md); "" in a run that was written before it was kept.
     """
 
     path: str
@@ -49,15 +51,12 @@ class Guess:
     guess: str
     score: float
     label_score: float
+    identity: str = ""
 
     @property
     def right(self) -> bool:
         """Whether the guess is the label."""
         return self.guess == self.label
-
-
-GUESS_COLUMNS = tuple(Guess.__dataclass_fields__)
-"""Columns of `predictions.parquet`."""
 
 
 @dataclass(frozen=True)
@@ -199,8 +198,10 @@ class Run:
     @cached_property
     def _predictions(self) -> list[Guess]:
         table = self._parquet(PREDICTIONS)
-        rows = zip(*_columns(table, GUESS_COLUMNS), strict=True)
-        return [Guess(*row) for row in rows]
+        # An older run has no identities.
+        names = [name for name in Guess.__dataclass_fields__ if name in table.column_names]
+        rows = zip(*_columns(table, names), strict=True)
+        return [Guess(**dict(zip(names, row, strict=True))) for row in rows]
 
     def predictions(self) -> list[Guess]:
         """The guess for each test image (`predictions.parquet`), by path."""

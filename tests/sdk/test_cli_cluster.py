@@ -264,7 +264,9 @@ def test_compare_jobs_and_runs(submitted: FakeApiServer, shell: Shell, tmp_path:
     lines = shell.out.splitlines()
     assert lines[0].split()[:3] == ["NAME", "ARCHITECTURE", "ACCURACY"]
     assert lines[1].split()[:3] == ["flowers", "mobilenet_0.50_160", "0.950"]
-    assert lines[3].startswith("flowers is better than other (17 test images right in flowers only")
+    assert lines[3].startswith(
+        "flowers is better than other (of 60 common test images, 17 right in flowers only, 0 in other"
+    )
     assert page.read_text().startswith("<!doctype html>")
     assert picture.exists()
     assert shell("compare", "flowers", str(other), "-o", "json") == 0

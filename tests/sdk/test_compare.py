@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tests.support.run_folder import write_run
 
 from retrainer._chart import chart
-from retrainer._compare import Comparison, Row, compare, frontier_of, holm, mcnemar
+from retrainer._compare import Comparison, Row, compare, frontier_of
+from retrainer._paired import holm, mcnemar
 from retrainer._runs import Run
 from retrainer.errors import NotFound, UserError
 
@@ -63,7 +64,8 @@ def test_a_real_difference_is_told_with_its_counts(tmp_path: Path) -> None:
     found = compare([str(bad), str(good)])
     assert [row.name for row in found.rows] == ["good", "bad"]
     assert str(found.differences[0]) == (
-        "good is better than bad (19 test images right in good only, 0 in bad only, p = 3.8e-06)."
+        "good is better than bad (of 60 common test images, 19 right in good only, 0 in bad only, "
+        "p = 3.8e-06)."
     )
 
 
@@ -74,17 +76,6 @@ def test_noise_is_not_taken_for_progress(tmp_path: Path) -> None:
     assert found.rows[0].name == "first"
     assert not found.differences[0].significant
     assert str(found.differences[0]).startswith("No difference between first and second is shown")
-
-
-def test_other_test_images_are_told_and_not_tested(tmp_path: Path) -> None:
-    here = write_run(tmp_path / "a", [0], name="here", images=60)
-    there = write_run(tmp_path / "b", [0], name="there", images=90)
-    found = compare([str(here), str(there)])
-    assert found.differences == []
-    assert found.notes == [
-        "The test images of there (90) and here (60) differ, 60 are in both: compare their intervals "
-        "with care, no test is made."
-    ]
 
 
 def test_many_comparisons_are_corrected_for_their_number(tmp_path: Path) -> None:

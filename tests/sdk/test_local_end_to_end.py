@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -88,6 +89,22 @@ def test_a_second_run_computes_nothing(digits: Path, done: retrainer.Result) -> 
     progress = again.report.progress
     assert (progress.images_cached, progress.images_computed) == (3 * PER_LABEL, 0)
     assert again.url != done.url
+
+
+def test_a_replaced_test_photo_is_not_taken_for_the_same(
+    digits: Path, done: retrainer.Result, tmp_path: Path
+) -> None:
+    photos = shutil.copytree(digits, tmp_path / "elsewhere")
+    tested, *_ = done.predictions()
+    replaced = photos / tested.path
+    replaced.write_bytes(replaced.read_bytes() + b"other bytes, the same picture")
+    other = retrainer.run(job(str(photos), str(tmp_path / "out")), progress=False)
+    found = retrainer.compare([done, other])
+    images = done.test_images
+    assert found.differences[0].images == images - 1
+    assert [d.p for d in found.differences] == [1.0]
+    assert f"{images - 1} in both, 1 in " in found.notes[0]
+    assert "under the same path with another identity: 1 (" in found.notes[0]
 
 
 def test_images_are_labelled_by_the_newest_run(digits: Path, done: retrainer.Result) -> None:

@@ -1,7 +1,7 @@
 """A run's folder as the trainer leaves it, without a training: for tests of what reads one."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from retrainer.api import CurvePoint, Metrics, Phase, Report, layout
 from retrainer_trainer import tables
 from retrainer_trainer.evaluate import evaluate
+from retrainer_trainer.identity import IDENTITY_BYTES, content_identity
 
 LABELS = ("daisy", "roses", "tulips")
 
@@ -22,15 +23,25 @@ def write_run(
     architecture: str = "mobilenet_0.50_160",
     images_per_second: float | None = 520.0,
     prefix: str = "",
+    contents: Mapping[int, str] | None = None,
+    labels: Mapping[int, str] | None = None,
 ) -> Path:
-    """Write it to `folder`; test image number i is guessed right unless i is in `wrong`."""
+    """Write it to `folder`; test image number i is guessed right unless i is in `wrong`.
+
+    `contents` says what bytes some images have (others have their number's), `labels` which label.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     truth = np.arange(images, dtype=np.intp) % len(LABELS)
+    for i, label in (labels or {}).items():
+        truth[i] = LABELS.index(label)
     guess = truth.copy()
     guess[list(wrong)] = (truth[list(wrong)] + 1) % len(LABELS)
     scores = np.full((images, len(LABELS)), 0.1, np.float32)
     scores[np.arange(images), guess] = 0.6 + 0.2 * np.arange(images, dtype=np.float32) / images
     paths = [f"{prefix}{LABELS[truth[i]]}/{i:03d}.jpg" for i in range(images)]
+    bodies = [(contents or {}).get(i, f"photo {i}").encode() for i in range(images)]
+    raw = b"".join(map(content_identity, bodies))
+    identities = np.frombuffer(raw, np.uint8).reshape(images, IDENTITY_BYTES)
     evaluation = {
         "architecture": architecture,
         **evaluate(scores, truth, LABELS, np.zeros(images, np.bool_)),
@@ -56,7 +67,7 @@ def write_run(
     (folder / layout.LABELS).write_bytes(tables.labels_txt(LABELS))
     (folder / layout.HISTORY).write_bytes(tables.history_parquet(curve))
     (folder / layout.PREDICTIONS).write_bytes(
-        tables.predictions_parquet(paths, truth, scores, LABELS)
+        tables.predictions_parquet(paths, identities, truth, scores, LABELS)
     )
     (folder / layout.EVALUATION).write_text(json.dumps(evaluation))
     (folder / layout.RESULT).write_text(report.to_json())

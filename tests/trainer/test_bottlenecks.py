@@ -19,9 +19,9 @@ from tests.support.trainer_engine import (
 
 from retrainer.errors import RetrainerError, UserError
 from retrainer_trainer import bottlenecks, images, split
-from retrainer_trainer.backbone import Engine
 from retrainer_trainer.cache import Cache
 from retrainer_trainer.distort import distorted, source_size, view_identity
+from retrainer_trainer.identity import content_identity
 from retrainer_trainer.stop import Stop
 from retrainer_trainer.store_local import LocalStore
 
@@ -46,9 +46,9 @@ def test_each_row_is_the_bottleneck_of_that_path_s_image(photo_folder: Path, out
     ready = prepared(spec(photo_folder, output))
     assert ready.matrix.shape == (80, WIDTH)
     assert ready.matrix.dtype == np.float32
-    engine = Engine(ready.backbone.tflite)
+    engine = ready.backbone.start()
     for row, path in enumerate(ready.catalog.paths):
-        expected = engine(images.pixels((photo_folder / path).read_bytes(), 128))
+        (expected,) = engine([images.pixels((photo_folder / path).read_bytes(), 128)])
         assert (ready.matrix[row] == expected).all(), path
     assert ready.usable.all()
     assert ready.views.shape == (80, 0)
@@ -148,7 +148,7 @@ def test_training_images_get_their_views_and_no_others(photo_folder: Path, outpu
     identity = ready.catalog.identities[row].tobytes()
     for view in range(3):
         pixels = distorted(square, 128, identity, wanted.distortions, view)
-        expected = Engine(ready.backbone.tflite)(pixels)
+        (expected,) = ready.backbone.start()([pixels])
         assert (ready.matrix[ready.views[row, view]] == expected).all()
     assert (ready.matrix[row] == prepared(spec(photo_folder, output)).matrix[row]).all()
 
@@ -300,8 +300,9 @@ def test_an_image_replaced_after_it_was_listed_is_never_stale(
     ready, missing = bottlenecks.load(job, filled)
     assert missing == 0
     row = list(ready.catalog.paths).index("daisy/0005.jpg")
-    expected = Engine(ready.backbone.tflite)(images.pixels(photo(9999), 128))
+    (expected,) = ready.backbone.start()([images.pixels(photo(9999), 128)])
     assert (ready.matrix[row] == expected).all()
+    assert ready.catalog.identities[row].tobytes() == content_identity(photo(9999))
     again = Heard(wanted)
     prepared(wanted, again)
     assert again.report.progress.images_computed == 0

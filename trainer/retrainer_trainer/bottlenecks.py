@@ -312,7 +312,8 @@ def _names(
 # --- loading ---
 def load(job: OpenJob, filled: Filled) -> tuple[Bottlenecks, int]:
     """The matrix of all bottlenecks of the job, and how many of them the cache lacks."""
-    catalog = job.catalog
+    # What is known of the images from now on is what was computed, not what was listed.
+    catalog = replace(job.catalog, identities=filled.identities)
     job.cache.refresh()
     usable = np.ones(len(catalog), bool)
     usable[list(filled.rejected)] = False

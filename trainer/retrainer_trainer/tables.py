@@ -9,6 +9,7 @@ import numpy as np
 from retrainer.api import CurvePoint
 from retrainer_trainer.evaluate import Numbers
 from retrainer_trainer.head import Floats, Head
+from retrainer_trainer.identity import Identities
 
 
 def labels_txt(labels: Sequence[str]) -> bytes:
@@ -41,12 +42,20 @@ def history_parquet(curve: Sequence[CurvePoint]) -> bytes:
 
 
 def predictions_parquet(
-    paths: Sequence[str], truth: Numbers, scores: Floats, labels: Sequence[str]
+    paths: Sequence[str],
+    identities: Identities,
+    truth: Numbers,
+    scores: Floats,
+    labels: Sequence[str],
 ) -> bytes:
-    """A row per test image: path, label, guess, score (of the guess), label_score (of the label).
+    """A row per test image.
+
+    Columns: path, label, guess, score (of the guess), label_score (of the label), identity (32
+    hexadecimal digits, as in duplicates.csv).
 
     Args:
         paths: of the test images, printable.
+        identities: (images, 16) what each one's content is known by.
         truth: (images,) true labels.
         scores: (images, labels).
         labels: names, printable.
@@ -61,6 +70,7 @@ def predictions_parquet(
         "guess": pa.array([labels[i] for i in guess], pa.string()),
         "score": pa.array(scores[rows, guess].tolist(), pa.float32()),
         "label_score": pa.array(scores[rows, truth].tolist(), pa.float32()),
+        "identity": pa.array([row.tobytes().hex() for row in identities], pa.string()),
     }
     return _parquet(pa.table(columns))
 

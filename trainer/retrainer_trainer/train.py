@@ -90,7 +90,8 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     if accuracy is not None:
         reporter.log(f"Final test accuracy = {100 * accuracy:.1f}% (N={images})")
     paths = [shown(ready.catalog.paths[int(row)]) for row in test]
-    folder.put(layout.PREDICTIONS, tables.predictions_parquet(paths, truth, scores, labels))
+    known = ready.catalog.identities[test]
+    folder.put(layout.PREDICTIONS, tables.predictions_parquet(paths, known, truth, scores, labels))
     files = {
         layout.REJECTED: rejected_csv(ready.catalog, ready.rejected),
         layout.DUPLICATES: duplicates_csv(ready.catalog),
