@@ -110,6 +110,9 @@ class Namespace:
     def delete(self, job: str) -> None:
         self.api.call("DELETE", f"{self._jobs}/{job}")
 
+    def jobs(self) -> list[str]:
+        return [job["metadata"]["name"] for job in self.api.items(self._jobs)]
+
     def job(self, name: str) -> Body | None:
         return self.api.found(f"{self._jobs}/{name}")
 

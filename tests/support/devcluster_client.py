@@ -191,9 +191,9 @@ def ensure(
 def _given(name: str) -> DevCluster | None:
     """The cluster of KUBECONFIG, unless that is one of ours.
 
-    RETRAINER_TEST_IMAGES is the prefix of its images (`ghcr.io/me` for `ghcr.io/me/trainer:dev`),
-    RETRAINER_TEST_TAG their tag. RETRAINER_TEST_S3 is the URL of an S3 server that its pods reach,
-    RETRAINER_TEST_S3_HOST the same server seen from here, AWS_* the keys.
+    RETRAINER_TEST_IMAGES is the prefix of its images (`example.com/me` for
+    `example.com/me/trainer:dev`), RETRAINER_TEST_TAG their tag. RETRAINER_TEST_S3 is the URL of an S3
+    server that its pods reach, RETRAINER_TEST_S3_HOST the same server seen from here, AWS_* the keys.
     """
     kubeconfig = _run("given").strip()
     if not kubeconfig:

@@ -66,6 +66,7 @@ BINARIES: dict[str, Binary] = {
             tags="remove_all_sd,enable_kubernetes_sd",
         ),
         Binary("helm", "helm", "helm.sh/helm/v4/cmd/helm"),
+        Binary("kueue", "kueue", "sigs.k8s.io/kueue/cmd/kueue"),
     )
 }
 
