@@ -105,7 +105,15 @@ def frontier(
     if not done:
         raise JobFailed("No job of the frontier succeeded: " + " ".join(failed))
     found = compare(done)
-    return Comparison(found.rows, found.differences, found.notes + failed)
+    rates = [row.name for row in found.rows if row.images_per_second]
+    notes = [*found.notes, *failed, *([_SHARED] if client and len(rates) > 1 else [])]
+    return Comparison(found.rows, found.differences, notes)
+
+
+_SHARED = (
+    "Images per second are of jobs that may have run side by side on the same nodes: multiply-adds "
+    "tell better what each network costs."
+)
 
 
 Done = tuple[Sequence["Job | Run"], list[str]]

@@ -25,7 +25,8 @@ _RUNNING = "#0969da"
 _CELL = "padding:2px 14px 2px 0;text-align:left;vertical-align:top;white-space:nowrap"
 _TEXT = "padding:2px 0;text-align:left;vertical-align:top;white-space:normal"
 _NUMBER = (
-    "padding:2px 14px 2px 0;text-align:right;vertical-align:top;font-variant-numeric:tabular-nums"
+    "padding:2px 14px 2px 0;text-align:right;vertical-align:top;white-space:nowrap;"
+    "font-variant-numeric:tabular-nums"
 )
 
 
@@ -114,7 +115,14 @@ def comparison(comparison: "Comparison", picture: bool) -> str:
     """The table, the sentences, and the picture as an embedded PNG."""
     from retrainer._compare import accuracy_words
 
-    head = ("name", "architecture", "test accuracy", "multiply-adds", "parameters", "images/s")
+    head = (
+        "name",
+        "architecture",
+        "test accuracy (95% interval)",
+        "multiply-adds",
+        "parameters",
+        "images/s",
+    )
     rows = [
         (
             f"<b>{escape(row.name)}</b>",

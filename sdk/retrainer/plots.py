@@ -3,6 +3,8 @@
 import functools
 import importlib
 import io
+import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,13 @@ BUBBLE_POINTS2 = 900.0
 """Area of the largest bubble, square points."""
 SMALLEST_POINTS2 = 20.0
 """Beside Inception V3 the smallest MobileNet's true area would not be seen."""
-MOST_LEVEL_LABELS = 8
+WIDTH_POINTS, HEIGHT_POINTS = 560.0, 320.0
+"""Of the frontier's axes, about."""
+LINE_POINTS, LETTER_POINTS = 10.0, 4.4
+"""Height and width of its labels, about."""
+ASIDE_POINTS = 16.0
+"""Between two jobs of one network."""
+LONGEST_LABEL = 28
 
 
 def needs(library: str) -> Any:
@@ -126,73 +134,143 @@ def frontier(comparison: "Comparison", path: str | None = None) -> "Figure":
 
     rows = [row for row in comparison.rows if row.multiply_adds and row.accuracy is not None]
     figure, (axis,) = _figure(1, 9.0, 5.6)
-    axis.set(xscale="log", xlabel="multiply-adds per image (millions)", ylabel="test accuracy")
+    axis.set(xscale="log", xlabel="multiply-adds per image (millions)")
+    axis.set_ylabel(_accuracy_label(rows))
     if not rows:
         axis.text(0.5, 0.5, "no job with a test accuracy", transform=axis.transAxes, ha="center")
         return _saved(figure, path)
-    edge = frontier_of(rows)
+    edge = [row.name for row in frontier_of(rows)]
+    places = _places(rows)
+    # Set here: with one job alone matplotlib would warn of limits without a distance.
+    axis.set_xlim(*_limits(rows))
+    line = sorted((row for row in rows if row.name in edge), key=lambda row: places[row.name])
     axis.plot(
-        [_millions(r) for r in edge],
-        _numbers([r.accuracy for r in edge]),
+        [places[row.name] for row in line],
+        _numbers([row.accuracy for row in line]),
         color="#bbbbbb",
         zorder=1,
     )
     largest = max(row.parameters or 0 for row in rows) or 1
     for row in rows:
-        colour = _colour(row.architecture)
+        place, colour = places[row.name], _colour(row.architecture)
         accuracy = row.accuracy or 0.0
         # Rounding can put an end of the interval on the wrong side of an accuracy of 0 or 1.
         below = max(0.0, accuracy - (row.low or 0.0))
         above = max(0.0, (row.high or 0.0) - accuracy)
         axis.errorbar(
-            _millions(row), accuracy, [[below], [above]],
-            color=colour, alpha=0.45, capsize=3, zorder=2,
-        )  # fmt: skip
+            place, accuracy, [[below], [above]], color=colour, alpha=0.45, capsize=3, zorder=2
+        )
         area = max(SMALLEST_POINTS2, BUBBLE_POINTS2 * (row.parameters or 0) / largest)
-        axis.scatter(_millions(row), accuracy, s=area, color=colour, alpha=0.7, zorder=3, lw=0)
-    _labels(axis, rows, edge)
-    _legend(axis, rows)
-    title = "bubble: parameters; bar: 95% interval of the test accuracy; /s: images per second"
-    axis.set_title(title, fontsize=9, color=_OTHER)
+        axis.scatter(place, accuracy, s=area, color=colour, alpha=0.7, zorder=3, lw=0)
+    _labels(axis, rows, places, edge)
+    _legend(figure, axis, rows)
+    axis.set_title(_READING, fontsize=9, color=_OTHER)
     ticks = _ticks([_millions(row) for row in rows])
     axis.set_xticks(ticks, [f"{t:,.0f}" for t in ticks])
     axis.minorticks_off()
     return _saved(figure, path)
 
 
-def _labels(axis: "Axes", rows: "Sequence[Row]", edge: "Sequence[Row]") -> None:
-    """Names at the ends of the bars: above for those on the line, below for the others.
+_READING = (
+    "bubble: parameters; bar: 95% interval of the test accuracy; line: no cheaper job is as good; "
+    "/s: images per second"
+)
 
-    Many stand upright, since neighbours on the cost axis are close.
-    """
-    upright = len(rows) > MOST_LEVEL_LABELS
+
+def _accuracy_label(rows: "Sequence[Row]") -> str:
+    """With the number of test images, where it is the same for all."""
+    images = {row.images for row in rows}
+    return f"test accuracy ({images.pop():,} images)" if len(images) == 1 else "test accuracy"
+
+
+def _limits(rows: "Sequence[Row]") -> tuple[float, float]:
+    costs = [_millions(row) for row in rows]
+    return min(costs) / 1.5, max(costs) * 1.5
+
+
+def _points(rows: "Sequence[Row]") -> float:
+    """Points of the cost axis for a factor of e."""
+    low, high = _limits(rows)
+    return WIDTH_POINTS / math.log(high / low)
+
+
+def _places(rows: "Sequence[Row]") -> dict[str, float]:
+    """Millions of multiply-adds by name; jobs of one network stand side by side, not on each other."""
+    aside = math.exp(ASIDE_POINTS / _points(rows))
+    seen: Counter[float] = Counter()
+    places = {}
     for row in rows:
+        cost = _millions(row)
+        places[row.name] = cost * aside ** seen[cost]
+        seen[cost] += 1
+    return places
+
+
+def _texts(rows: "Sequence[Row]") -> "dict[str, list[str]]":
+    """The lines of each job's label: its network, or its name where two have the same; its rate."""
+    named = len({row.architecture for row in rows}) < len(rows)
+    texts = {}
+    for row in rows:
+        title = row.name if named else short(row.architecture or row.name)
+        cut = title if len(title) <= LONGEST_LABEL else f"{title[: LONGEST_LABEL - 1]}…"
         rate = f"{row.images_per_second:,.0f}/s" if row.images_per_second else ""
-        above = row in edge
-        end = row.high if above else row.low
-        axis.annotate(
-            ("  " if upright else "\n").join(
-                filter(None, (short(row.architecture or row.name), rate))
-            ),
-            (_millions(row), end if end is not None else row.accuracy or 0.0),
-            xytext=(0, 5 if above else -5),
-            textcoords="offset points",
-            ha="center",
-            va="bottom" if above else "top",
-            rotation=90 if upright else 0,
-            fontsize=7.5,
-        )
-    # The labels' own room: matplotlib does not count them when it chooses the limits.
+        texts[row.name] = [cut, *filter(None, [rate])]
+    return texts
+
+
+def _labels(
+    axis: "Axes", rows: "Sequence[Row]", places: dict[str, float], edge: Sequence[str]
+) -> None:
+    """What each job is, at the end of its bar: above for those on the line, below for the others.
+
+    Where neighbours on the cost axis are close they stand upright and move aside.
+    """
+    ordered = sorted(rows, key=lambda row: places[row.name])
+    sides = [[r for r in ordered if (r.name in edge) == above] for above in (True, False)]
+    points = _points(rows)
+    marks = [[math.log(places[row.name]) * points for row in side] for side in sides]
+    texts = _texts(rows)
+    widest = LETTER_POINTS * max(len(line) for lines in texts.values() for line in lines)
+    upright = any(any(_shifts(side, widest)) for side in marks)
+    for side, mark, above in zip(sides, marks, (True, False), strict=True):
+        for row, shift in zip(side, _shifts(mark, LINE_POINTS), strict=True):
+            end = row.high if above else row.low
+            axis.annotate(
+                ("  " if upright else "\n").join(texts[row.name]),
+                (places[row.name], end if end is not None else row.accuracy or 0.0),
+                xytext=(shift if upright else 0, 5 if above else -5),
+                textcoords="offset points",
+                ha="center",
+                va="bottom" if above else "top",
+                rotation=90 if upright else 0,
+                fontsize=7.5,
+            )
+    longest = LETTER_POINTS * max(len("  ".join(lines)) for lines in texts.values())
+    _make_room(axis, rows, longest if upright else 2 * LINE_POINTS)
+
+
+def _make_room(axis: "Axes", rows: "Sequence[Row]", points: float) -> None:
+    """Above and below the bars for the labels, which matplotlib does not count in its limits."""
     lows, highs = [row.low or 0.0 for row in rows], [row.high or 0.0 for row in rows]
     span = max(highs) - min(lows) or 0.1
-    room = span * (0.4 if upright else 0.2)
-    axis.margins(x=0.08)
+    share = min(0.35, (points + LINE_POINTS) / HEIGHT_POINTS)
+    room = span * share / (1 - 2 * share)
     axis.set_ylim(min(lows) - room, max(highs) + room)
     axis.set_yticks([tick for tick in axis.get_yticks() if 0 <= tick <= 1.0001])
     axis.set_ylim(min(lows) - room, max(highs) + room)
 
 
-def _legend(axis: "Axes", rows: "Sequence[Row]") -> None:
+def _shifts(marks: Sequence[float], width: float) -> list[float]:
+    """Points to the right by which each label moves to be clear of the one before."""
+    shifts = []
+    free = -math.inf
+    for mark in marks:
+        shifts.append(max(0.0, free - mark))
+        free = max(mark, free) + width
+    return shifts
+
+
+def _legend(figure: "Figure", axis: "Axes", rows: "Sequence[Row]") -> None:
     """Which colour is which width, where there is more than one."""
     present = {_colour(row.architecture) for row in rows}
     widths = [w for w, colour in _WIDTH_COLOURS.items() if colour in present]
@@ -201,7 +279,8 @@ def _legend(axis: "Axes", rows: "Sequence[Row]") -> None:
     for width in widths:
         colour = _WIDTH_COLOURS[width]
         axis.scatter([], [], s=40, color=colour, alpha=0.7, lw=0, label=f"MobileNet {width}")
-    axis.legend(frameon=False, loc="lower right", fontsize=8)
+    # Below the axes: inside there is no corner that is free of labels in every comparison.
+    figure.legend(frameon=False, loc="outside lower center", ncols=len(widths), fontsize=8)
 
 
 def short(architecture: str) -> str:

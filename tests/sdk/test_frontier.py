@@ -85,7 +85,8 @@ def test_the_jobs_are_submitted_waited_for_and_compared(tmp_path: Path) -> None:
     found = frontier(base(), names, client, timeout=20, told=told.append)
     operator.join()
     assert [row.architecture for row in found.rows] == ["mobilenet_0.50_128", "mobilenet_0.25_128"]
-    assert found.notes == ["flowers-mobilenet-075-128: Too large. It is left out."]
+    assert found.notes[0] == "flowers-mobilenet-075-128: Too large. It is left out."
+    assert "run side by side" in found.notes[1], "what their images per second are worth"
     assert told[0] == "submitted 3 jobs to default"
 
 

@@ -1,0 +1,85 @@
+"""The picture of a comparison: what is written beside each job can be read."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.transforms import Bbox, BboxBase
+
+from retrainer._compare import Comparison, Row
+from retrainer._frontier import matching
+from retrainer.api import ARCHITECTURES
+from retrainer.api.interval import wilson
+
+
+def row(name: str, architecture: str, right: int, rate: float | None = 512.0) -> Row:
+    network = ARCHITECTURES[architecture]
+    low, high = wilson(right / 165, 165)
+    return Row(
+        name, architecture, right / 165, low, high, 165,
+        network.multiply_adds, network.parameters, rate,
+    )  # fmt: skip
+
+
+EVERY_NETWORK = [
+    row(name, name, 130 + 2 * rank - 9 * (rank % 3 == 1))
+    for rank, name in enumerate(matching("mobilenet_*,inception_v3"))
+]
+FIVE_NETWORKS = [
+    row(name, name, right)
+    for name, right in (
+        ("mobilenet_0.25_128", 136), ("mobilenet_0.25_224", 135), ("mobilenet_0.50_160", 147),
+        ("mobilenet_0.75_192", 144), ("mobilenet_1.0_224", 149),
+    )
+]  # fmt: skip
+ONE_NETWORK = [
+    row("flowers-4000", "mobilenet_0.50_160", 147, None),
+    row("flowers-500", "mobilenet_0.50_160", 146),
+    row("a-name-as-long-as-a-jobs-name-is-allowed-to-be", "mobilenet_0.50_160", 146),
+]
+
+
+def drawn(rows: list[Row]) -> tuple[dict[str, Bbox], BboxBase]:
+    """Where each label is, and the whole picture."""
+    figure = Comparison(rows, [], []).plot()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (axis,) = figure.axes
+    labels = {t.get_text(): t.get_window_extent(canvas.get_renderer()) for t in axis.texts}
+    return labels, figure.bbox
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [EVERY_NETWORK, FIVE_NETWORKS, ONE_NETWORK, ONE_NETWORK[:1]],
+    ids=["every-network", "five-networks", "one-network", "one-job"],
+)
+def test_labels_neither_overlap_nor_leave_the_picture(
+    rows: list[Row], recwarn: pytest.WarningsRecorder
+) -> None:
+    labels, picture = drawn(rows)
+    assert len(labels) == len(rows)
+    for (one, box), (other, another) in combinations(labels.items(), 2):
+        assert not box.overlaps(another), f"{one!r} and {other!r}"
+    for text, box in labels.items():
+        assert picture.x0 <= box.x0 < box.x1 <= picture.x1, text
+        assert picture.y0 <= box.y0 < box.y1 <= picture.y1, text
+    assert not recwarn.list, "a warning would stand in the user's terminal"
+
+
+def test_jobs_of_one_network_go_by_their_names_and_stand_side_by_side() -> None:
+    assert {text.split()[0] for text in drawn(ONE_NETWORK[:2])[0]} == {
+        "flowers-4000",
+        "flowers-500",
+    }
+    (axis,) = Comparison(ONE_NETWORK, [], []).plot().axes
+    places = {
+        float(np.ravel(line.get_xdata())[0]) for line in axis.lines if line.get_marker() == "_"
+    }
+    assert len(places) == 3
+
+
+def test_the_axis_says_on_how_many_images_where_all_have_the_same() -> None:
+    (axis,) = Comparison(FIVE_NETWORKS, [], []).plot().axes
+    assert axis.get_ylabel() == "test accuracy (165 images)"
