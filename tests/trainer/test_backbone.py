@@ -8,6 +8,7 @@ from tests.support.trainer_engine import ARCHITECTURE, photo, spec, warm
 from retrainer.api import ARCHITECTURES, Storage, architecture
 from retrainer.errors import StorageError, UserError
 from retrainer_trainer import backbone, images
+from retrainer_trainer.engine import KERAS_GPU, LITERT, Engine, LiteRT
 from retrainer_trainer.quiet import quiet_environment
 from retrainer_trainer.store import Store
 from retrainer_trainer.weights import BUILTIN, Weights, file_stems, find_weights
@@ -28,12 +29,12 @@ def opened(folder: Path) -> tuple[backbone.Backbone, list[str], list[str]]:
     return found, said, warned
 
 
-def apart(engine: backbone.Engine, network: Any, size: int) -> float:
+def apart(engine: Engine, network: Any, size: int) -> float:
     """Largest relative difference of LiteRT's and Keras' bottlenecks over a few photos."""
     worst = 0.0
     for seed in range(4):
         pixels = images.pixels(photo(seed, 400, 300), size)
-        ours = engine(pixels)
+        (ours,) = engine([pixels])
         theirs = network(pixels[None].astype(np.float32) / 127.5 - 1.0, training=False).numpy()[0]
         assert ours.shape == theirs.shape
         worst = max(worst, float(np.abs(ours - theirs).max() / np.abs(theirs).max()))
@@ -44,7 +45,7 @@ def apart(engine: backbone.Engine, network: Any, size: int) -> float:
 def test_the_converted_backbone_gives_what_keras_gives(tmp_path: Path) -> None:
     found, _, _ = opened(warm(tmp_path))
     network = backbone.keras_network(found.architecture, found.weights)
-    assert apart(backbone.Engine(found.tflite), network, 128) < 1e-4
+    assert apart(found.start(), network, 128) < 1e-4
 
 
 def test_real_imagenet_weights_in_both_formats_give_what_keras_gives(
@@ -65,7 +66,7 @@ def test_real_imagenet_weights_in_both_formats_give_what_keras_gives(
             weights=str(imagenet_weights / file),
             pooling="avg",
         )
-        engine = backbone.Engine(backbone.convert(chosen, weights))
+        engine = LiteRT(backbone.convert(chosen, weights))
         assert apart(engine, theirs, chosen.size) < 1e-4
 
 
@@ -79,9 +80,9 @@ def test_inception_v3_with_seeded_random_weights_gives_what_keras_gives(tmp_path
     path = tmp_path / "inception.weights.h5"
     theirs.save_weights(path)
     chosen = architecture("inception_v3")
-    engine = backbone.Engine(backbone.convert(chosen, Weights.of(str(path), path.read_bytes())))
+    engine = LiteRT(backbone.convert(chosen, Weights.of(str(path), path.read_bytes())))
     assert apart(engine, theirs, 299) < 1e-3
-    assert engine(images.pixels(photo(1), 299)).shape == (2048,)
+    assert engine([images.pixels(photo(1), 299)])[0].shape == (2048,)
 
 
 # --- the cache of backbones ---
@@ -102,17 +103,22 @@ def test_a_damaged_backbone_is_converted_again(tmp_path: Path) -> None:
     ]
     assert said[0].startswith("Converting mobilenet_0.25_128 from builtin")
     pixels = images.pixels(photo(1), 128)
-    assert (backbone.Engine(again.tflite)(pixels) == backbone.Engine(good.tflite)(pixels)).all()
+    assert (again.start()([pixels])[0] == good.start()([pixels])[0]).all()
     assert opened(tmp_path)[1:] == ([], [])
 
 
-def test_the_fingerprint_tells_networks_and_weights_apart_but_not_quantized_twins() -> None:
+def test_the_fingerprint_tells_networks_weights_and_engines_apart_but_not_quantized_twins() -> None:
     one, other = Weights.of("a", b"1"), Weights.of("a", b"2")
-    prints = {backbone.fingerprint(a, w) for a in ARCHITECTURES.values() for w in (one, other)}
-    assert len(prints) == 2 * 17
-    assert backbone.fingerprint(architecture("mobilenet_1.0_224"), one) == backbone.fingerprint(
-        architecture("mobilenet_1.0_224_quantized"), one
-    )
+    prints = {
+        backbone.fingerprint(a, w, engine)
+        for a in ARCHITECTURES.values()
+        for w in (one, other)
+        for engine in (LITERT, KERAS_GPU)
+    }
+    assert len(prints) == 2 * 2 * 17
+    plain, twin = architecture("mobilenet_1.0_224"), architecture("mobilenet_1.0_224_quantized")
+    for engine in (LITERT, KERAS_GPU):
+        assert backbone.fingerprint(plain, one, engine) == backbone.fingerprint(twin, one, engine)
 
 
 # --- files that hold no weights for the network ---

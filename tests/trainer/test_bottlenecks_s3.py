@@ -9,7 +9,6 @@ from tests.support.trainer_engine import Heard, photo, photos, prepared, spec, w
 from tests.support.trainer_s3 import TinyS3, bucket, upload
 
 from retrainer_trainer import bottlenecks, images
-from retrainer_trainer.backbone import Engine
 from retrainer_trainer.stop import Stop
 from retrainer_trainer.store import Store
 
@@ -73,7 +72,7 @@ def test_an_object_replaced_after_the_listing_is_listed_again(
     ready, missing = bottlenecks.load(job, filled)
     assert missing == 0
     paths = list(ready.catalog.paths)
-    expected = Engine(ready.backbone.tflite)(images.pixels(photo(9999), 128))
+    (expected,) = ready.backbone.start()([images.pixels(photo(9999), 128)])
     assert (ready.matrix[paths.index("daisy/0005.jpg")] == expected).all()
     assert filled.rejected == {
         paths.index("daisy/0006.jpg"): "it was listed, but is not there any more"

@@ -1,4 +1,4 @@
-"""The frozen network: built by Keras once, converted to TensorFlow Lite, run by LiteRT."""
+"""The frozen network: built by Keras; for CPUs converted to TensorFlow Lite, once per cache."""
 
 import contextlib
 import hashlib
@@ -6,26 +6,25 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from retrainer.api import Architecture, RetrainJobSpec, architecture, conditions
 from retrainer.api.layout import BACKBONE_PREFIX
 from retrainer.errors import RetrainerError, UserError
 from retrainer_trainer import images
+from retrainer_trainer.engine import BATCH, KERAS_GPU, LITERT, Engine, Keras, LiteRT, gpu
 from retrainer_trainer.quiet import quiet, quiet_environment
 from retrainer_trainer.store import Store
 from retrainer_trainer.weights import Weights, find_weights
 
-ENGINE = "litert-f32"
-"""Part of the fingerprint: other engines or precisions round otherwise."""
-
 _SUFFIX = ".tflite"
 
-Bottleneck = npt.NDArray[np.float32]
+FindGpu = Callable[[Callable[[str], None]], str | None]
+"""`engine.gpu`, or what tests put in its place."""
 
 
 @dataclass(frozen=True)
@@ -36,66 +35,64 @@ class Backbone:
         architecture: what it is.
         weights: the file that its numbers come from; `keras_network` takes both.
         fingerprint: name of its folder in the cache; equal for whatever gives equal bottlenecks.
-        tflite: float32 (1, size, size, 3) pixels 0..255 to (1, bottleneck width).
+        runs_on: `engine.LITERT` or `engine.KERAS_GPU`.
+        start: gives an Engine for one thread. On a GPU it is the same one each time.
+        batch: images to give it at a time; 1 if each thread has its own.
     """
 
     architecture: Architecture
     weights: Weights
     fingerprint: str
-    tflite: bytes
-
-
-class Engine:
-    """The backbone on one thread: not to be shared between threads."""
-
-    def __init__(self, tflite: bytes) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
-        with quiet():  # LiteRT announces its XNNPACK delegate on standard error
-            self._interpreter = Interpreter(model_content=tflite, num_threads=1)
-            self._interpreter.allocate_tensors()
-        self._input = self._interpreter.tensor(self._interpreter.get_input_details()[0]["index"])
-        self._output = self._interpreter.get_output_details()[0]["index"]
-
-    def __call__(self, pixels: images.Pixels) -> Bottleneck:
-        """The bottleneck (width,) of pixels (size, size, 3), 0..255."""
-        np.copyto(self._input()[0], pixels)
-        self._interpreter.invoke()
-        found: Bottleneck = self._interpreter.get_tensor(self._output)[0]
-        return found
+    runs_on: str
+    start: Callable[[], Engine]
+    batch: int = 1
 
 
 def open_backbone(
-    spec: RetrainJobSpec, cache: Store, log: Callable[[str], None], warn: Callable[[str], None]
+    spec: RetrainJobSpec,
+    cache: Store,
+    log: Callable[[str], None],
+    warn: Callable[[str], None],
+    find_gpu: FindGpu = gpu,
 ) -> Backbone:
-    """The backbone from the cache; if nobody has converted it yet, it is converted and left there.
+    """The backbone on a GPU where there is one, else on the cores.
 
-    Only then is TensorFlow imported. A damaged file in the cache is replaced.
+    For the cores it is taken from the cache; if nobody has converted it yet, it is converted and left
+    there. TensorFlow is imported only for that and for a GPU. A damaged file in the cache is replaced.
 
     Raises:
         UserError: there are no weights for the architecture, or they cannot be read.
+        RetrainerError: the GPU fails, or its memory is too small.
     """
     network = architecture(spec.architecture)
     weights = find_weights(spec, cache, log, warn)
-    known = fingerprint(network, weights)
+    device = find_gpu(warn)
+    if device is not None:
+        log(f"Bottlenecks are computed on {device} of TensorFlow, in batches of {BATCH}.")
+        return _on_device(network, weights, device, warn)
+    known = fingerprint(network, weights, LITERT)
     for entry in sorted(cache.list(known)):
         name = entry.path.removeprefix(f"{known}/")
         if not (name.startswith(BACKBONE_PREFIX) and name.endswith(_SUFFIX)):
             continue
         body = cache.get(entry.path)
         if _name(body) == name:
-            return Backbone(network, weights, known, body)
+            return Backbone(network, weights, known, LITERT, partial(LiteRT, body))
         warn(f"{entry.path} in the cache is damaged; it is converted again.")
         cache.delete(entry.path)
     log(f"Converting {network.backbone} from {weights.origin}, once for this cache (some 10 s).")
     body = convert(network, weights)
     cache.put(f"{known}/{_name(body)}", body, create_only=True)
-    return Backbone(network, weights, known, body)
+    return Backbone(network, weights, known, LITERT, partial(LiteRT, body))
 
 
-def fingerprint(network: Architecture, weights: Weights) -> str:
-    """Digest of all that decides a bottleneck's value, but for the image: 32 hex digits."""
-    parts = (network.backbone, weights.sha256, images.VERSION, ENGINE)
+def fingerprint(network: Architecture, weights: Weights, runs_on: str) -> str:
+    """Digest of all that decides a bottleneck's value, but for the image: 32 hex digits.
+
+    A `_quantized` architecture has its twin's: its backbone runs in float32 all the same, and only
+    an export of it is int8.
+    """
+    parts = (network.backbone, weights.sha256, images.VERSION, runs_on)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
@@ -104,6 +101,20 @@ def _name(body: bytes) -> str:
 
 
 # --- with TensorFlow ---
+def _on_device(
+    network: Architecture, weights: Weights, device: str, warn: Callable[[str], None]
+) -> Backbone:
+    with quiet():
+        import tensorflow as tf
+
+        with tf.device(device):  # its numbers lie in the device's memory
+            built = keras_network(network, weights)
+    engine = Keras(built, device, warn)
+    _check_finite(engine, network, weights)
+    known = fingerprint(network, weights, KERAS_GPU)
+    return Backbone(network, weights, known, KERAS_GPU, lambda: engine, BATCH)
+
+
 def keras_network(network: Architecture, weights: Weights) -> Any:
     """The network in Keras: float32 (n, size, size, 3) in [-1, 1] to (n, bottleneck width).
 
@@ -158,10 +169,16 @@ def convert(network: Architecture, weights: Weights) -> bytes:
         # Constants instead of variables: a converter that only sees the function misses those.
         frozen = convert_variables_to_constants_v2(concrete)
         body = bytes(tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert())
-    grey = np.full(shape[1:], 127, np.uint8)
-    if not np.isfinite(Engine(body)(grey)).all():
-        raise _unreadable(network, weights, "they give infinite numbers")
+    _check_finite(LiteRT(body), network, weights)
     return body
+
+
+def _check_finite(engine: Engine, network: Architecture, weights: Weights) -> None:
+    grey = np.full((network.size, network.size, 3), 127, np.uint8)
+    with quiet():  # a GPU is announced by its first use
+        (found,) = engine([grey])
+    if not np.isfinite(found).all():
+        raise _unreadable(network, weights, "they give infinite numbers")
 
 
 @contextlib.contextmanager

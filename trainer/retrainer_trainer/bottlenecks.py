@@ -17,11 +17,12 @@ import numpy.typing as npt
 from retrainer.api import Phase, RetrainJobSpec, Task, conditions, layout
 from retrainer.errors import RetrainerError, UserError
 from retrainer_trainer import split
-from retrainer_trainer.backbone import Backbone, open_backbone
+from retrainer_trainer.backbone import Backbone, FindGpu, open_backbone
 from retrainer_trainer.cache import Cache
 from retrainer_trainer.catalog import Catalog, check_labels, list_catalog, rejected_csv, shown
 from retrainer_trainer.compute import OpenJob, Want, computed
 from retrainer_trainer.distort import view_identity
+from retrainer_trainer.engine import gpu
 from retrainer_trainer.identity import IDENTITY_BYTES, Identities, shard_of
 from retrainer_trainer.report import Reporter
 from retrainer_trainer.stop import Stop
@@ -142,11 +143,12 @@ def complete(job: OpenJob, reporter: Reporter, stop: Stop, run: Store) -> Bottle
     return replace(ready, warnings=new)
 
 
-def open_job(spec: RetrainJobSpec, reporter: Reporter) -> OpenJob:
+def open_job(spec: RetrainJobSpec, reporter: Reporter, *, find_gpu: FindGpu = gpu) -> OpenJob:
     """List the images, and open the backbone and the cache.
 
     Raises:
         UserError: the images, the weights or the storage are not as the spec says.
+        RetrainerError: the GPU cannot be used.
     """
     reporter.update(stage=Phase.BOTTLENECKS, message="Listing images.")
     images = Store.open(spec.images, spec.storage, "spec.images", reporter.log)
@@ -155,7 +157,7 @@ def open_job(spec: RetrainJobSpec, reporter: Reporter) -> OpenJob:
         reporter.warn(warning)
     reporter.update(label_count=len(catalog.labels), progress={"images_total": len(catalog)})
     store = Store.open(spec.cache_url, spec.storage, "spec.cache", reporter.log)
-    backbone = open_backbone(spec, store, reporter.log, reporter.warn)
+    backbone = open_backbone(spec, store, reporter.log, reporter.warn, find_gpu)
     cache = Cache(store, backbone.fingerprint, backbone.architecture.bottleneck, reporter.warn)
     return OpenJob(spec, images, catalog, backbone, cache)
 

@@ -1,28 +1,35 @@
-"""Computes bottlenecks on all cores: fetch, decode and run the backbone, image by image."""
+"""Computes bottlenecks: fetch and decode on all cores, and run the backbone there or on a GPU.
+
+On the cores each thread does all of it, image by image. For a GPU the threads fetch and decode, about
+one batch ahead, and one more thread gives it batches.
+"""
 
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from retrainer.api import RetrainJobSpec, conditions
-from retrainer.errors import NotFound
+from retrainer.errors import NotFound, RetrainerError
 from retrainer_trainer import images
-from retrainer_trainer.backbone import Backbone, Engine
+from retrainer_trainer.backbone import Backbone
 from retrainer_trainer.cache import Cache
 from retrainer_trainer.catalog import Catalog
 from retrainer_trainer.cores import cores
 from retrainer_trainer.distort import distorted, source_size, view_identity
+from retrainer_trainer.engine import Engine
 from retrainer_trainer.identity import content_identity, identity
 from retrainer_trainer.stop import Stop
 from retrainer_trainer.store import ChangedError, Store, UnreadableError
+
+T = TypeVar("T")
 
 WHOLE = -1
 """Part of a Want: the image as it is; 0 and more are numbers of distorted views."""
@@ -52,7 +59,7 @@ class Want(NamedTuple):
     parts: tuple[int, ...]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Done:
     """What came of one Want.
 
@@ -76,51 +83,110 @@ class _RejectedImageError(Exception):
 
 
 def computed(job: OpenJob, wants: Sequence[Want], stop: Stop) -> Iterator[Done]:
-    """Do all of `wants`, in no particular order, on a thread per core.
+    """Do all of `wants`, in no particular order, on a thread per core and the GPU if there is one.
 
     Ends early once `stop` was asked; what is under way is still given. An error that is not one
     image's own (the store does not answer) is raised after what was finished before it.
     """
     if not wants:
         return
-    results: queue.Queue[list[Done] | BaseException | None] = queue.Queue(_QUEUED)
     threads = min(cores(), len(wants))
     halt = threading.Event()
     source = _Source(job.images, job.catalog, wants, threads)
 
-    def work() -> None:
-        done: list[Done] = []
+    def decoded() -> Iterator[_Decoded]:
+        while not halt.is_set() and not stop.asked and (item := source.next()) is not None:
+            yield _decode(job, *item)
+
+    def on_a_core() -> Iterator[Done]:
+        engine = job.backbone.start()
+        for one in decoded():
+            yield from _run(engine, [one])
+
+    def on_the_gpu() -> Iterator[Done]:
+        engine = job.backbone.start()
+        batch = job.backbone.batch
+        most = max(len(want.parts) for want in wants)
+        ahead = _on_threads(threads, decoded, halt, together=1, queued=max(1, batch // most))
+        for some in _batches(ahead, batch):
+            yield from _run(engine, some)
+
+    try:
+        if job.backbone.batch == 1:
+            yield from _on_threads(threads, on_a_core, halt)
+        else:
+            yield from _on_threads(1, on_the_gpu, halt)
+    finally:
+        halt.set()
+        source.close()
+
+
+def _on_threads(
+    threads: int,
+    work: Callable[[], Iterator[T]],
+    halt: threading.Event,
+    *,
+    together: int = _TOGETHER,
+    queued: int = _QUEUED,
+) -> Iterator[T]:
+    """What `work` gives on each of the threads, in no particular order.
+
+    The first error sets `halt`, for `work` to look at, and is raised once all threads have ended.
+
+    Args:
+        together: results handed over at a time.
+        queued: times `together` that are kept until they are taken.
+    """
+    results: queue.Queue[list[T] | BaseException | None] = queue.Queue(queued)
+
+    def go() -> None:
+        done: list[T] = []
         due = time.monotonic() + _TOGETHER_S
         try:
-            engine = Engine(job.backbone.tflite)
-            while not halt.is_set() and not stop.asked and (item := source.next()) is not None:
-                done.append(_one(engine, job, *item))
-                if len(done) == _TOGETHER or time.monotonic() > due:
+            for item in work():
+                done.append(item)
+                if len(done) == together or time.monotonic() > due:
                     results.put(done)
                     done, due = [], time.monotonic() + _TOGETHER_S
-        except BaseException as error:  # raised again in the main thread
+        except BaseException as error:  # raised again where the results are taken
             results.put(error)
         finally:
             results.put(done)
             results.put(None)
 
     for i in range(threads):
-        threading.Thread(target=work, name=f"bottlenecks-{i}", daemon=True).start()
+        threading.Thread(target=go, name=f"{work.__name__}-{i}", daemon=True).start()
     failure: BaseException | None = None
     running = threads
+    while running:
+        result = results.get()
+        if result is None:
+            running -= 1
+        elif isinstance(result, BaseException):
+            failure = failure or result
+            halt.set()
+        else:
+            yield from result
+    if failure is not None:
+        raise failure
+
+
+def _batches(decoded: "Iterator[_Decoded]", most: int) -> "Iterator[list[_Decoded]]":
+    """As many images together as have at most `most` parts; one with more is alone."""
+    some: list[_Decoded] = []
+    parts = 0
+    failure: RetrainerError | None = None
     try:
-        while running:
-            result = results.get()
-            if result is None:
-                running -= 1
-            elif isinstance(result, BaseException):
-                failure = failure or result
-                halt.set()
-            else:
-                yield from result
-    finally:
-        halt.set()
-        source.close()
+        for one in decoded:
+            if some and parts + len(one.pixels) > most:
+                yield some
+                some, parts = [], 0
+            some.append(one)
+            parts += len(one.pixels)
+    except RetrainerError as error:  # of the store: what came before it is still computed
+        failure = error
+    if some:
+        yield some
     if failure is not None:
         raise failure
 
@@ -202,22 +268,38 @@ def fetch(store: Store, catalog: Catalog, row: int) -> _Fetched:
     raise _RejectedImageError("it is replaced again and again while it is read")
 
 
-def _one(engine: Engine, job: OpenJob, want: Want, fetched: _Fetched) -> Done:
+class _Decoded(NamedTuple):
+    """An image's parts before they are computed: the identity and the pixels of each."""
+
+    done: Done
+    names: list[bytes]
+    pixels: list[images.Pixels]
+
+
+def _decode(job: OpenJob, want: Want, fetched: _Fetched) -> _Decoded:
     done = Done(want.row, identity=fetched.identity, rejected=fetched.rejected)
     if fetched.rejected is not None:
-        return done
+        return _Decoded(done, [], [])
     distortions = job.spec.distortions
     known = fetched.identity or job.catalog.identities[want.row].tobytes()
     size = job.backbone.architecture.size
+    names: list[bytes] = []
+    pixels: list[images.Pixels] = []
     try:
         if WHOLE in want.parts:
-            done.found.append((known, engine(images.pixels(fetched.body, size))))
+            names.append(known)
+            pixels.append(images.pixels(fetched.body, size))
         views = [part for part in want.parts if part != WHOLE]
         if views and distortions is not None:
             square = images.pixels(fetched.body, source_size(size, distortions))
             for view in views:
-                name = view_identity(known, distortions, view)
-                done.found.append((name, engine(distorted(square, size, known, distortions, view))))
+                names.append(view_identity(known, distortions, view))
+                pixels.append(distorted(square, size, known, distortions, view))
     except images.RejectedError as error:
-        done.rejected, done.copies, done.found = str(error), True, []
-    return done
+        return _Decoded(replace(done, rejected=str(error), copies=True), [], [])
+    return _Decoded(done, names, pixels)
+
+
+def _run(engine: Engine, some: Sequence[_Decoded]) -> list[Done]:
+    found = iter(engine([pixels for one in some for pixels in one.pixels]))
+    return [replace(one.done, found=[(name, next(found)) for name in one.names]) for one in some]

@@ -1,0 +1,250 @@
+"""Both engines, the GPU's on the CPU device: all of it but the device itself."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.support.trainer_engine import Heard, photo, photos, prepared, spec, warm
+
+from retrainer.api import architecture
+from retrainer.errors import Interrupted, RetrainerError, StorageError
+from retrainer_trainer import bottlenecks, images
+from retrainer_trainer.backbone import convert, keras_network
+from retrainer_trainer.engine import BATCH, KERAS_GPU, LITERT, Keras, LiteRT, gpu
+from retrainer_trainer.quiet import quiet_environment
+from retrainer_trainer.stop import Stop
+from retrainer_trainer.store_local import LocalStore
+from retrainer_trainer.weights import Weights
+
+quiet_environment()
+pytestmark = pytest.mark.slow  # TensorFlow
+
+TOLERANCE = 1e-4
+"""Largest difference of both engines' bottlenecks, relative to the image's largest value. Measured on
+300 flower photos with five MobileNets of ImageNet: at most 1.4e-5."""
+
+
+def cpu(_warn: Callable[[str], None]) -> str:
+    """The CPU, given as if it were the GPU."""
+    return "/CPU:0"
+
+
+def on_device(wanted: Any, heard: Heard | None = None) -> bottlenecks.Bottlenecks:
+    heard = heard or Heard(wanted)
+    job = bottlenecks.open_job(wanted, heard, find_gpu=cpu)
+    return bottlenecks.complete(job, heard, Stop(), LocalStore(Path(wanted.output), "run", "x"))
+
+
+def apart(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
+    return float((np.abs(one - other).max(axis=1) / np.abs(other).max(axis=1)).max())
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path) -> Path:
+    return photos(tmp_path / "photos", {"daisy": 70, "roses": 70})
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    warm(tmp_path / "out/.bottlenecks")
+    return tmp_path / "out"
+
+
+# --- the same numbers ---
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("mobilenet_0.25_224", "mobilenet_2_5_224_tf_no_top.h5"),
+        ("mobilenet_1.0_224", "mobilenet_1_0_224_tf_no_top.weights.h5"),
+    ],
+)
+def test_keras_gives_the_bottlenecks_of_litert_on_real_photos(
+    flowers: Path, imagenet_weights: Path, name: str, file: str
+) -> None:
+    chosen = architecture(name)
+    weights = Weights.of(file, (imagenet_weights / file).read_bytes())
+    found = sorted(flowers.glob("*/*.jpg"))[::15]
+    pixels = [images.pixels(path.read_bytes(), chosen.size) for path in found]
+    assert len(pixels) > BATCH  # the last batch is not full
+    ours = Keras(keras_network(chosen, weights), "/CPU:0", pytest.fail)(pixels)
+    theirs = LiteRT(convert(chosen, weights))(pixels)
+    assert apart(np.array(ours), np.array(theirs)) < TOLERANCE
+
+
+def test_an_image_s_bottleneck_does_not_depend_on_those_beside_it() -> None:
+    import tensorflow as tf
+
+    engine = Keras(lambda x, training: tf.reduce_mean(x, (1, 2)), "/CPU:0", pytest.fail)
+    pixels = [images.pixels(photo(seed), 64) for seed in range(3)]
+    together = engine(pixels)
+    assert all(
+        (engine([one])[0] == found).all() for one, found in zip(pixels, together, strict=True)
+    )
+    assert engine([]) == []
+
+
+def test_tensorfloat_32_is_off() -> None:
+    import tensorflow as tf
+
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    Keras(lambda x, training: x, "/CPU:0", pytest.fail)
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+
+
+# --- a whole job ---
+def test_a_job_on_the_device_fills_a_cache_of_its_own_with_the_same_bottlenecks(
+    photo_folder: Path, output: Path
+) -> None:
+    (photo_folder / "daisy/broken.jpg").write_bytes(photo(1)[:200])
+    wanted = spec(photo_folder, output, distortions={"flipLeftRight": True, "views": 3})
+    on_cores, heard = prepared(wanted), Heard(wanted)
+    ready = on_device(wanted, heard)
+    assert (on_cores.backbone.runs_on, ready.backbone.runs_on) == (LITERT, KERAS_GPU)
+    assert ready.backbone.fingerprint != on_cores.backbone.fingerprint
+    assert heard.report.progress.images_cached == 0
+    assert heard.report.progress.images_computed == 140
+    assert ready.rejected == on_cores.rejected
+    rows = np.flatnonzero(on_cores.matrix.any(axis=1))
+    assert len(rows) > 140 * 3
+    assert apart(ready.matrix[rows], on_cores.matrix[rows]) < TOLERANCE
+    assert "Bottlenecks are computed on /CPU:0 of TensorFlow, in batches of 64." in heard.lines
+    again = Heard(wanted)
+    on_device(wanted, again)
+    assert again.report.progress.images_computed == 0
+
+
+def test_a_stop_keeps_what_the_device_has_computed(photo_folder: Path, output: Path) -> None:
+    class Stopping(Heard):
+        def update(self, **fields: Any) -> None:
+            super().update(**fields)
+            if (self.report.progress.images_computed or 0) > 0:
+                stop.ask()
+
+    stop = Stop()
+    photos(photo_folder, {"tulips": 600}, first=1000)
+    wanted = spec(photo_folder, output)
+    heard = Stopping(wanted)
+    job = bottlenecks.open_job(wanted, heard, find_gpu=cpu)
+    with pytest.raises(Interrupted):
+        bottlenecks.fill(job, heard, stop)
+    computed = heard.report.progress.images_computed or 0
+    assert 0 < computed < 740
+    again = Heard(wanted)
+    on_device(wanted, again)
+    assert again.report.progress.images_cached == computed
+
+
+def test_a_store_that_dies_in_the_middle_loses_nothing_that_was_read(
+    photo_folder: Path, output: Path
+) -> None:
+    class Dying(LocalStore):
+        reads = 0
+
+        def get(self, path: str, if_match: str | None = None) -> bytes:
+            self.reads += 1
+            if self.reads > 100:
+                raise StorageError("Cannot reach the store.")
+            return super().get(path, if_match)
+
+    wanted = spec(photo_folder, output)
+    job = bottlenecks.open_job(wanted, Heard(wanted), find_gpu=cpu)
+    dying = Dying(photo_folder, "dying", "spec.images")
+    heard = Heard(wanted)
+    with pytest.raises(StorageError, match=r"^Cannot reach the store\.$"):
+        bottlenecks.fill(replace(job, images=dying), heard, Stop())
+    assert heard.report.progress.images_computed == 100
+
+
+# --- out of memory ---
+def greedy(most: int) -> Any:
+    """A network that asks for more memory than any machine has for each image above `most`."""
+    import tensorflow as tf
+
+    def network(pixels: Any, training: bool) -> Any:
+        above = tf.maximum(tf.shape(pixels, tf.int64)[0] - most, 0)
+        return tf.reduce_mean(pixels, (1, 2)) + tf.reduce_sum(tf.random.normal([above * 2**44]))
+
+    return network
+
+
+def test_too_little_memory_for_a_batch_makes_smaller_ones() -> None:
+    warned: list[str] = []
+    engine = Keras(greedy(16), "/CPU:0", warned.append)
+    pixels = [images.pixels(photo(seed), 8) for seed in range(70)]
+    found = engine(pixels)
+    assert warned == [
+        "The memory of /CPU:0 is too small for batches of 64; from here on they are of 16."
+    ]
+    means = [one.astype(np.float32).mean(axis=(0, 1)) / 127.5 - 1 for one in pixels]
+    np.testing.assert_allclose(found, means, atol=1e-5)
+
+
+def test_too_little_memory_for_the_smaller_batch_is_an_error_that_says_what_to_do() -> None:
+    warned: list[str] = []
+    engine = Keras(greedy(0), "/CPU:0", warned.append)
+    with pytest.raises(RetrainerError) as raised:
+        engine([images.pixels(photo(1), 8)])
+    assert str(raised.value) == (
+        "The memory of /CPU:0 is too small for this architecture, even in batches of 16: ask for a "
+        "GPU with more memory or one that nobody shares, or for none in spec.pod.resources."
+    )
+    assert raised.value.exit_code == 1
+    assert len(warned) == 1
+
+
+def test_a_device_that_fails_is_an_error_in_one_line() -> None:
+    import tensorflow as tf
+
+    def network(pixels: Any, training: bool) -> Any:
+        with tf.control_dependencies([tf.debugging.assert_less(pixels, -9.0, "DNN is broken")]):
+            return tf.reduce_mean(pixels, (1, 2))
+
+    with pytest.raises(RetrainerError, match=r"^/CPU:0 fails \(.*DNN is broken.*\): see whether"):
+        Keras(network, "/CPU:0", pytest.fail)([images.pixels(photo(1), 8)])
+
+
+# --- which one ---
+def looked(devices: Path) -> tuple[str | None, Sequence[str]]:
+    warned: list[str] = []
+    return gpu(warned.append, devices), warned
+
+
+def test_a_gpu_that_tensorflow_cannot_use_is_told_and_the_cores_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert looked(tmp_path) == (
+        None,
+        [
+            "There is a GPU, but this TensorFlow cannot use it (is it tensorflow-cpu, or the container "
+            "image without GPU?); bottlenecks are computed on the CPU."
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "visible"), [("nvidiactl", "0"), ("nvidia0", ""), ("nvidia0", "-1")]
+)
+def test_without_a_gpu_tensorflow_is_not_even_imported(
+    tmp_path: Path, given: str, visible: str
+) -> None:
+    (tmp_path / given).touch()
+    program = (
+        "import sys; from pathlib import Path; from retrainer_trainer import bottlenecks, engine; "
+        "assert engine.gpu(print, Path(sys.argv[1])) is None; "
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        env={"CUDA_VISIBLE_DEVICES": visible},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
