@@ -177,6 +177,8 @@ def test_the_api_server_fills_in_the_same_defaults_as_the_python_api(api: Api) -
         {"pod": {"resources": {"limits": {"memory": "2Gi", "cpu": 2}}}},
         {"pod": {"tolerations": [{"operator": "Exists"}, {"key": "gpu", "value": "1"}]}},
         {"pod": {"affinity": {"nodeAffinity": {}}, "labels": {"example.com/team": "a"}}},
+        {"training": None, "export": None, "pod": {"labels": None}},
+        {"training": {"steps": None, "learningRate": 1e-9}, "weights": "s3://weights"},
         {"split": {"testingPercentage": 0}, "storage": {"endpoint": "http://s3.storage:7070"}},
     ],
     ids=json.dumps,

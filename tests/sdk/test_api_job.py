@@ -105,11 +105,17 @@ WRONG = [
     ("spec.training.steps", 0, "spec.training.steps: must be at least 1, got 0"),
     ("spec.training.steps", "many", "spec.training.steps: must be a whole number, got 'many'"),
     ("spec.training.steps", 1.5, "spec.training.steps: must be a whole number, got 1.5"),
-    ("spec.training.learningRate", -1, "spec.training.learningRate: must be at least 1e-09, got -1"),
+    ("spec.training.learningRate", -1,
+     "spec.training.learningRate: must be above 0, at least 1e-09, got -1"),
+    ("spec.training.learningRate", float("nan"),
+     "spec.training.learningRate: must be a number, got nan"),
+    ("spec.training.learningRate", "0.1", "spec.training.learningRate: must be a number, got '0.1'"),
     ("spec.training.seed", -1, "spec.training.seed: must be at least 0, got -1"),
     ("spec.training.stepps", 1, "spec.training.stepps: unknown field; did you mean steps?"),
     ("spec.training.learning_rte", 1,
      "spec.training.learning_rte: unknown field; did you mean learningRate?"),
+    ("spec.training.stepps", None, "spec.training.stepps: unknown field; did you mean steps?"),
+    ("spec.images", None, "spec.images: is required"),
     ("spec.traning", {}, "spec.traning: unknown field; did you mean training?"),
     ("spec.training.earlyStopping.patience", 0,
      "spec.training.earlyStopping.patience: must be at least 1, got 0"),
@@ -122,7 +128,7 @@ WRONG = [
     ("spec.export", [], "spec.export: must not be empty"),
     ("kind", "Job", "kind: must"),
     ("spec.distortions", {}, "distortions must turn on at least one of flipLeftRight"),
-    ("spec.weights", "builtin", "weights: builtin exists only for architecture mobilenet_0.25_128"),
+    ("spec.weights", "builtin", "builtin exists only for architecture mobilenet_0.25_128"),
     ("spec.split", {"testingPercentage": 60, "validationPercentage": 40}, "together less than 100"),
     ("spec.architecture", "mobilenet_0.5_224", "did you mean mobilenet_0.50_224?"),
 ]  # fmt: skip
@@ -137,6 +143,13 @@ def test_a_wrong_field_is_named_by_its_path_in_the_file(
     assert sentence in str(caught.value)
     assert len(caught.value.problems) == 1
     assert str(caught.value).startswith(path.partition(".")[0])
+
+
+@pytest.mark.parametrize(
+    "path", ["spec.training", "spec.training.steps", "spec.export", "spec.pod.labels", "spec.cache"]
+)
+def test_a_field_with_nothing_behind_it_has_its_default_as_in_a_cluster(path: str) -> None:
+    assert parse_job(with_field(path, None)).spec == parse_job(MINIMAL).spec
 
 
 def test_every_wrong_field_has_its_sentence() -> None:

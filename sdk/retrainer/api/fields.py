@@ -1,8 +1,18 @@
 """Types of the API's fields, and the base of its objects."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import (
+    AfterValidator,
+    AllowInfNan,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from retrainer.api import rules
@@ -13,13 +23,13 @@ KEY_MAX = 253 + 1 + 63  # prefix, slash, name
 # YAML's "500" and yes are no numbers and no truth values to the API server, nor here.
 Whole = Annotated[int, Strict()]
 Flag = Annotated[bool, Strict()]
+Number = Annotated[float, Strict(), AllowInfNan(False)]  # takes a whole number as well
 Percentage = Annotated[Whole, Field(ge=0, le=99)]
 
-_Path = AfterValidator(rules.URL.check)
 _url = Field(min_length=1, max_length=URL_MAX, json_schema_extra=rules.S3_URL.text)
 _weights = Field(min_length=1, max_length=URL_MAX, json_schema_extra=rules.WEIGHTS_URL.text)
-Url = Annotated[str, _url, _Path]
-WeightsUrl = Annotated[str, _weights, _Path]
+Url = Annotated[str, _url, AfterValidator(rules.URL.check)]
+WeightsUrl = Annotated[str, _weights, AfterValidator(rules.WEIGHTS.check)]
 
 _object_name = Field(max_length=253, json_schema_extra=rules.OBJECT_NAME.text)
 ObjectName = Annotated[str, _object_name, AfterValidator(rules.OBJECT_NAME.check)]
@@ -28,7 +38,8 @@ Key = Annotated[str, Field(max_length=KEY_MAX), AfterValidator(rules.KEY.check)]
 _label_value = Field(max_length=63, json_schema_extra=rules.LABEL_VALUE.text)
 LabelValue = Annotated[str, _label_value, AfterValidator(rules.LABEL_VALUE.check)]
 _map = Field(max_length=64, json_schema_extra=rules.KEY.keys)
-Labels = Annotated[dict[Key, LabelValue], _map]
+MetadataLabels = dict[Key, LabelValue]
+Labels = Annotated[MetadataLabels, _map]
 Annotations = Annotated[dict[Key, Annotated[str, Field(max_length=1024)]], _map]
 Quantity = Annotated[int | str, BeforeValidator(rules.QUANTITY.check_any)]
 Quantities = Annotated[
@@ -43,6 +54,15 @@ class Model(BaseModel):
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, extra="forbid", validate_default=False
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_not_given(cls, value: object) -> object:
+        """As the API server has it: `training:` with nothing behind it is the default."""
+        if not isinstance(value, Mapping) or None not in value.values():
+            return value
+        known = {n for name, field in cls.model_fields.items() for n in (name, field.alias)}
+        return {k: v for k, v in value.items() if v is not None or k not in known}
 
     def dump(self) -> dict[str, Any]:
         """As JSON-ready dict with the YAML's names, unset optional fields left out."""

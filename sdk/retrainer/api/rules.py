@@ -80,9 +80,14 @@ URL = Form(
     "must be s3://BUCKET/FOLDER or a folder of this machine",
 )
 """For Python only: a job that runs on one's own machine may name its folders."""
+WEIGHTS = Form(
+    URL.pattern,
+    "must be imagenet, builtin, s3://BUCKET/FILE_OR_FOLDER, or a file or folder of this machine",
+)
+"""For Python only, as URL."""
 S3_URL = Form(f"s3://{_BUCKET}(/.*)?", "must be s3://BUCKET/FOLDER in a cluster")
 WEIGHTS_URL = Form(
-    f"imagenet|builtin|s3://{_BUCKET}/.+",
+    f"imagenet|builtin|s3://{_BUCKET}(/.*)?",
     "must be imagenet, builtin or s3://BUCKET/FILE_OR_FOLDER in a cluster",
 )
 ENDPOINT = Form(
@@ -105,6 +110,8 @@ QUANTITY = Form(
     "must be a quantity such as 500m, 2 or 4Gi",
 )
 
+
+LEARNING_RATE_LEAST = 1e-9
 
 _SCALES = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 
@@ -180,7 +187,7 @@ BUILTIN = Rule(
     "spec",
     "self.weights != 'builtin' || self.architecture in "
     "['mobilenet_0.25_128', 'mobilenet_0.25_128_quantized']",
-    "weights: builtin exists only for architecture mobilenet_0.25_128",
+    "builtin exists only for architecture mobilenet_0.25_128",
     ".weights",
     got="self.architecture",
 )
@@ -234,8 +241,12 @@ TOLERATION_SECONDS = Rule(
 )
 
 
-# The API server compares a whole 0 with the minimum rounded down, which is 0 as well.
-LEARNING_RATE = Rule("spec.training.learningRate", "self > 0.0", "must be above 0")
+# Not the schema's minimum: the API server compares a whole 0 with that rounded down, which is 0 as well.
+LEARNING_RATE = Rule(
+    "spec.training.learningRate",
+    f"self >= {LEARNING_RATE_LEAST}",
+    f"must be above 0, at least {LEARNING_RATE_LEAST}",
+)
 
 
 def batch_size(field: str) -> Rule:

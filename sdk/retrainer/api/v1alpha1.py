@@ -20,7 +20,17 @@ from pydantic.alias_generators import to_camel
 
 from retrainer.api import rules
 from retrainer.api.architectures import NAMES, architecture
-from retrainer.api.fields import Flag, Model, ObjectName, Percentage, Url, WeightsUrl, Whole
+from retrainer.api.fields import (
+    Flag,
+    MetadataLabels,
+    Model,
+    Number,
+    ObjectName,
+    Percentage,
+    Url,
+    WeightsUrl,
+    Whole,
+)
 from retrainer.api.layout import DEFAULT_CACHE, join
 from retrainer.api.names import API_VERSION, KIND, run_name
 from retrainer.api.pod import Pod
@@ -111,9 +121,7 @@ class Training(Model):
     """How the head is trained."""
 
     steps: Whole = Field(4000, ge=1, le=10_000_000, description="Training steps.")
-    learning_rate: float = Field(
-        0.01, ge=1e-9, le=1e9, description="Factor on the gradient in each step."
-    )
+    learning_rate: Number = Field(0.01, le=1e9, description="Factor on the gradient in each step.")
     batch_size: BatchSize = Field(
         100, description="Images per step, drawn with replacement; -1 is the whole training set."
     )
@@ -138,6 +146,13 @@ class Training(Model):
     early_stopping: EarlyStopping | None = Field(
         None, description="Off if not given. The whole validation set is then used each time."
     )
+
+    @field_validator("learning_rate")
+    @classmethod
+    def _above_zero(cls, value: float) -> float:
+        if value < rules.LEARNING_RATE_LEAST:
+            raise rules.LEARNING_RATE.refusal(f"{value:g}")
+        return value
 
     @field_validator("batch_size", "validation_batch_size", "test_batch_size")
     @classmethod
@@ -218,7 +233,7 @@ class RetrainJobSpec(Model):
         default_factory=lambda: [Export.SAVED_MODEL, Export.TFLITE],
         description="Formats of the finished network.",
     )
-    max_rejected_fraction: float = Field(
+    max_rejected_fraction: Number = Field(
         0.05,
         ge=0,
         le=1,
@@ -278,7 +293,7 @@ class Metadata(BaseModel):
     name: Annotated[str, AfterValidator(rules.NAME_FORM.check)]
     namespace: str | None = None
     uid: str | None = None
-    labels: dict[str, str] = Field(default_factory=dict)
+    labels: MetadataLabels = Field(default_factory=dict)
     annotations: dict[str, str] = Field(default_factory=dict)
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
