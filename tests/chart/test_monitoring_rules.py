@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-RULES = REPOSITORY / "charts" / "retrainer" / "rules" / "retrainer.yaml"
+CHART = REPOSITORY / "charts" / "retrainer"
+RULES = CHART / "rules" / "retrainer.yaml"
 CASES = Path(__file__).with_name("rules-test.yaml")
 RUNBOOKS = REPOSITORY / "docs" / "runbooks.md"
 SITE = "https://retrainer.dev/runbooks.html#"
@@ -96,6 +98,14 @@ def test_a_wrong_rule_is_caught(right: str, wrong: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "FAILED" in done.stdout + done.stderr
+
+
+def test_the_longest_interval_of_the_full_list_leaves_the_alert_time() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    longest = schema["properties"]["operator"]["properties"]["resyncSeconds"]["maximum"]
+    (rule,) = (a for a in alerts() if a["alert"] == "RetrainerOperatorNotReconciling")
+    threshold = int(re.findall(r"retrainer_leader == 1\) > (\d+)", rule["expr"])[0])
+    assert longest + 300 <= threshold, "the list itself may take minutes"
 
 
 @pytest.mark.parametrize("alert", alerts(), ids=NAMES)

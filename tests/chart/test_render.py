@@ -295,6 +295,7 @@ WRONG = [
     ("--set=operator.logLevel=loud", "logLevel"),
     ("--set=operator.logFormat=xml", "logFormat"),
     ("--set=operator.resyncSeconds=0", "resyncSeconds"),
+    ("--set=operator.resyncSeconds=601", "resyncSeconds"),
     ("--set=operator.serviceAccount.create=false", "name"),
     ("--set=operator.image.pullPolicy=Sometimes", "pullPolicy"),
     ("--set=operator.image.digest=sha256:12", "digest"),
