@@ -119,7 +119,7 @@ def compare(jobs: "Sequence[Job | Run | str]") -> Comparison:
     if not jobs:
         raise UserError("Give at least one job to compare.")
     runs = [Run(j) if isinstance(j, str) else j if isinstance(j, Run) else j.run for j in jobs]
-    names = _distinct([run.name for run in runs])
+    names = _distinct(runs)
     rows = [_row(name, run) for name, run in zip(names, runs, strict=True)]
     order = sorted(range(len(rows)), key=lambda i: _rank(rows[i]))
     guesses, notes = _predictions([(names[i], runs[i]) for i in order])
@@ -150,8 +150,14 @@ def _rank(row: Row) -> tuple[float, float, str]:
     return -accuracy, row.multiply_adds or math.inf, row.name
 
 
-def _distinct(names: list[str]) -> list[str]:
-    """Names of which no two are equal: a repeated one gets its number."""
+def _distinct(runs: list[Run]) -> list[str]:
+    """Names of which no two are equal: runs of one name have their folder's, the same folder twice a
+    number."""
+    given = [run.name for run in runs]
+    names = [
+        run.url.rpartition("/")[2] if given.count(name) > 1 else name
+        for name, run in zip(given, runs, strict=True)
+    ]
     seen: dict[str, int] = {}
     distinct = []
     for name in names:

@@ -100,9 +100,18 @@ def test_the_figures_of_a_row(tmp_path: Path) -> None:
     assert row.images_per_second == 520
 
 
-def test_two_jobs_of_one_name_keep_apart(tmp_path: Path) -> None:
-    runs = [str(write_run(tmp_path / n, name="flowers")) for n in "ab"]
-    assert sorted(row.name for row in compare(runs).rows) == ["flowers", "flowers (2)"]
+def test_two_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    first = write_run(tmp_path / "flowers-11111111", [0], name="flowers")
+    second = write_run(tmp_path / "flowers-22222222", [1, 2], name="flowers")
+    other = write_run(tmp_path / "other-33333333", [1, 2, 3], name="other")
+    found = compare([str(second), str(first), str(other)])
+    assert [row.name for row in found.rows] == ["flowers-11111111", "flowers-22222222", "other"]
+    assert "between flowers-11111111 and flowers-22222222 is shown" in str(found.differences[0])
+
+
+def test_one_run_twice_keeps_apart(tmp_path: Path) -> None:
+    run = str(write_run(tmp_path / "a", name="flowers"))
+    assert [row.name for row in compare([run, run]).rows] == ["a", "a (2)"]
 
 
 def test_nothing_to_compare_and_an_unfinished_run_are_told(tmp_path: Path) -> None:
