@@ -199,7 +199,8 @@ def _facts(job: "Job") -> Iterator[tuple[str, str]]:
         if field in spec:
             yield field.capitalize(), str(spec[field])
     yield "Run", job.run_url
-    for field, value in (("Created", job.created.isoformat()), ("Started", status.start_time),
+    created = job.to_dict()["metadata"].get("creationTimestamp")
+    for field, value in (("Created", created), ("Started", status.start_time),
                          ("Ended", status.completion_time)):  # fmt: skip
         if value:
             yield field, value

@@ -116,9 +116,11 @@ def compare(
     [dim]retrainer compare flowers flowers-fast --plot both.png[/]
     """
     from retrainer._compare import compare as compared
+    from retrainer._runs import Run
+    from retrainer._store import Access
 
     if all("/" in name for name in names):
-        found = compared(names)
+        found = compared([Run(name, access=Access(s3_endpoint)) for name in names])
     else:
         found = client(namespace, context, s3_endpoint).compare(names)
     _show(found, form, picture, page, "Comparison")

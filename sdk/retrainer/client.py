@@ -213,13 +213,18 @@ class Client:
         """Jobs side by side.
 
         Args:
-            jobs: handles, runs, or texts: one with a / in it is the path or URL of a run's folder,
-                another the name of a job.
+            jobs: handles, runs, or texts: one with a / in it is the path or URL of a run's folder
+                (read with this client's `s3_endpoint` and `session`), another the name of a job.
         """
         from retrainer._compare import compare
 
-        named = {j: self.get(j) for j in jobs if isinstance(j, str) and "/" not in j}
-        return compare([named.get(j, j) if isinstance(j, str) else j for j in jobs])
+        return compare([self._meant(job) if isinstance(job, str) else job for job in jobs])
+
+    def _meant(self, text: str) -> "Job | Run":
+        """The run at a path or URL, else the job of this name."""
+        from retrainer._runs import Run
+
+        return Run(text, access=self._access) if "/" in text else self.get(text)
 
     def _job(self, document: Document) -> Job:
         return Job(document, self._cluster, self._access)

@@ -365,10 +365,16 @@ class Job:
         return self.run.predict(images, top)
 
     def compare(self, others: "Sequence[Job | Run | str]") -> "Comparison":
-        """This job beside others: accuracy with its interval, cost, and whether they really differ."""
-        from retrainer._compare import compare
+        """This job beside others: accuracy with its interval, cost, and whether they really differ.
 
-        return compare([self, *others])
+        Args:
+            others: handles, runs, or paths or URLs of runs' folders (read as this job's own is).
+        """
+        from retrainer._compare import compare
+        from retrainer._runs import Run
+
+        runs = [Run(o, access=self._access) if isinstance(o, str) else o for o in others]
+        return compare([self, *runs])
 
     @property
     def multiply_adds(self) -> int | None:

@@ -1,0 +1,124 @@
+"""What `retrainer` says, and exits with, where a real cluster cannot do what was asked."""
+
+import pytest
+import yaml
+from tests.support.installation import Installation
+from tests.support.terminal import Terminal, config
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def held(shell: Terminal, team: Installation) -> str:
+    """A file with a job that is there, suspended."""
+    document = team.manifest("held", {"suspend": True})
+    file = shell.write("held.yaml", document)
+    shell("submit", "-f", file)
+    return file
+
+
+LOST = {
+    "apiVersion": "retrainer.dev/v1alpha1",
+    "kind": "RetrainJob",
+    "metadata": {"name": "lost"},
+    "spec": {
+        "architecture": "mobilenet_0.25_128",
+        "images": "s3://photos/digits",
+        "output": "s3://models/lost",
+    },
+}
+ABOUT_ONE_JOB = [
+    ["get", "nothing"],
+    ["describe", "nothing"],
+    ["wait", "nothing"],
+    ["logs", "nothing"],
+    ["metrics", "nothing"],
+    ["plot", "nothing"],
+    ["compare", "nothing"],
+    ["download", "nothing"],
+    ["suspend", "nothing"],
+    ["resume", "nothing"],
+    ["delete", "nothing"],
+    ["predict", "rj/nothing", "photo.jpg"],
+    ["tensorboard", "rj/nothing"],
+]
+
+
+@pytest.mark.parametrize("words", ABOUT_ONE_JOB, ids=lambda words: words[0])
+def test_a_job_that_is_not_there_is_one_sentence(
+    shell: Terminal, team: Installation, words: list[str]
+) -> None:
+    said = shell(*words, code=64)
+    assert said.out == ""
+    assert said.err == f"error: No RetrainJob nothing in namespace {team.namespace}.\n"
+
+
+def test_a_namespace_that_is_not_there_is_named(shell: Terminal) -> None:
+    file = shell.write("lost.yaml", LOST)
+    assert "error: No namespace nowhere at https://" in shell(
+        "submit", "-f", file, "-n", "nowhere", code=64
+    ).err  # fmt: skip
+
+
+def test_an_api_server_that_cannot_be_reached_is_named(shell: Terminal, team: Installation) -> None:
+    config(team, shell, "set-cluster", "nowhere", "--server=https://127.0.0.1:1")
+    config(team, shell, "set-context", "nowhere", "--cluster=nowhere")
+    for words in (["get"], ["get", "-w"], ["describe", "held"], ["logs", "held", "-f"]):
+        said = shell(*words, "--context", "nowhere", code=1)
+        assert said.err == (
+            "error: Cannot reach the Kubernetes API server https://127.0.0.1:1: connection refused "
+            "(is it running?).\n"
+        )
+    unknown = shell("get", "--context", "elsewhere", code=64)
+    assert "error: No context elsewhere in " in unknown.err
+    assert "it has: nowhere, team" in unknown.err
+
+
+@pytest.fixture(scope="module")
+def reader(shell: Terminal, team: Installation) -> str:
+    """A context of somebody who may look at jobs, and no more."""
+    team.kubectl("create", "serviceaccount", "reader")
+    team.kubectl(
+        "create", "role", "reader", "--verb=get,list,watch", "--resource=retrainjobs.retrainer.dev"
+    )
+    team.kubectl(
+        "create", "rolebinding", "reader", "--role=reader",
+        f"--serviceaccount={team.namespace}:reader",
+    )  # fmt: skip
+    token = team.kubectl("create", "token", "reader").strip()
+    config(team, shell, "set-credentials", "reader", f"--token={token}")
+    team_context = yaml.safe_load(shell.kubeconfig.read_text())["contexts"]
+    cluster = next(c["context"]["cluster"] for c in team_context if c["name"] == "team")
+    config(
+        team, shell, "set-context", "reader", f"--cluster={cluster}", "--user=reader",
+        f"--namespace={team.namespace}",
+    )  # fmt: skip
+    return "reader"
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        ("logs held", "list pods"),
+        ("describe held", "list events"),
+        ("suspend held", "patch retrainjobs.retrainer.dev"),
+        ("resume held", "patch retrainjobs.retrainer.dev"),
+        ("delete held", "delete retrainjobs.retrainer.dev"),
+        ("submit -f held.yaml", "create retrainjobs.retrainer.dev"),
+    ],
+)
+def test_a_person_without_the_right_is_told_the_verb_and_the_resource(
+    shell: Terminal, held: str, reader: str, words: str, refused: str
+) -> None:
+    assert "held" in shell("get", "--context", reader).out
+    said = shell(*words.split(), "--context", reader, code=1)
+    last = said.err.splitlines()[-1]
+    assert last.startswith(f"error: Not allowed to {refused} in namespace team-")
+    assert "system:serviceaccount:team-" in last
+
+
+def test_someone_who_may_not_even_look_is_told_so(shell: Terminal, reader: str) -> None:
+    said = shell("get", "-A", "--context", reader, code=1)
+    assert said.err.startswith(
+        "error: Not allowed to list retrainjobs.retrainer.dev in all namespaces: "
+    )

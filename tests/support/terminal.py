@@ -1,0 +1,137 @@
+"""`retrainer` as its user runs it: the installed program, a folder, a kubeconfig."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tests.support.installation import Installation
+
+PROGRAM = Path(sys.executable).with_name("retrainer")
+LONGEST_SECONDS = 300
+"""No command takes that long; one that hangs ends the test with what it had said."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command printed."""
+
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        """Of its output proper."""
+        return self.out.splitlines()
+
+
+@dataclass(frozen=True)
+class Running:
+    """A command that goes on."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    def lines(self) -> list[str]:
+        """What it has printed so far."""
+        return self.output.read_text().splitlines()
+
+    def interrupt(self) -> int:
+        """Ctrl-C; the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(30)
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """Runs commands in `folder`."""
+
+    folder: Path
+    kubeconfig: Path
+    environment: dict[str, str]
+
+    def __call__(
+        self, *words: str, code: int = 0, variables: Mapping[str, str] | None = None
+    ) -> Said:
+        """One command to its end; it has to exit with `code`, and never with a traceback.
+
+        Args:
+            words: after `retrainer`.
+            code: 0, 64 for a mistake in what was asked, 1 for anything else.
+            variables: more of the environment.
+        """
+        done = subprocess.run(
+            [PROGRAM, *words],
+            cwd=self.folder,
+            env=self.environment | dict(variables or {}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_SECONDS,
+            check=False,
+        )
+        said = f"retrainer {' '.join(words)}\n{done.stdout}{done.stderr}"
+        assert done.returncode == code, f"exit code {done.returncode}, not {code}: {said}"
+        assert "Traceback" not in said
+        return Said(done.stdout, done.stderr)
+
+    @contextmanager
+    def start(self, *words: str) -> Iterator["Running"]:
+        """One command that goes on until it is interrupted; ended in any case after the block."""
+        output = self.folder / f"{'-'.join(words).replace('/', '-')}.txt"
+        with output.open("w") as file:
+            process = subprocess.Popen(
+                [PROGRAM, *words],
+                cwd=self.folder,
+                env=self.environment | {"PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            yield Running(process, output)
+        finally:
+            process.kill()
+            process.wait()
+
+    def write(self, name: str, *documents: dict[str, Any]) -> str:
+        """A file with these YAML documents; its name."""
+        (self.folder / name).write_text(yaml.safe_dump_all(documents))
+        return name
+
+
+def terminal(team: Installation, folder: Path) -> Terminal:
+    """A terminal whose current context is the team's namespace, with keys for the store."""
+    s3 = team.cluster.s3
+    assert s3 is not None
+    kubeconfig = folder / "kubeconfig"
+    kubeconfig.write_text(team.cluster.kubectl("config", "view", "--raw", "--flatten", "--minify"))
+    shell = Terminal(
+        folder,
+        kubeconfig,
+        os.environ
+        | {
+            "KUBECONFIG": str(kubeconfig),
+            "RETRAINER_S3_ENDPOINT": s3.for_host,
+            "AWS_ACCESS_KEY_ID": s3.access_key,
+            "AWS_SECRET_ACCESS_KEY": s3.secret_key,
+            "AWS_REGION": s3.region,
+            "NO_COLOR": "1",
+        },
+    )
+    (context,) = yaml.safe_load(kubeconfig.read_text())["contexts"]
+    config(team, shell, "rename-context", context["name"], "team")
+    config(team, shell, "set-context", "team", f"--namespace={team.namespace}")
+    return shell
+
+
+def config(team: Installation, shell: Terminal, *words: str) -> None:
+    """`kubectl config` on the terminal's own kubeconfig."""
+    command = [team.cluster.kubectl_program, "config", "--kubeconfig", str(shell.kubeconfig)]
+    subprocess.run([*command, *words], check=True, capture_output=True, text=True)
