@@ -39,7 +39,14 @@ KINDS = {
 
 def row(*cells: object) -> str:
     """One line of a Markdown table."""
-    return "| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in cells) + " |\n"
+    return "| " + " | ".join(map(_cell, cells)) + " |\n"
+
+
+def _cell(text: object) -> str:
+    one_line = str(text).replace("|", "\\|").replace("\n", " ")
+    # Outside of code, Markdown takes <name> for a tag of HTML and shows nothing.
+    pieces = re.split(r"(`[^`]*`)", one_line)
+    return "".join(p if p.startswith("`") else re.sub("<(?=[a-z])", "&lt;", p) for p in pieces)
 
 
 def table(*heads: str) -> str:
@@ -123,11 +130,16 @@ def reasons() -> str:
     for kind, title in KINDS.items():
         parts += [f"\n## {title}\n\n", table("reason", "sentence", "what to do")]
         parts += [
-            row(f"`{r.name}`", r.sentence.replace("{", "*").replace("}", "*"), r.advice)
+            row(f"`{r.name}`", _filled_in(r.sentence), _filled_in(r.advice))
             for r in REASONS
             if r.kind is kind
         ]
     return "".join(parts)
+
+
+def _filled_in(sentence: str) -> str:
+    """Its fields in italics, without how a number is written: *rate* for {rate:g}."""
+    return re.sub(r"\{(\w+)[^}]*\}", r"*\1*", sentence)
 
 
 _CONDITIONS = (

@@ -1,0 +1,50 @@
+"""Commands in the README and the documentation are commands that there are, with options they have."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from retrainer import cli
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+_BLOCK = re.compile(r"^ *```[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+# `retrainer run | submit | get`: a list, not a command.
+_IN_LINE = re.compile(r"`(retrainer [^`|]+)`")
+
+
+def commands() -> Iterator[Any]:
+    for page in PAGES:
+        text = page.read_text()
+        blocks = "\n".join(_BLOCK.findall(text)).replace("\\\n", " ")
+        lines = [line.strip() for line in blocks.splitlines()]
+        found = [line for line in lines if re.match(r"retrainer [a-z]", line)]
+        found += _IN_LINE.findall(_BLOCK.sub("", text))
+        for command in dict.fromkeys(found):
+            yield pytest.param(command, id=f"{page.name}: {command}"[:80])
+
+
+COMMANDS = list(commands())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_documentation_exists_with_its_options(command: str) -> None:
+    known: Any = typer.main.get_command(cli.build())
+    words = shlex.split(command, comments=True)[1:]
+    while hasattr(known, "commands"):
+        assert words[0] in known.commands, command
+        known = known.commands[words.pop(0)]
+        if not words:
+            return
+    options = {o for p in known.params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
+    given = [w.partition("=")[0] for w in words if re.match(r"--?[a-z]", w)]
+    assert [o for o in given if o not in options] == []
+
+
+def test_the_documentation_shows_most_of_the_commands() -> None:
+    assert len(COMMANDS) > 30
