@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrainer._store import Access, Folder
 from retrainer.api import Report, Storage
+from retrainer.api.conditions import BUCKET_NOT_FOUND
 from retrainer.api.interval import wilson
 from retrainer.api.layout import (
     EVALUATION,
@@ -155,17 +156,12 @@ class Run:
     @cached_property
     def report(self) -> Report:
         """`result.json`: final metrics, counts, warnings; its presence means the run is whole."""
-        try:
-            return Report.model_validate_json(self.folder.read(RESULT))
-        except NotFound as error:
-            raise NotFound(
-                f"{self.url} has no {RESULT}: the run is not finished, or its folder was deleted."
-            ) from error
+        return Report.model_validate_json(self._read(RESULT))
 
     @cached_property
     def evaluation(self) -> dict[str, Any]:
         """`evaluation.json`: accuracy with its interval, figures per label and per export."""
-        found: dict[str, Any] = json.loads(self.folder.read(EVALUATION))
+        found: dict[str, Any] = json.loads(self._read(EVALUATION))
         return found
 
     @property
@@ -184,7 +180,7 @@ class Run:
     @cached_property
     def labels(self) -> list[str]:
         """`labels.txt`, in the order of the network's output."""
-        return self.folder.read(LABELS).decode().rstrip("\n").split("\n")
+        return self._read(LABELS).decode().rstrip("\n").split("\n")
 
     def history(self) -> History:
         """Every evaluation of the training (`history.parquet`)."""
@@ -230,9 +226,7 @@ class Run:
             NotFound: there is nothing, or not all of it yet.
         """
         if not self.folder.exists(RESULT):
-            raise NotFound(
-                f"{self.url} has no {RESULT}: the run is not finished, or its folder was deleted."
-            )
+            raise NotFound(self._lacks(RESULT))
         target = Path(path).expanduser() / self.url.rsplit("/", 1)[-1]
         self.folder.download(target, self.folder.entries())
         return target
@@ -261,7 +255,18 @@ class Run:
     def _parquet(self, path: str) -> Any:
         from pyarrow import parquet
 
-        return parquet.read_table(io.BytesIO(self.folder.read(path)))
+        return parquet.read_table(io.BytesIO(self._read(path)))
+
+    def _read(self, path: str) -> bytes:
+        try:
+            return self.folder.read(path)
+        except NotFound as error:
+            if error.reason == BUCKET_NOT_FOUND.name:
+                raise
+            raise NotFound(self._lacks(path)) from error
+
+    def _lacks(self, path: str) -> str:
+        return f"{self.url} has no {path}: the run is not finished, or its folder was deleted."
 
 
 def _columns(table: Any, names: Iterable[str]) -> list[list[Any]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from retrainer.api.conditions import BUCKET_NOT_FOUND
 from retrainer.api.v1alpha1 import Storage
 from retrainer.errors import NotFound, StorageDenied, StorageError, UserError
 
@@ -206,7 +207,7 @@ class Folder:
             yield
         except FileNotFoundError as error:
             if "NoSuchBucket" in str(error):
-                raise NotFound(f"There is no bucket for {where} at {self._place}.") from error
+                raise self._no_bucket(where) from error
             raise NotFound(f"There is no {where}.") from error
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
             raise StorageDenied(
@@ -217,8 +218,13 @@ class Folder:
             raise StorageDenied(f"No permission to read {error.filename or where}.") from error
         except (exceptions.BaseError, BotoCoreError) as error:
             if "NoSuchBucket" in str(error):
-                raise NotFound(f"There is no bucket for {where} at {self._place}.") from error
+                raise self._no_bucket(where) from error
             raise StorageError(self._unreachable(where, error)) from error
+
+    def _no_bucket(self, where: str) -> NotFound:
+        return NotFound(
+            f"There is no bucket for {where} at {self._place}.", reason=BUCKET_NOT_FOUND.name
+        )
 
     def _unreachable(self, where: str, error: Exception) -> str:
         text = str(error)

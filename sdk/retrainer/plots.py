@@ -91,7 +91,8 @@ def curves(history: "History", path: str | None = None) -> "Figure":
         entropy = "cross_entropy" if name == "training" else "validation_cross_entropy"
         left.plot(steps, _numbers(history.column(f"{name}_accuracy")), color=colour, label=label)
         right.plot(steps, _numbers(history.column(entropy)), color=colour, label=label)
-    left.set(xlabel="step", ylabel="accuracy", title=history.title)
+    left.set(xlabel="step", ylabel="accuracy")
+    left.set_title(history.title, parse_math=False)
     right.set(xlabel="step", ylabel="cross entropy (nats)")
     left.legend(frameon=False, loc="lower right")
     return _saved(figure, path)
@@ -110,8 +111,9 @@ def confusion(matrix: "ConfusionMatrix", path: str | None = None) -> "Figure":
     share = matrix.counts / matrix.counts.sum(axis=1, keepdims=True).clip(1)
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     ticks = range(len(matrix.labels))
-    axis.set_xticks(ticks, matrix.labels, rotation=45, ha="right")
-    axis.set_yticks(ticks, matrix.labels)
+    # A label is a folder's name: between two $ matplotlib would read a formula.
+    axis.set_xticks(ticks, matrix.labels, rotation=45, ha="right", parse_math=False)
+    axis.set_yticks(ticks, matrix.labels, parse_math=False)
     axis.set(xlabel="guess", ylabel="label")
     if len(matrix.labels) <= 30:
         for i in ticks:
@@ -244,6 +246,7 @@ def _labels(
                 va="bottom" if above else "top",
                 rotation=90 if upright else 0,
                 fontsize=7.5,
+                parse_math=False,
             )
     longest = LETTER_POINTS * max(len("  ".join(lines)) for lines in texts.values())
     _make_room(axis, rows, longest if upright else 2 * LINE_POINTS)

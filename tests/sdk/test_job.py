@@ -1,17 +1,14 @@
-"""Job: waiting through every kind of interruption, logs, events, figures."""
+"""Job: waiting through every kind of interruption, logs, events."""
 
 import asyncio
-import json
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.fake_apiserver import CUT, END, FakeApiServer, refused
-from tests.support.run_folder import write_run
 
 from retrainer._cluster import Cluster, Stop
 from retrainer.aio import AsyncClient
@@ -364,42 +361,3 @@ def test_events_of_the_job_its_children_and_their_pods_in_order(
     found = job.events()
     assert [e.reason for e in found] == ["OWN", "CHILD", "POD"]
     assert (found[2].object, found[2].message, found[2].count) == ("Pod/flowers-train-x", "said", 3)
-
-
-def test_metrics_and_history_are_the_latest(server: FakeApiServer, job: Job) -> None:
-    assert job.metrics().test_accuracy is None
-    server.status(
-        "flowers",
-        phase="Training",
-        metrics={"validationAccuracy": 0.8},
-        curve=[{"step": 0, "validationAccuracy": 0.2}, {"step": 10, "validationAccuracy": 0.8}],
-    )
-    assert job.metrics().validation_accuracy == 0.8
-    history = job.history()
-    assert history.column("step") == [0, 10]
-    assert history.to_pandas()["validation_accuracy"].tolist() == [0.2, 0.8]
-
-
-def test_a_finished_jobs_folder_is_read(server: FakeApiServer, job: Job, tmp_path: Path) -> None:
-    run = write_run(tmp_path / "flowers-12345678", wrong=[0, 7, 9])
-    server.status("flowers", phase="Succeeded", run=str(run), artifacts={"labels": "labels.txt"})
-    job.refresh()
-    assert job.artifacts() == {"labels": f"{run}/labels.txt"}
-    assert len(job.history(whole=True)) == 51
-    assert job.confusion_matrix().accuracy == 57 / 60
-    assert [g.path for g in job.misclassified()] == [
-        "daisy/009.jpg",
-        "roses/007.jpg",
-        "daisy/000.jpg",
-    ]
-    there = job.download(tmp_path / "copy")
-    assert there == tmp_path / "copy" / "flowers-12345678"
-    assert json.loads((there / "result.json").read_text())["name"] == "flowers"
-
-
-def test_an_unfinished_jobs_folder_says_so(server: FakeApiServer, job: Job, tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    server.status("flowers", phase="Training", run=str(tmp_path / "run"))
-    job.refresh()
-    with pytest.raises(NotFound, match=r"has no result\.json: the run is not finished"):
-        job.download(tmp_path)

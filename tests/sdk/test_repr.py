@@ -1,17 +1,20 @@
 """How jobs look in a notebook, an executed one included."""
 
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import nbclient
 import nbformat
+import numpy as np
 import pytest
 from tests.support.fake_apiserver import FakeApiServer
 from tests.support.run_folder import write_run
 
 from retrainer._cluster import Cluster
-from retrainer._runs import Run
+from retrainer._compare import compare
+from retrainer._runs import ConfusionMatrix, Run
 from retrainer.client import Client
 
 REPOSITORY = Path(__file__).parents[2]
@@ -99,6 +102,35 @@ def test_a_runs_matrix_and_history_are_tables_and_pictures(tmp_path: Path) -> No
     checked(run.history()._repr_html_())
     figures: list[Any] = [run.history().plot(), matrix.plot()]
     assert all(figure._repr_png_().startswith(b"\x89PNG") for figure in figures)
+
+
+ODD_LABELS = ["$\\frac$", "US$ and A$", "Gänseblümchen", "café_<b>&amp;", "_hidden", "tab\\t"]
+
+
+def test_labels_of_any_letters_are_shown_as_they_are(tmp_path: Path) -> None:
+    counts = np.eye(len(ODD_LABELS), dtype=np.int64) * 3
+    matrix = ConfusionMatrix(ODD_LABELS, counts)
+    page = checked(matrix._repr_html_())
+    for label in ODD_LABELS:
+        assert f"<b>{escape(label)}</b>" in page
+    figure: Any = matrix.plot(str(tmp_path / "matrix.png"))
+    (axis,) = figure.axes
+    assert [t.get_text() for t in axis.get_xticklabels()] == ODD_LABELS
+    assert [t.get_text() for t in axis.get_yticklabels()] == ODD_LABELS
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert list(matrix.to_pandas().columns) == ODD_LABELS
+
+
+def test_a_runs_folder_of_any_name_is_shown_in_pictures(tmp_path: Path) -> None:
+    names = ["$\\frac$", "größer $5$"]
+    runs = [str(write_run(tmp_path / name, [i], name="flowers")) for i, name in enumerate(names)]
+    found = compare(runs)
+    assert sorted(row.name for row in found.rows) == sorted(names)
+    picture: Any = found.plot(str(tmp_path / "both.png"))
+    history: Any = Run(runs[0], name=names[0]).history().plot(str(tmp_path / "curve.png"))
+    assert history.axes[0].get_title() == names[0]
+    for figure in (picture, history):
+        assert figure._repr_png_().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow

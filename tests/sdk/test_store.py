@@ -72,6 +72,14 @@ def test_folders_and_entries_are_relative(s3: S3Server) -> None:
     assert not folder.exists("flowers-12345678/nothing")
 
 
+def test_of_a_run_a_missing_file_and_a_missing_bucket_are_told_apart(s3: S3Server) -> None:
+    with pytest.raises(NotFound, match=r"^s3://models/none has no history.parquet: the run is not"):
+        Run("s3://models/none", access=access(s3)).history()
+    for ask in (Run.history, Run.predictions, lambda run: run.report):
+        with pytest.raises(NotFound, match=r"^There is no bucket for s3://nothere/flowers/1/"):
+            ask(Run("s3://nothere/flowers/1", access=access(s3)))
+
+
 def test_a_missing_object_and_a_missing_bucket_are_told_apart(s3: S3Server) -> None:
     with pytest.raises(NotFound, match=r"^There is no s3://models/x/labels\.txt\.$"):
         Folder("s3://models/x", access=access(s3)).read("labels.txt")

@@ -1,0 +1,70 @@
+"""wait() through any sequence of interruptions."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.support.fake_apiserver import FakeApiServer, refused
+
+from retrainer._cluster import Cluster
+from retrainer.client import Client
+from retrainer.job import Job
+
+GONE = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}
+
+
+def submitted(server: FakeApiServer) -> Job:
+    return Client(cluster=Cluster(server)).submit(
+        {
+            "apiVersion": "retrainer.dev/v1alpha1",
+            "kind": "RetrainJob",
+            "metadata": {"name": "flowers"},
+            "spec": {
+                "architecture": "mobilenet_0.50_160",
+                "images": "s3://photos/flowers",
+                "output": "s3://models/flowers",
+            },
+        }
+    )
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.sampled_from(["step", "cut", "expire", "410", "refuse"]), min_size=1, max_size=4)
+)
+def test_each_change_is_seen_once_and_in_order_whatever_interrupts_the_wait(
+    happens: list[str],
+) -> None:
+    server = FakeApiServer()
+    job = submitted(server)
+    seen: list[tuple[int, str]] = []
+
+    def show(job: Job) -> None:
+        version = job.to_dict()["metadata"]["resourceVersion"]
+        seen.append((int(version), job.phase))
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(job.wait, 60, show)
+        server.wait_for_watch()
+        for number, what in enumerate(happens):
+            match what:
+                case "step":
+                    server.status("flowers", phase="Training", progress={"step": number})
+                case "cut":
+                    server.cut()
+                case "expire":
+                    server.expire()
+                case "410":
+                    server.send({"type": "ERROR", "object": GONE})
+                case "refuse":
+                    server.fail("GET", refused(503, "apiserver is shutting down"))
+                    server.cut()
+            server.wait_for_watch()
+        server.status("flowers", phase="Succeeded")
+        assert future.result(60) is job
+    versions = [version for version, _ in seen]
+    assert versions == sorted(set(versions))
+    assert [phase for _, phase in seen][-1] == "Succeeded"
+    assert "Succeeded" not in [phase for _, phase in seen][:-1]
