@@ -118,6 +118,11 @@ class S3Server:
             self._process.wait()
             self._process = None
 
+    def freeze(self) -> None:
+        """Let it answer nothing any more, its connections open, as behind a broken network."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
     def __enter__(self) -> S3Server:
         self.start()
         return self

@@ -48,7 +48,7 @@ def fill(fields: str) -> dict[str, Any]:
     spec = RetrainJobSpec.model_validate_json(fields)
     reporter = _Quiet(spec)
     begun = time.perf_counter()
-    job = bottlenecks.open_job(spec, reporter)
+    job = bottlenecks.open_job(spec, reporter, Stop())
     opened = time.perf_counter()
     filled = bottlenecks.fill(job, reporter, Stop())
     ended = time.perf_counter()
@@ -67,7 +67,7 @@ def ready(fields: str) -> dict[str, Any]:
     spec = RetrainJobSpec.model_validate_json(fields)
     reporter = _Quiet(spec)
     begun = time.perf_counter()
-    job = bottlenecks.open_job(spec, reporter)
+    job = bottlenecks.open_job(spec, reporter, Stop())
     filled = bottlenecks.fill(job, reporter, Stop())
     found, missing = bottlenecks.load(job, filled)
     seconds = time.perf_counter() - begun

@@ -109,7 +109,7 @@ def test_shards_together_compute_each_image_once_and_the_matrix_is_the_same(
     computed = []
     for shard in range(3):
         heard = Heard(wanted)
-        job = bottlenecks.open_job(wanted, heard)
+        job = bottlenecks.open_job(wanted, heard, Stop())
         filled = bottlenecks.fill(job, heard, Stop(), shard=shard, shards=3)
         assert filled.cached == 0
         assert heard.report.progress.images_total == filled.computed
@@ -294,7 +294,7 @@ def test_an_image_replaced_after_it_was_listed_is_never_stale(
 ) -> None:
     wanted = spec(photo_folder, output)
     heard = Heard(wanted)
-    job = bottlenecks.open_job(wanted, heard)
+    job = bottlenecks.open_job(wanted, heard, Stop())
     (photo_folder / "daisy/0005.jpg").write_bytes(photo(9999))
     filled = bottlenecks.fill(job, heard, Stop())
     ready, missing = bottlenecks.load(job, filled)
@@ -346,7 +346,7 @@ def test_a_cache_that_loses_what_is_written_is_an_error_not_a_loop(
             return True
 
     wanted = spec(photo_folder, output)
-    job = bottlenecks.open_job(wanted, Heard(wanted))
+    job = bottlenecks.open_job(wanted, Heard(wanted), Stop())
     store = Losing(output / ".bottlenecks", "lost", "spec.cache")
     cache = Cache(store, job.backbone.fingerprint, WIDTH, lambda _text: None)
     with pytest.raises(

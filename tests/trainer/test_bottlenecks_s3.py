@@ -65,7 +65,7 @@ def test_an_object_replaced_after_the_listing_is_listed_again(
     wanted = spec("s3://replaced/in", "s3://replaced/out", storage={"endpoint": s3.endpoint})
     warm_store(Store.open(wanted.cache_url, wanted.storage, "spec.cache"))
     heard = Heard(wanted)
-    job = bottlenecks.open_job(wanted, heard)
+    job = bottlenecks.open_job(wanted, heard, Stop())
     client.put_object(Bucket="replaced", Key="in/daisy/0005.jpg", Body=photo(9999))
     client.delete_object(Bucket="replaced", Key="in/daisy/0006.jpg")
     filled = bottlenecks.fill(job, heard, Stop())

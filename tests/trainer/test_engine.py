@@ -36,7 +36,7 @@ def cpu(_warn: Callable[[str], None]) -> str:
 
 def on_device(wanted: Any, heard: Heard | None = None) -> bottlenecks.Bottlenecks:
     heard = heard or Heard(wanted)
-    job = bottlenecks.open_job(wanted, heard, find_gpu=cpu)
+    job = bottlenecks.open_job(wanted, heard, Stop(), find_gpu=cpu)
     return bottlenecks.complete(job, heard, Stop(), LocalStore(Path(wanted.output), "run", "x"))
 
 
@@ -129,7 +129,7 @@ def test_a_stop_keeps_what_the_device_has_computed(photo_folder: Path, output: P
     photos(photo_folder, {"tulips": 600}, first=1000)
     wanted = spec(photo_folder, output)
     heard = Stopping(wanted)
-    job = bottlenecks.open_job(wanted, heard, find_gpu=cpu)
+    job = bottlenecks.open_job(wanted, heard, stop, find_gpu=cpu)
     with pytest.raises(Interrupted):
         bottlenecks.fill(job, heard, stop)
     computed = heard.report.progress.images_computed or 0
@@ -152,7 +152,7 @@ def test_a_store_that_dies_in_the_middle_loses_nothing_that_was_read(
             return super().get(path, if_match)
 
     wanted = spec(photo_folder, output)
-    job = bottlenecks.open_job(wanted, Heard(wanted), find_gpu=cpu)
+    job = bottlenecks.open_job(wanted, Heard(wanted), Stop(), find_gpu=cpu)
     dying = Dying(photo_folder, "dying", "spec.images")
     heard = Heard(wanted)
     with pytest.raises(StorageError, match=r"^Cannot reach the store\.$"):

@@ -2,14 +2,19 @@
 
 import json
 import os
+import re
+import select
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
+from tests.support.devcluster_s3 import S3Server
 from tests.support.trainer_engine import (
     ARCHITECTURE,
     Heard,
@@ -20,11 +25,16 @@ from tests.support.trainer_engine import (
     run,
     spec,
     warm,
+    warm_store,
 )
-from tests.support.trainer_s3 import TinyS3
+from tests.support.trainer_s3 import TinyS3, bucket, upload
 
 from retrainer.errors import Interrupted
 from retrainer_trainer.stop import Stop
+from retrainer_trainer.store import Store
+
+GRACE_SECONDS = 30
+"""What a pod is given between SIGTERM and SIGKILL, if it asks for nothing else."""
 
 
 def lines(text: str) -> list[str]:
@@ -111,20 +121,23 @@ def test_the_shard_comes_from_the_environment(tmp_path: Path) -> None:
     assert heard.report.progress.images_computed == 0
 
 
-def started(wanted: Any, folder: Path) -> "subprocess.Popen[str]":
-    """A task that has computed something and is in the middle of more."""
+@contextmanager
+def started(
+    wanted: Any, folder: Path, env: dict[str, str] | None = None
+) -> Iterator[tuple["subprocess.Popen[str]", IO[str]]]:
+    """A task that has computed something and is in the middle of more, and its events."""
     read, write = os.pipe()
-    arguments = command(
-        wanted, folder, env={"RETRAINER_EVENTS_FD": str(write), "RETRAINER_THREADS": "1"}
-    )
-    process = subprocess.Popen(**arguments, pass_fds=[write])
+    given = {"RETRAINER_EVENTS_FD": str(write), "RETRAINER_THREADS": "1", **(env or {})}
+    process = subprocess.Popen(**command(wanted, folder, env=given), pass_fds=[write])
     os.close(write)
     with os.fdopen(read) as events:
         for line in events:
             report = json.loads(line).get("report", {})
             if report.get("progress", {}).get("imagesComputed", 0) > 5:
-                return process
-    raise AssertionError(f"it ended before: {process.communicate()}")
+                break
+        else:
+            raise AssertionError(f"it ended before: {process.communicate()}")
+        yield process, events
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -132,9 +145,9 @@ def test_a_task_that_is_asked_to_stop_keeps_what_it_has(tmp_path: Path, number: 
     images = photos(tmp_path / "in", {"a": 1500, "b": 1500})
     warm(tmp_path / "out/.bottlenecks")
     wanted = spec(images, tmp_path / "out")
-    process = started(wanted, tmp_path)
-    process.send_signal(number)
-    done = ended(process, tmp_path)
+    with started(wanted, tmp_path) as (process, _):
+        process.send_signal(number)
+        done = ended(process, tmp_path)
     assert done.code == 143
     assert done.report.reason == "Interrupted"
     assert lines(done.stdout)[-1] == (
@@ -147,13 +160,81 @@ def test_a_task_that_is_asked_to_stop_keeps_what_it_has(tmp_path: Path, number: 
     assert heard.report.progress.images_cached == computed
 
 
+def test_a_task_whose_events_nobody_reads_any_more_stops_and_keeps_what_it_has(
+    tmp_path: Path,
+) -> None:
+    images = photos(tmp_path / "in", {"a": 1500, "b": 1500})
+    warm(tmp_path / "out/.bottlenecks")
+    wanted = spec(images, tmp_path / "out")
+    with started(wanted, tmp_path) as (process, events):
+        events.close()
+        done = ended(process, tmp_path)
+    assert done.code == 143
+    assert done.report.reason == "Interrupted"
+    assert done.stderr == ""
+    heard = Heard(wanted)
+    prepared(wanted, heard)
+    assert heard.report.progress.images_cached == done.report.progress.images_computed
+    assert heard.report.progress.images_computed != 0
+
+
+def test_the_trainer_of_a_run_that_is_killed_stops_and_keeps_what_it_has(tmp_path: Path) -> None:
+    images = photos(tmp_path / "in", {"a": 1500, "b": 1500})
+    warm(tmp_path / "out/.bottlenecks")
+    os.mkfifo(tmp_path / "ended")
+    end = os.open(tmp_path / "ended", os.O_RDONLY | os.O_NONBLOCK)
+    # What the killed process can no longer tell: how its trainer ended.
+    shell = 'exec 9>ended; "$0" -m retrainer_trainer; echo $? >&9'
+    program = f"""
+import sys
+from retrainer.local import Silent, run
+
+class Watch(Silent):
+    def report(self, report):
+        if (report.progress.images_computed or 0) > 5:
+            print("computing", flush=True)
+
+job = {{
+    "metadata": {{"name": "t"}},
+    "spec": {{
+        "architecture": "{ARCHITECTURE}", "weights": "builtin", "images": "in", "output": "out",
+    }},
+}}
+run(job, progress=Watch(), program=["sh", "-c", {shell!r}, sys.executable])
+"""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "RETRAINER_THREADS": "1",
+            "RETRAINER_TERMINATION_LOG": str(tmp_path / "termination-log"),
+        },
+        stdout=subprocess.PIPE,
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == b"computing\n"
+    parent.kill()
+    parent.communicate()
+    assert select.select([end], [], [], GRACE_SECONDS)[0], "the trainer runs on"
+    assert os.read(end, 10) == b"143\n"
+    os.close(end)
+    report = json.loads((tmp_path / "termination-log").read_text())
+    assert report["reason"] == "Interrupted"
+    wanted = spec(images, tmp_path / "out")
+    heard = Heard(wanted)
+    prepared(wanted, heard)
+    assert heard.report.progress.images_cached == report["progress"]["imagesComputed"] > 5
+    assert heard.report.progress.images_computed != 0
+
+
 def test_a_task_that_is_killed_leaves_a_cache_that_is_whole(tmp_path: Path) -> None:
     images = photos(tmp_path / "in", {"a": 300, "b": 300})
     warm(tmp_path / "out/.bottlenecks")
     wanted = spec(images, tmp_path / "out")
-    process = started(wanted, tmp_path)
-    process.kill()
-    process.communicate()
+    with started(wanted, tmp_path) as (process, _):
+        process.kill()
+        process.communicate()
     heard = Heard(wanted)
     ready = prepared(wanted, heard)
     assert heard.warnings == []
@@ -173,6 +254,43 @@ def test_a_task_stops_while_it_waits_for_a_store(tmp_path: Path) -> None:
         process.terminate()
         done = ended(process, tmp_path, 40)
     assert done.code == 143
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("end", "where"), [("kill", "the cache"), ("freeze", "the cache and the images")]
+)
+def test_a_task_asked_to_stop_while_its_store_is_dead_ends_in_time_and_says_what_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, where: str
+) -> None:
+    images = photos(tmp_path / "in", {"a": 1000, "b": 1000})
+    with S3Server(tmp_path / "s3") as server:
+        client = bucket(server, "photos")
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        place: Path | str = images
+        if where == "the cache and the images":
+            upload(client, "photos", "in", images)
+            place = "s3://photos/in"
+        storage = {"endpoint": server.endpoint}
+        wanted = spec(place, tmp_path / "out", cache="s3://photos/cache", storage=storage)
+        warm_store(Store.open(wanted.cache_url, wanted.storage, "spec.cache"))
+        with started(wanted, tmp_path) as (process, _):
+            server.kill() if end == "kill" else server.freeze()
+            process.terminate()
+            done = ended(process, tmp_path, GRACE_SECONDS)
+        server.kill()
+    assert done.code == 143
+    assert done.report.reason == "Interrupted"
+    assert done.stderr == ""
+    said = re.fullmatch(
+        r"Stopped before the end, and (\d+) bottlenecks that were computed are lost, for they could "
+        rf"not be written to the cache \(Cannot reach {server.endpoint}: .+\); run it again to go on\.",
+        done.report.message,
+    )
+    assert said, done.report.message
+    assert int(said[1]) >= (done.report.progress.images_computed or 0) > 5
+    assert lines(done.stdout)[-1] == done.report.message
 
 
 def test_a_stop_raises_at_once_unless_it_is_deferred() -> None:

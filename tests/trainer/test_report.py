@@ -120,7 +120,23 @@ def test_a_change_that_came_too_soon_is_sent_when_it_is_due() -> None:
     os.close(write)
 
 
-def test_a_listener_that_is_gone_does_not_stop_the_task() -> None:
+def test_a_line_is_never_heard_before_the_change_that_it_was_said_after() -> None:
+    read, write = os.pipe()
+    reporter = Reporter(task(), port=0, events=write)
+    for step in range(50):
+        reporter.update(progress={"step": step})
+        reporter.log(f"at {step}")
+    reporter.finish()
+    heard = -1
+    for event in events(read, write):
+        if "report" in event:
+            heard = event["report"]["progress"]["step"]
+        else:
+            assert event == {"log": f"at {heard}"}
+    assert heard == 49
+
+
+def test_a_listener_that_is_gone_is_no_error() -> None:
     read, write = os.pipe()
     reporter = Reporter(task(), port=0, events=write)
     os.close(read)

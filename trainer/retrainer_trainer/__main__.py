@@ -17,14 +17,14 @@ from pydantic import ValidationError  # noqa: E402 - TensorFlow reads its settin
 from retrainer.api import Phase, Task, conditions  # noqa: E402
 from retrainer.api.names import ENV_SHARD, ENV_TASK, EXIT_USER, TASK_BOTTLENECKS  # noqa: E402
 from retrainer.errors import Interrupted, RetrainerError  # noqa: E402
-from retrainer_trainer.report import Reporter  # noqa: E402
+from retrainer_trainer.report import ENV_EVENTS, Reporter  # noqa: E402
 from retrainer_trainer.stop import Stop  # noqa: E402
 
 
 def main() -> int:
     """Do the task; returns the exit code."""
     stop = Stop()
-    stop.install()
+    stop.install(int(os.environ.get(ENV_EVENTS, "-1")))
     try:
         task = Task.model_validate_json(os.environ.get(ENV_TASK, ""))
         shard = int(os.environ.get(ENV_SHARD, "0"))

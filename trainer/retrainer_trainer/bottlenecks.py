@@ -1,6 +1,6 @@
 """The `bottlenecks` task, and what the `train` task needs of it: list, compute what is missing, load.
 
-    job = open_job(spec, reporter)                    # images listed, backbone and cache opened
+    job = open_job(spec, reporter, stop)              # images listed, backbone and cache opened
     filled = fill(job, reporter, stop)                # what the cache lacks is computed
     ready = load(job, filled)                         # one float32 matrix
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrainer.api import Phase, RetrainJobSpec, Task, conditions, layout
-from retrainer.errors import RetrainerError, UserError
+from retrainer.errors import Interrupted, RetrainerError, StorageError, UserError
 from retrainer_trainer import split
 from retrainer_trainer.backbone import Backbone, FindGpu, open_backbone
 from retrainer_trainer.cache import Cache
@@ -90,7 +90,7 @@ def run(task: Task, shard: int, reporter: Reporter, stop: Stop) -> None:
     Raises:
         RetrainerError: as `open_job` and `fill`.
     """
-    job = open_job(task.spec, reporter)
+    job = open_job(task.spec, reporter, stop)
     filled = fill(job, reporter, stop, shard=shard, shards=task.shards)
     _log_rejected(job.catalog, filled, reporter)
     reporter.update(
@@ -116,7 +116,7 @@ def prepare(spec: RetrainJobSpec, reporter: Reporter, stop: Stop, run: Store) ->
         StorageError: the store stopped answering.
         Interrupted: asked to stop; what was computed is in the cache.
     """
-    return complete(open_job(spec, reporter), reporter, stop, run)
+    return complete(open_job(spec, reporter, stop), reporter, stop, run)
 
 
 def complete(job: OpenJob, reporter: Reporter, stop: Stop, run: Store) -> Bottlenecks:
@@ -143,7 +143,9 @@ def complete(job: OpenJob, reporter: Reporter, stop: Stop, run: Store) -> Bottle
     return replace(ready, warnings=new)
 
 
-def open_job(spec: RetrainJobSpec, reporter: Reporter, *, find_gpu: FindGpu = gpu) -> OpenJob:
+def open_job(
+    spec: RetrainJobSpec, reporter: Reporter, stop: Stop, *, find_gpu: FindGpu = gpu
+) -> OpenJob:
     """List the images, and open the backbone and the cache.
 
     Raises:
@@ -151,12 +153,12 @@ def open_job(spec: RetrainJobSpec, reporter: Reporter, *, find_gpu: FindGpu = gp
         RetrainerError: the GPU cannot be used.
     """
     reporter.update(stage=Phase.BOTTLENECKS, message="Listing images.")
-    images = Store.open(spec.images, spec.storage, "spec.images", reporter.log)
+    images = Store.open(spec.images, spec.storage, "spec.images", reporter.log, stop)
     catalog = list_catalog(images, spec, reporter.log)
     for warning in catalog.warnings:
         reporter.warn(warning)
     reporter.update(label_count=len(catalog.labels), progress={"images_total": len(catalog)})
-    store = Store.open(spec.cache_url, spec.storage, "spec.cache", reporter.log)
+    store = Store.open(spec.cache_url, spec.storage, "spec.cache", reporter.log, stop)
     backbone = open_backbone(spec, store, reporter.log, reporter.warn, find_gpu)
     cache = Cache(store, backbone.fingerprint, backbone.architecture.bottleneck, reporter.warn)
     return OpenJob(spec, images, catalog, backbone, cache)
@@ -220,7 +222,7 @@ def fill(
                     flushed = time.monotonic()
                 tally.show(count, len(rejected), now)
         finally:
-            cache.flush()
+            _flush_last(cache, stop)
             tally.show(count, len(rejected), None)
     if unusable:  # of equal images only one was looked at
         for row in np.flatnonzero(mine).tolist():
@@ -228,6 +230,18 @@ def fill(
                 rejected[row] = reason
     tally.show(count, len(rejected), None)
     return Filled(identities, rejected, cached, count)
+
+
+def _flush_last(cache: Cache, stop: Stop) -> None:
+    try:
+        cache.flush()
+    except StorageError as error:
+        if not stop.asked:
+            raise
+        raise Interrupted(
+            f"Stopped before the end, and {cache.pending} bottlenecks that were computed are lost, "
+            f"for they could not be written to the cache ({error}); run it again to go on."
+        ) from error
 
 
 class _Tally:

@@ -39,6 +39,9 @@ _TRIES = 3
 _TOGETHER = 16
 _TOGETHER_S = 0.25
 _QUEUED = 16
+# A thread that gives nothing for so long, once a stop was asked, waits for a store. The segment must be
+# written within the pod's grace period: see store_s3.STOPPED_PATIENCE_S.
+_STOPPED_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -107,15 +110,15 @@ def computed(job: OpenJob, wants: Sequence[Want], stop: Stop) -> Iterator[Done]:
         engine = job.backbone.start()
         batch = job.backbone.batch
         most = max(len(want.parts) for want in wants)
-        ahead = _on_threads(threads, decoded, halt, together=1, queued=max(1, batch // most))
+        ahead = _on_threads(threads, decoded, halt, stop, together=1, queued=max(1, batch // most))
         for some in _batches(ahead, batch):
             yield from _run(engine, some)
 
     try:
         if job.backbone.batch == 1:
-            yield from _on_threads(threads, on_a_core, halt)
+            yield from _on_threads(threads, on_a_core, halt, stop)
         else:
-            yield from _on_threads(1, on_the_gpu, halt)
+            yield from _on_threads(1, on_the_gpu, halt, stop)
     finally:
         halt.set()
         source.close()
@@ -125,6 +128,7 @@ def _on_threads(
     threads: int,
     work: Callable[[], Iterator[T]],
     halt: threading.Event,
+    stop: Stop,
     *,
     together: int = _TOGETHER,
     queued: int = _QUEUED,
@@ -132,6 +136,7 @@ def _on_threads(
     """What `work` gives on each of the threads, in no particular order.
 
     The first error sets `halt`, for `work` to look at, and is raised once all threads have ended.
+    After a stop, those that wait for a store are left behind.
 
     Args:
         together: results handed over at a time.
@@ -159,7 +164,12 @@ def _on_threads(
     failure: BaseException | None = None
     running = threads
     while running:
-        result = results.get()
+        try:
+            result = results.get(timeout=_STOPPED_S)
+        except queue.Empty:
+            if stop.asked:
+                break
+            continue
         if result is None:
             running -= 1
         elif isinstance(result, BaseException):

@@ -147,17 +147,22 @@ class Reporter:
                     timer.daemon = True
                     timer.start()
                 return
-            self._event_due = now + _EVENT_INTERVAL_S
+            self._event_due, self._event_late = now + _EVENT_INTERVAL_S, False
             text = self.report.to_json()
         self._write_event('{"report":' + text + "}")
 
     def _late_event(self) -> None:
         with self._lock:
-            self._event_late = False
-            self._report_event()
+            if self._event_late:  # else a line that was said meanwhile has taken it along
+                self._event_late = False
+                self._report_event()
 
     def _event(self, event: dict[str, Any]) -> None:
-        if self._events >= 0:
+        if self._events < 0:
+            return
+        with self._lock:
+            if self._event_late:  # what is said after a change must not be heard before it
+                self._report_event(last=True)
             self._write_event(json.dumps(event))
 
     def _write_event(self, line: str) -> None:
@@ -166,7 +171,7 @@ class Reporter:
             try:
                 while body and self._events >= 0:
                     body = body[os.write(self._events, body) :]
-            except OSError:  # whoever listened is gone: the work goes on
+            except OSError:  # whoever listened is gone: see Stop.install
                 self._events = -1
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from retrainer.api import Storage
 from retrainer.errors import UserError
+from retrainer_trainer.stop import Stop
 
 Notice = Callable[[str], None]
 
@@ -52,7 +53,11 @@ class Store(ABC):
 
     @staticmethod
     def open(
-        url: str, storage: Storage, field: str = "spec.images", notice: Notice | None = None
+        url: str,
+        storage: Storage,
+        field: str = "spec.images",
+        notice: Notice | None = None,
+        stop: Stop | None = None,
     ) -> "Store":
         """The store at `url`; nothing is contacted yet.
 
@@ -61,7 +66,8 @@ class Store(ABC):
             storage: endpoint, region and whether to verify certificates; credentials are found as
                 boto3 finds them.
             field: of the spec, for messages.
-            notice: told when a store stops answering and when it is back.
+            notice: told when a store stops answering.
+            stop: once it is asked, a store that does not answer is waited for no longer.
 
         Raises:
             UserError: the URL names no kind of store that is known.
@@ -80,7 +86,7 @@ class Store(ABC):
         if scheme[1] == "s3":
             from retrainer_trainer.store_s3 import S3Store
 
-            return S3Store(url, storage, field, notice)
+            return S3Store(url, storage, field, notice, stop)
         raise UserError(
             f"{field}: {url} must be s3://bucket/prefix, file:///folder or a local path.",
             reason="InvalidSpec",

@@ -30,6 +30,7 @@ from obstore.store import S3Store as ObstoreS3
 
 from retrainer.api import Storage, conditions
 from retrainer.errors import NotFound, RetrainerError, StorageDenied, StorageError, UserError
+from retrainer_trainer.stop import Stop
 from retrainer_trainer.store import ChangedError, Entry, Notice, Store, UnreadableError
 
 T = TypeVar("T")
@@ -38,10 +39,13 @@ T = TypeVar("T")
 FIRST_PATIENCE_S = 12.0
 # A server that has answered before may be restarting: it is given two minutes.
 LATER_PATIENCE_S = 120.0
+# After a SIGTERM a pod has 30 s by default; with this, the two requests that one of its threads may
+# still have to wait for, each up to 10 s without an answer, end in time.
+STOPPED_PATIENCE_S = 5.0
 _CONNECT_S = 5
 _READ_S = 10
 _REQUEST_S = 300
-_PAUSE_S = (0.2, 5.0)
+_PAUSE_S = (0.2, 2.0)
 _MULTIPART_BYTES = 64 * 1024 * 1024
 # Rows nearer than this are fetched together: at 100 MB/s it is 2.5 ms, about one request.
 _GAP_BYTES = 256 * 1024
@@ -73,7 +77,12 @@ class S3Store(Store):
     parallel = _PARALLEL
 
     def __init__(
-        self, url: str, storage: Storage, field: str, notice: Notice | None = None
+        self,
+        url: str,
+        storage: Storage,
+        field: str,
+        notice: Notice | None = None,
+        stop: Stop | None = None,
     ) -> None:
         parts = urlsplit(url)
         if not parts.netloc:
@@ -82,6 +91,7 @@ class S3Store(Store):
         prefix = url.split("://", 1)[1][len(parts.netloc) :].strip("/")
         self._prefix = prefix + "/" if prefix else ""
         self._notice = notice or (lambda _text: None)
+        self._stop = stop or Stop()
         given = storage.endpoint or os.environ.get(
             "AWS_ENDPOINT_URL_S3", os.environ.get("AWS_ENDPOINT_URL")
         )
@@ -304,9 +314,12 @@ class S3Store(Store):
                     raise fault from error
                 known = self.endpoint in _reached
                 waited = time.monotonic() - begun
-                if waited + pause > (LATER_PATIENCE_S if known else FIRST_PATIENCE_S):
+                patience = LATER_PATIENCE_S if known else FIRST_PATIENCE_S
+                if self._stop.asked:
+                    patience = STOPPED_PATIENCE_S
+                if waited + pause > patience:
                     raise fault from error
-                if known and not told:
+                if known and not told and not self._stop.asked:
                     self._notice(f"{self.endpoint} does not answer; trying again for "
                                  f"{LATER_PATIENCE_S:.0f} s.")  # fmt: skip
                     told = True

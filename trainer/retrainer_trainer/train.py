@@ -43,7 +43,7 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     """
     spec = task.spec
     started = time.monotonic()
-    folder = Store.open(task.run_url, spec.storage, "spec.output", reporter.log)
+    folder = Store.open(task.run_url, spec.storage, "spec.output", reporter.log, stop)
 
     # --- done already? A pod that is started again after its work must not change it ---
     if (done := finished(folder, task)) is not None:
@@ -102,7 +102,7 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     # --- export, and run what was exported ---
     importing.join()
     formats = export.wanted(spec.export, ready.backbone.architecture)
-    pictures = Store.open(spec.images, spec.storage, "spec.images", reporter.log)
+    pictures = Store.open(spec.images, spec.storage, "spec.images", reporter.log, stop)
     exports, graph = finish.exported(ready, trained.head, formats, reporter, pictures, folder)
     evaluation["exports"] = exports
     folder.put(layout.EVALUATION, json.dumps(evaluation, indent=1, ensure_ascii=False).encode())
