@@ -166,7 +166,7 @@ def run(
         jobs = [job_with(document, given, where=where) for where, document in found]
     else:
         jobs = [job_with(None, given)]
-    show(jobs, again=["retrainer", *sys.argv[1:]], every_step=verbose)
+    show(jobs, again=["retrainer", *sys.argv[1:]], every_step=verbose, s3_endpoint=endpoint)
 
 
 def job_with(document: Any, given: Mapping[str, Any], *, where: str = "") -> RetrainJob:
@@ -222,6 +222,7 @@ def show(
     *,
     again: Sequence[str],
     every_step: bool = False,
+    s3_endpoint: str | None = None,
     program: Sequence[str] = local.TRAINER,
     out: Console | None = None,
 ) -> None:
@@ -231,6 +232,7 @@ def show(
         jobs: as in a file.
         again: the command line that goes on after Ctrl-C, word by word.
         every_step: print a line for every evaluation.
+        s3_endpoint: goes before what the environment says.
         program: the trainer's command line.
         out: where to print.
 
@@ -243,7 +245,7 @@ def show(
             out.print(Text(job.name, style="bold"))
         try:
             with _terminated_as_ctrl_c(), _display.Display(out, every_step=every_step) as display:
-                result = local.run(job, progress=display, program=program)
+                result = local.run(job, progress=display, s3_endpoint=s3_endpoint, program=program)
         except Interrupted as error:
             stopped = Interrupted(f"{error}\n  {shlex.join(again)}")
             stopped.exit_code = error.exit_code

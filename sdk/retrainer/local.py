@@ -21,9 +21,11 @@ from typing import IO, Any, NoReturn, Protocol
 from pydantic import ValidationError
 
 from retrainer._runs import Run
+from retrainer._store import ENV_ENDPOINT, Access
 from retrainer.api import Phase, Report, RetrainJob, Storage, Task, conditions
 from retrainer.api.layout import REPORT_PAGE, join
 from retrainer.api.names import ENV_TASK, EXIT_SIGTERM, EXIT_USER
+from retrainer.api.parsing import problems
 from retrainer.errors import (
     Interrupted,
     JobFailed,
@@ -98,7 +100,8 @@ class Result(Run):
     """
 
     def __init__(self, report: Report, url: str, output: str, storage: Storage) -> None:
-        super().__init__(url, name=report.name, storage=storage)
+        # Where the trainer has just written, whatever the environment says.
+        super().__init__(url, name=report.name, storage=storage, access=Access(storage.endpoint))
         self.report = report
         self.output = output
 
@@ -129,6 +132,7 @@ def run(
     job: RetrainJob | Mapping[str, Any] | str | Path,
     *,
     progress: bool | Watcher = True,
+    s3_endpoint: str | None = None,
     program: Sequence[str] = TRAINER,
 ) -> Result:
     """Run a job on this machine to its end.
@@ -139,6 +143,8 @@ def run(
     Args:
         job: a RetrainJob, a dict, or the path of a YAML file. Its places may be paths.
         progress: show how it is going; or a Watcher of one's own; or False for silence.
+        s3_endpoint: URL of the S3 server as this machine reaches it, where pods use another one;
+            `$RETRAINER_S3_ENDPOINT` if None, else the job's own.
         program: the trainer's command line.
 
     Returns:
@@ -150,7 +156,7 @@ def run(
         Interrupted: Ctrl-C. The trainer has saved what it had.
         RetrainerError: anything else; the message names the log.
     """
-    job = _numbered(_absolute(as_job(job)))
+    job = _numbered(_reachable(_absolute(as_job(job)), s3_endpoint))
     if program is TRAINER:
         require_trainer()
     if isinstance(progress, bool):
@@ -183,6 +189,19 @@ def _absolute(job: RetrainJob) -> RetrainJob:
         field: _path(place) for field, place in places.items() if place and "://" not in place
     }
     return job.model_copy(update={"spec": spec.model_copy(update=update)})
+
+
+def _reachable(job: RetrainJob, endpoint: str | None) -> RetrainJob:
+    """`job` with the S3 server's URL as this machine reaches it: a pod's name for it is none here."""
+    endpoint = endpoint or os.environ.get(ENV_ENDPOINT)
+    if not endpoint:
+        return job
+    storage = {**job.spec.storage.dump(), "endpoint": endpoint}
+    try:
+        checked = Storage.model_validate(storage)
+    except ValidationError as error:
+        raise UserError(f"{ENV_ENDPOINT}: {problems(error, Storage)[0]}") from error
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"storage": checked})})
 
 
 def _path(place: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from retrainer import jobfile, local
-from retrainer.api import Phase, Report, RetrainJob, parse_job
+from retrainer.api import Phase, Report, RetrainJob, Storage, parse_job
 from retrainer.api.interval import wilson
 from retrainer.errors import (
     Interrupted,
@@ -118,6 +118,30 @@ def test_the_trainer_is_given_the_task_of_a_pod_with_absolute_paths(tmp_path: Pa
     assert spec["cache"] == str(Path("~/cache").expanduser())
     assert spec["weights"] == str(Path("w.h5").absolute())
     assert len(seen["task"]["uid"]) == 36
+
+
+def test_the_store_is_reached_as_this_machine_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    urls = job("s3://photos/flowers", "s3://models/flowers")
+    storage = Storage(endpoint="http://s3.storage:7070", region="eu-west-1")
+    urls = urls.model_copy(update={"spec": urls.spec.model_copy(update={"storage": storage})})
+
+    def endpoint(said: str | None = None) -> str:
+        heard = Heard()
+        local.run(urls, progress=heard, s3_endpoint=said, program=fake("environment"))
+        given = json.loads(heard.logs[0])["task"]["spec"]["storage"]
+        assert given["region"] == "eu-west-1"
+        return str(given["endpoint"])
+
+    monkeypatch.delenv("RETRAINER_S3_ENDPOINT", raising=False)
+    assert endpoint() == "http://s3.storage:7070"
+    monkeypatch.setenv("RETRAINER_S3_ENDPOINT", "http://localhost:7070")
+    assert endpoint() == "http://localhost:7070"
+    assert endpoint("http://localhost:9999") == "http://localhost:9999"
+    monkeypatch.setenv("RETRAINER_S3_ENDPOINT", "localhost")
+    with pytest.raises(
+        UserError, match=r"^RETRAINER_S3_ENDPOINT: endpoint: must be http://HOST:PORT"
+    ):
+        endpoint()
 
 
 def test_urls_and_the_words_for_weights_are_left_as_they_are() -> None:
