@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from tests.support.run_folder import write_run
 
 from retrainer import cli
 
@@ -44,6 +45,25 @@ def test_a_command_of_the_documentation_exists_with_its_options(command: str) ->
     options = {o for p in known.params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
     given = [w.partition("=")[0] for w in words if re.match(r"--?[a-z]", w)]
     assert [o for o in given if o not in options] == []
+
+
+def test_the_tutorial_shows_a_comparison_as_it_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = write_run(tmp_path / "flowers-1", [1], name="flowers")
+    cached = write_run(tmp_path / "flowers-2", [2], name="flowers", images_per_second=None)
+    assert cli.run(cli.build(), ["compare", str(first), str(cached)]) == 0
+    printed = form(capsys.readouterr().out)
+    blocks = _BLOCK.findall((REPOSITORY / "docs" / "tutorial.md").read_text())
+    assert [form(block) for block in blocks if block.startswith("NAME ")] == [printed]
+
+
+def form(text: str) -> list[str]:
+    """Its lines without what differs from run to run: names, numbers, widths."""
+    names = re.sub(r"flower[\w-]*", "RUN", text)
+    networks = re.sub(r"mobilenet_[\d._]+", "NETWORK", names)
+    numbers = re.sub(r"\d[\d.,]*", "1", networks)
+    return [" ".join(line.split()) for line in numbers.splitlines()]
 
 
 def test_the_documentation_shows_most_of_the_commands() -> None:
