@@ -201,11 +201,15 @@ def _given(name: str) -> DevCluster | None:
     endpoint = os.environ.get("RETRAINER_TEST_S3")
     s3 = None
     if endpoint:
+        missing = [n for n in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if n not in os.environ]
+        if missing:
+            raise RuntimeError(f"RETRAINER_TEST_S3 is set without {' and '.join(missing)}.")
         s3 = S3Access(
             for_pods=endpoint,
             for_host=os.environ.get("RETRAINER_TEST_S3_HOST", endpoint),
             access_key=os.environ["AWS_ACCESS_KEY_ID"],
             secret_key=os.environ["AWS_SECRET_ACCESS_KEY"],
+            region=os.environ.get("AWS_REGION", "us-east-1"),
         )
     return DevCluster(
         name=name,

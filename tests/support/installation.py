@@ -233,7 +233,10 @@ class Installation:
 
 
 def kill_processes(module: str) -> int:
-    """SIGKILL every `python -m <module>` on this machine, whatever container it is in; how many."""
+    """SIGKILL every `python -m <module>` on this machine, whatever container it is in; how many.
+
+    A given cluster has to run its containers here (kind, minikube's docker driver), and we be root.
+    """
     killed = 0
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():

@@ -100,6 +100,19 @@ class Terminal:
             process.kill()
             process.wait()
 
+    def add_context(self, name: str, *, server: str = "", token: str = "") -> None:
+        """A context like the current one, but for its server or for who asks."""
+        config = yaml.safe_load(self.kubeconfig.read_text())
+        context = {**config["contexts"][0]["context"]}
+        if server:
+            config["clusters"].append({"name": name, "cluster": {"server": server}})
+            context["cluster"] = name
+        if token:
+            config["users"].append({"name": name, "user": {"token": token}})
+            context["user"] = name
+        config["contexts"].append({"name": name, "context": context})
+        self.kubeconfig.write_text(yaml.safe_dump(config))
+
     def write(self, name: str, *documents: dict[str, Any]) -> str:
         """A file with these YAML documents; its name."""
         (self.folder / name).write_text(yaml.safe_dump_all(documents))
@@ -107,31 +120,21 @@ class Terminal:
 
 
 def terminal(team: Installation, folder: Path) -> Terminal:
-    """A terminal whose current context is the team's namespace, with keys for the store."""
+    """A terminal whose one context is the team's namespace, with keys for the store."""
     s3 = team.cluster.s3
     assert s3 is not None
+    view = team.cluster.kubectl("config", "view", "--raw", "--flatten", "--minify")
+    config = yaml.safe_load(view)
+    config["contexts"][0]["name"] = config["current-context"] = "team"
+    config["contexts"][0]["context"]["namespace"] = team.namespace
     kubeconfig = folder / "kubeconfig"
-    kubeconfig.write_text(team.cluster.kubectl("config", "view", "--raw", "--flatten", "--minify"))
-    shell = Terminal(
-        folder,
-        kubeconfig,
-        os.environ
-        | {
-            "KUBECONFIG": str(kubeconfig),
-            "RETRAINER_S3_ENDPOINT": s3.for_host,
-            "AWS_ACCESS_KEY_ID": s3.access_key,
-            "AWS_SECRET_ACCESS_KEY": s3.secret_key,
-            "AWS_REGION": s3.region,
-            "NO_COLOR": "1",
-        },
-    )
-    (context,) = yaml.safe_load(kubeconfig.read_text())["contexts"]
-    config(team, shell, "rename-context", context["name"], "team")
-    config(team, shell, "set-context", "team", f"--namespace={team.namespace}")
-    return shell
-
-
-def config(team: Installation, shell: Terminal, *words: str) -> None:
-    """`kubectl config` on the terminal's own kubeconfig."""
-    command = [team.cluster.kubectl_program, "config", "--kubeconfig", str(shell.kubeconfig)]
-    subprocess.run([*command, *words], check=True, capture_output=True, text=True)
+    kubeconfig.write_text(yaml.safe_dump(config))
+    environment = {
+        "KUBECONFIG": str(kubeconfig),
+        "RETRAINER_S3_ENDPOINT": s3.for_host,
+        "AWS_ACCESS_KEY_ID": s3.access_key,
+        "AWS_SECRET_ACCESS_KEY": s3.secret_key,
+        "AWS_REGION": s3.region,
+        "NO_COLOR": "1",
+    }
+    return Terminal(folder, kubeconfig, os.environ | environment)
