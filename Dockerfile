@@ -1,6 +1,7 @@
 # Two container images from one file: `--target operator` and `--target trainer`.
 #
 # PYTHON_IMAGE is any image with Python 3.11 or newer and its venv module (Debian's python3-venv).
+# TRAINER_REQUIREMENTS=requirements/trainer-gpu.txt makes the trainer image for nodes with a GPU.
 # PIP_CERT is a file of certificates inside the build, where the way to the package index has its own:
 #   buildah build -v /etc/ssl/certs:/etc/ssl/certs:ro --build-arg PIP_CERT=/etc/ssl/certs/ca-certificates.crt
 ARG PYTHON_IMAGE=python:3.13-slim
@@ -18,7 +19,8 @@ RUN /opt/retrainer/bin/python -m pip install --require-hashes --only-binary :all
 
 # Headers, a compiler's library and the libraries' own tests: 370 MB that nothing here ever opens.
 FROM builder AS trainer-packages
-COPY requirements/trainer.txt /build/
+ARG TRAINER_REQUIREMENTS=requirements/trainer.txt
+COPY ${TRAINER_REQUIREMENTS} /build/trainer.txt
 RUN /opt/retrainer/bin/python -m pip install --require-hashes --only-binary :all: -r /build/trainer.txt \
  && cd /opt/retrainer/lib/python3.*/site-packages \
  && rm -r tensorflow/include pyarrow/include pyarrow/tests onnx/backend/test clang \

@@ -248,7 +248,7 @@ def test_an_image_that_changed_has_another_identity(tmp_path: Path) -> None:
     assert [before.paths[int(i)] for i in changed] == ["a/0003.jpg"]
 
 
-@given(IDENTITIES, st.integers(1, 50))
+@given(IDENTITIES, st.integers(1, 10_000))
 def test_shards_part_the_images_without_gap_or_overlap(
     identities: np.ndarray[Any, np.dtype[np.uint8]], shards: int
 ) -> None:
@@ -257,13 +257,6 @@ def test_shards_part_the_images_without_gap_or_overlap(
     assert ((which >= 0) & (which < shards)).all()
     again = shard_of(identities[::-1], shards)[::-1]
     assert (which == again).all()
-
-
-def test_shards_are_even() -> None:
-    identities = np.frombuffer(np.random.default_rng(0).bytes(160_000), np.uint8).reshape(-1, 16)
-    counts = np.bincount(shard_of(identities, 10))
-    assert counts.min() > 900
-    assert counts.max() < 1100
 
 
 @given(st.lists(st.integers(0, 20), max_size=60))

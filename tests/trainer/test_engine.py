@@ -222,8 +222,8 @@ def test_a_gpu_that_tensorflow_cannot_use_is_told_and_the_cores_are_used(
     assert looked(tmp_path) == (
         None,
         [
-            "There is a GPU, but this TensorFlow cannot use it (is it tensorflow-cpu, or the container "
-            "image without GPU?); bottlenecks are computed on the CPU."
+            "There is a GPU, but this TensorFlow cannot use it, for it is built for CPUs or the driver "
+            "does not fit; bottlenecks are computed on the CPU."
         ],
     )
 

@@ -137,8 +137,8 @@ def gpu(warn: Callable[[str], None], devices: Path = Path("/dev")) -> str | None
             tf.config.experimental.set_memory_growth(one, True)
     if not found:
         warn(
-            "There is a GPU, but this TensorFlow cannot use it (is it tensorflow-cpu, or the container "
-            "image without GPU?); bottlenecks are computed on the CPU."
+            "There is a GPU, but this TensorFlow cannot use it, for it is built for CPUs or the driver "
+            "does not fit; bottlenecks are computed on the CPU."
         )
         return None
     return "/GPU:0"

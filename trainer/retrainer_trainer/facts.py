@@ -12,6 +12,7 @@ import yaml
 from retrainer import __version__
 from retrainer.api import Report, Task
 from retrainer_trainer import reread
+from retrainer_trainer.backbone import Backbone
 from retrainer_trainer.bottlenecks import Bottlenecks
 from retrainer_trainer.catalog import shown
 from retrainer_trainer.head import Floats, Trained
@@ -95,13 +96,14 @@ def spec_yaml(task: Task) -> str:
     return yaml.safe_dump(job, sort_keys=False, allow_unicode=True)
 
 
-def versions() -> dict[str, str]:
-    """Of this program and of the libraries that decide the numbers."""
+def versions(backbone: Backbone) -> dict[str, str]:
+    """Of this program and of the libraries that decide the numbers, and what ran the backbone."""
     import tensorflow as tf
 
     # The container image holds the source, not the installed distribution.
     found = {"retrainer": __version__, "Python": platform.python_version()}
     found |= {"TensorFlow": tf.__version__, "numpy": np.__version__}
     found["LiteRT"] = metadata.version("ai-edge-litert")
+    found["Bottlenecks by"] = backbone.runs_on
     found["Machine"] = f"{platform.system()} {platform.machine()}"
     return found

@@ -126,7 +126,7 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
         rejected=facts.rows_of(files[layout.REJECTED]),
         warnings=reporter.report.warnings,
         spec=facts.spec_yaml(task),
-        versions=facts.versions(),
+        versions=facts.versions(ready.backbone),
     )
     folder.put(layout.REPORT_PAGE, render(page).encode("utf-8", "backslashreplace"))
 
