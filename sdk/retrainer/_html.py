@@ -151,7 +151,8 @@ def page(title: str, part: str) -> str:
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         f"<title>{escape(title)}</title>"
-        '<body style="font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em">'
+        '<body style="font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;'
+        'padding:0 1em">'
         f"<h1>{escape(title)}</h1>{part}</body></html>"
     )
 
