@@ -98,7 +98,8 @@ def final_report(case: Case) -> Report | None:
 
 def words(case: Case, child: Child) -> Verdict:
     """Nothing is left to do but to watch: the verdict says what the pods do."""
-    alive = [p for p in case.pods if not p.finished]
+    # One whose container has ended says nothing any more, though its phase may not have followed yet.
+    alive = [p for p in case.pods if not p.finished and p.ended is None]
     running = [p for p in alive if p.running]
     if running:
         return _running(case, running)

@@ -122,9 +122,10 @@ def pod_body(name: str = "flowers-train-x1", **given: Any) -> Body:
             "message": message,
             "finishedAt": timestamp(given.get("at", NOW)),
         }
-    phase = given.get("phase", "Running" if given.get("running") else "Pending")
+    phase = "Running" if given.get("running") else "Pending"
     if "ended" in given:
         phase = "Succeeded" if given["ended"][0] == 0 else "Failed"
+    phase = given.get("phase", phase)
     conditions = []
     if "unschedulable" in given:
         conditions.append(

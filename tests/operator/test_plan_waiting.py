@@ -70,6 +70,12 @@ def test_waiting_keeps_the_phase_that_the_job_had() -> None:
     assert "phase" not in made.status
 
 
+def test_a_pod_whose_container_has_just_ended_is_not_said_to_start() -> None:
+    ended = o.pod(ended=(0, "Completed", ""), phase="Running")
+    made = decide(o.observed(o.job(RUNNING), o.child(), pods=(ended,)), now=o.NOW + 60)
+    assert made == Plan()
+
+
 def test_a_job_without_pods_is_asked_why_after_ten_seconds_and_then_once_a_minute() -> None:
     job, child = o.job({"phase": "Pending", "reason": "Created"}), o.child()
     assert decide(o.observed(job, child), o.NOW + 9).again_at == o.NOW + 10
