@@ -131,10 +131,9 @@ def gpu(warn: Callable[[str], None], devices: Path = Path("/dev")) -> str | None
         import tensorflow as tf
 
         found = tf.config.list_physical_devices("GPU")
-        for (
-            one
-        ) in found:  # without this it takes all of the memory, also where others share the GPU
-            tf.config.experimental.set_memory_growth(one, True)
+        for each in found:
+            # Else TensorFlow takes all of the memory, also where others share the GPU.
+            tf.config.experimental.set_memory_growth(each, True)
     if not found:
         warn(
             "There is a GPU, but this TensorFlow cannot use it, for it is built for CPUs or the driver "
