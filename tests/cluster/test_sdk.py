@@ -1,4 +1,4 @@
-"""The SDK against a real API server: every method, sync and async; the tests play the operator."""
+"""The SDK against a real API server whose operator is the test; with a real one: test_sdk_methods."""
 
 import asyncio
 import os
@@ -336,38 +336,6 @@ def test_events_pods_and_results_of_a_finished_job(
     assert client.compare(["flowers"]).rows[0].accuracy == pytest.approx(0.95)
     assert job.compare([str(run)]).differences[0].p == 1.0
     assert "test accuracy" in job._repr_html_()
-
-
-async def test_every_method_of_the_asynchronous_client(
-    cluster: DevCluster, namespace: str, operator: Operator, tmp_path: Path
-) -> None:
-    client = AsyncClient(namespace, kubeconfig=cluster.kubeconfig)
-    job = await client.submit(manifest())
-    assert (await client.get("flowers")).uid == job.uid
-    assert [j.name for j in await client.list()] == ["flowers"]
-    assert (await client.suspend("flowers")).spec.suspend is True
-    assert (await job.resume()).spec.suspend is False
-    async for change in client.watch(timeout=10):
-        assert (change.kind, change.job.name) == ("Added", "flowers")
-        break
-    assert await job.events() == []
-    assert await job.pods() == []
-    assert [line async for line in job.logs()] == []
-    waiting = asyncio.create_task(client.wait("flowers", timeout=30))
-    run = write_run(tmp_path / "flowers-12345678", [1])
-    await asyncio.to_thread(operator.status, job.sync, phase="Succeeded", run=str(run))
-    assert (await waiting).phase == "Succeeded"
-    await job.refresh()
-    assert (await job.metrics()).test_accuracy is None
-    assert len(await job.history(whole=True)) == 51
-    assert (await job.confusion_matrix()).accuracy == 59 / 60
-    assert len(await job.misclassified()) == 1
-    assert await job.artifacts() == {}
-    assert (await job.download(tmp_path / "copy")).is_dir()
-    assert len((await client.compare([job, str(run)])).rows) == 2
-    await job.delete()
-    with pytest.raises(NotFound):
-        await client.delete("flowers")
 
 
 async def test_a_cancelled_wait_lets_go_of_its_connection_at_once(
