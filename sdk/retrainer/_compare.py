@@ -67,9 +67,9 @@ class Comparison:
         Raises:
             MissingExtra: pandas is not installed.
         """
-        from retrainer.plots import needs
+        from retrainer.plots import needs_pandas
 
-        frame: pd.DataFrame = needs("pandas").DataFrame([vars(row) for row in self.rows])
+        frame: pd.DataFrame = needs_pandas().DataFrame([vars(row) for row in self.rows])
         return frame
 
     def plot(self, path: str | None = None) -> "Figure":
@@ -77,9 +77,6 @@ class Comparison:
 
         Args:
             path: also write the picture there (the ending says the format, such as `.png`).
-
-        Raises:
-            MissingExtra: matplotlib is not installed.
         """
         from retrainer import plots
 

@@ -80,9 +80,9 @@ class ConfusionMatrix:
 
     def to_pandas(self) -> "pd.DataFrame":
         """A frame with labels as index (what they are) and as columns (what was guessed)."""
-        from retrainer.plots import needs
+        from retrainer.plots import needs_pandas
 
-        pandas = needs("pandas")
+        pandas = needs_pandas()
         frame: pd.DataFrame = pandas.DataFrame(
             self.counts,
             index=pandas.Index(self.labels, name="label"),

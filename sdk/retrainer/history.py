@@ -53,9 +53,9 @@ class History(Sequence[CurvePoint]):
         Raises:
             MissingExtra: pandas is not installed.
         """
-        from retrainer.plots import needs
+        from retrainer.plots import needs_pandas
 
-        pandas = needs("pandas")
+        pandas = needs_pandas()
         frame: pd.DataFrame = pandas.DataFrame(
             {name: self.column(name) for name in COLUMNS[1:]},
             index=pandas.Index(self.column("step"), name="step"),
@@ -68,9 +68,6 @@ class History(Sequence[CurvePoint]):
 
         Args:
             path: also write the picture there (the ending says the format, such as `.png`).
-
-        Raises:
-            MissingExtra: matplotlib is not installed.
         """
         from retrainer import plots
 

@@ -1,7 +1,6 @@
-"""Pictures, by matplotlib (extra `plot`)."""
+"""Pictures, by matplotlib."""
 
 import functools
-import importlib
 import io
 import math
 from collections import Counter
@@ -36,22 +35,22 @@ ASIDE_POINTS = 16.0
 LONGEST_LABEL = 28
 
 
-def needs(library: str) -> Any:
-    """The library, imported.
+def needs_pandas() -> Any:
+    """pandas, imported.
 
     Raises:
         MissingExtra: it is not installed.
     """
     try:
-        return importlib.import_module(library)
+        import pandas
     except ImportError as error:
-        raise MissingExtra(f"{library} is not installed: pip install 'retrainer[plot]'") from error
+        raise MissingExtra("pandas is not installed: pip install 'retrainer[pandas]'") from error
+    return pandas
 
 
 @functools.cache
 def _picture() -> "type[Figure]":
     """Figure that a notebook shows without pyplot's help."""
-    needs("matplotlib")
     from matplotlib.figure import Figure
 
     class Picture(Figure):
