@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from tests.support.fake_apiserver import CUT, END, FakeApiServer, refused
+from tests.support.submitted import submitted
 
 from retrainer._cluster import Cluster, Stop
 from retrainer.aio import AsyncClient
 from retrainer.api.names import LABEL_UID
-from retrainer.client import Client
 from retrainer.errors import Forbidden, Interrupted, JobFailed, NotFound, WaitTimeout
 from retrainer.job import Job
 
@@ -32,21 +32,6 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 @pytest.fixture
 def job(server: FakeApiServer) -> Job:
     return submitted(server)
-
-
-def submitted(server: FakeApiServer, name: str = "flowers") -> Job:
-    return Client(cluster=Cluster(server)).submit(
-        {
-            "apiVersion": "retrainer.dev/v1alpha1",
-            "kind": "RetrainJob",
-            "metadata": {"name": name},
-            "spec": {
-                "architecture": "mobilenet_0.50_160",
-                "images": "s3://photos/flowers",
-                "output": "s3://models/flowers",
-            },
-        }
-    )
 
 
 def succeed(server: FakeApiServer) -> None:

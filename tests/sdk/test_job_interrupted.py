@@ -6,27 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.fake_apiserver import FakeApiServer, refused
+from tests.support.submitted import submitted
 
-from retrainer._cluster import Cluster
-from retrainer.client import Client
 from retrainer.job import Job
 
 GONE = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}
-
-
-def submitted(server: FakeApiServer) -> Job:
-    return Client(cluster=Cluster(server)).submit(
-        {
-            "apiVersion": "retrainer.dev/v1alpha1",
-            "kind": "RetrainJob",
-            "metadata": {"name": "flowers"},
-            "spec": {
-                "architecture": "mobilenet_0.50_160",
-                "images": "s3://photos/flowers",
-                "output": "s3://models/flowers",
-            },
-        }
-    )
 
 
 @pytest.mark.slow

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from tests.support.fake_apiserver import FakeApiServer
 from tests.support.run_folder import write_run
+from tests.support.submitted import submitted
 
-from retrainer._cluster import Cluster
-from retrainer.client import Client
 from retrainer.errors import NotFound
 from retrainer.job import Job
 
@@ -20,18 +19,7 @@ def server() -> FakeApiServer:
 
 @pytest.fixture
 def job(server: FakeApiServer) -> Job:
-    return Client(cluster=Cluster(server)).submit(
-        {
-            "apiVersion": "retrainer.dev/v1alpha1",
-            "kind": "RetrainJob",
-            "metadata": {"name": "flowers"},
-            "spec": {
-                "architecture": "mobilenet_0.50_160",
-                "images": "s3://photos/flowers",
-                "output": "s3://models/flowers",
-            },
-        }
-    )
+    return submitted(server)
 
 
 def test_metrics_and_history_are_the_latest(server: FakeApiServer, job: Job) -> None:

@@ -1,0 +1,22 @@
+"""A job on a fake API server, as its user submitted it."""
+
+from tests.support.fake_apiserver import FakeApiServer
+
+from retrainer._cluster import Cluster
+from retrainer.client import Client
+from retrainer.job import Job
+
+
+def submitted(server: FakeApiServer, name: str = "flowers") -> Job:
+    return Client(cluster=Cluster(server)).submit(
+        {
+            "apiVersion": "retrainer.dev/v1alpha1",
+            "kind": "RetrainJob",
+            "metadata": {"name": name},
+            "spec": {
+                "architecture": "mobilenet_0.50_160",
+                "images": "s3://photos/flowers",
+                "output": "s3://models/flowers",
+            },
+        }
+    )
