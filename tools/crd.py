@@ -19,6 +19,7 @@ from pydantic_core import to_jsonable_python
 from retrainer.api import RetrainJob, RetrainJobSpec, RetrainJobStatus
 from retrainer.api.names import GROUP, KIND, PLURAL, SHORT, VERSION
 from retrainer.api.rules import MUTABLE, RULES, VALIDATIONS, immutable
+from retrainer.api.status import UNSEEN
 
 TEMPLATE = Path(__file__).parent.parent / "charts" / "retrainer" / "templates" / "crd.yaml"
 
@@ -53,6 +54,8 @@ def crd() -> dict[str, Any]:
     spec = structural(RetrainJobSpec.model_json_schema())
     add_defaults(spec, RetrainJobSpec)
     status = structural(RetrainJobStatus.model_json_schema())
+    # A job that no operator sees would else be a line of blanks in `kubectl get`.
+    status["default"] = UNSEEN.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     root = {
         "description": RetrainJob.__doc__,
         "type": "object",

@@ -114,10 +114,11 @@ def test_a_retrainjob_gets_its_job_and_a_status_with_the_charts_rights(
     cluster, name = operator.cluster, f"flowers-{operator.release}"
     cluster.apply(_job(name, operator.serves), _job(name, "team-b"))
 
-    def status() -> Any:
-        return get(cluster, f"retrainjobs/{name}", "-n", operator.serves).get("status")
+    def seen(namespace: str) -> bool:
+        status = get(cluster, f"retrainjobs/{name}", "-n", namespace)["status"]
+        return bool(status["reason"] != "WaitingForOperator")
 
-    _until(status, "a status", operator.log)
+    _until(lambda: seen(operator.serves), "a status", operator.log)
     child = get(cluster, f"jobs/{name}-train", "-n", operator.serves)
     assert child["metadata"]["ownerReferences"][0]["name"] == name
     lease = get(cluster, "leases/rt-retrainer-operator", "-n", operator.release)
@@ -126,6 +127,10 @@ def test_a_retrainjob_gets_its_job_and_a_status_with_the_charts_rights(
     elsewhere = get(cluster, "jobs", "-n", "team-b")["items"]
     found = [job["metadata"]["name"] for job in elsewhere]
     assert (f"{name}-train" in found) == (operator.release == "wide")
+    if operator.release == "wide":
+        _until(lambda: seen("team-b"), "a status in team-b", operator.log)
+    else:
+        assert not seen("team-b")
 
     codes = {event["responseStatus"]["code"] for event in cluster.requests(operator.user)}
     assert codes

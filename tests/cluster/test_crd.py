@@ -329,9 +329,20 @@ def test_jobs_can_be_selected_by_phase_and_are_among_all(api: Api, flowers: str)
     )
 
 
-def test_a_job_created_with_a_status_has_none(api: Api) -> None:
-    kept = api.create(RIGHT | {"status": {"phase": "Succeeded"}}, dry_run="All")
-    assert "status" not in kept
+def test_a_job_that_no_operator_has_seen_says_so_whatever_it_was_created_with(api: Api) -> None:
+    api.create(RIGHT | {"metadata": {"name": "unseen"}, "status": {"phase": "Succeeded"}})
+    try:
+        row = api.cluster.kubectl("get", "rj", "unseen", "-n", "crd-tests", "-o", "wide")
+        kept = get(api.cluster, "rj", "unseen", "-n", "crd-tests")
+    finally:
+        api.cluster.kubectl("delete", "rj", "unseen", "-n", "crd-tests")
+    assert row.splitlines()[1].split()[1] == "Pending"
+    assert row.rstrip().endswith("No operator has taken this job up yet.")
+    assert kept["status"] == {
+        "phase": "Pending",
+        "reason": "WaitingForOperator",
+        "message": "No operator has taken this job up yet.",
+    }
 
 
 def test_kubectl_explain_describes_every_field_of_the_spec(api: Api) -> None:

@@ -56,6 +56,11 @@ def _failed(name: str, sentence: str, advice: str = "") -> Reason:
 
 
 # --- waiting: the phase stays, the job goes on once this is mended ---
+WAITING_FOR_OPERATOR = _waiting(
+    "WaitingForOperator",
+    "No operator has taken this job up yet.",
+    "See whether the operator runs, and watches this namespace (the chart's namespaces value).",
+)
 CREATED = _waiting("Created", "Waiting for the first pod of Job {child}.")
 QUEUED = _waiting("Queued", "Job {child} waits in Kueue queue {queue}.")
 SUSPENDED = _waiting(

@@ -5,6 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from retrainer.api import conditions
 from retrainer.api.fields import URL_MAX, Model
 
 
@@ -139,3 +140,11 @@ class RetrainJobStatus(Model):
     def condition(self, kind: str) -> Condition | None:
         """The condition of this type, if it was ever set."""
         return next((c for c in self.conditions if c.type == kind), None)
+
+
+UNSEEN = RetrainJobStatus(
+    phase=Phase.PENDING,
+    reason=conditions.WAITING_FOR_OPERATOR.name,
+    message=conditions.WAITING_FOR_OPERATOR(),
+)
+"""What the API server itself says of a job until an operator does."""
