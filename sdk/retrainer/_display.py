@@ -125,9 +125,7 @@ class Display:
         self.every_step = every_step
         self._clock = clock
         self._steps = Pace(clock)
-        self._images_done = False
-        self._behind = False
-        self._held: list[tuple[str, str]] = []
+        self._images_done = self._trains = False
         self._printed = -1  # the last step that has its line
         self._plain_at, self._plain_what, self._plain_line = -math.inf, "", ""
         self._bar: Progress | None = None
@@ -156,38 +154,27 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._release()
         if self._bar:
             self._bar.stop()
 
     def log(self, text: str) -> None:
         """A line in grey."""
-        self._said(text, "dim")
+        self._line(text, "dim")
 
     def warning(self, text: str) -> None:
         """A line that stands out."""
-        self._said(f"warning: {text}", "yellow")
+        self._line(f"warning: {text}", "yellow")
 
     def report(self, report: Report) -> None:
         """Move the bar; print the step lines that are new."""
-        step_lines(self, report)
-        if report.stage == Phase.BOTTLENECKS:
+        # The last images may first be told of by a report of the training that followed at once.
+        told = self._images_done or self._trains or not report.progress.images_total
+        if report.stage == Phase.BOTTLENECKS or not told:
             self._bottlenecks(report)
-        elif report.stage == Phase.TRAINING:
+        step_lines(self, report)
+        if report.stage == Phase.TRAINING:
+            self._trains = True
             self._training(report)
-        self._behind = _soon_over(report)
-        self._release()
-
-    def _said(self, text: str, style: str) -> None:
-        # Reports come ten times a second, the trainer's words at once: what it says at the end of a
-        # stage waits for the report that shows that end, so that lines stay in order.
-        self._held.append((text, style))
-        if not self._behind:
-            self._release()
-
-    def _release(self) -> None:
-        while self._held:
-            self._line(*self._held.pop(0))
 
     def point(self, point: CurvePoint) -> None:
         """One evaluation, the figures of retrain.py's three lines in one."""
@@ -252,15 +239,6 @@ class Display:
 
     def _line(self, text: str, style: str = "") -> None:
         self.out.print(Text(printable(text), style=style), soft_wrap=True)
-
-
-def _soon_over(report: Report) -> bool:
-    """Whether the trainer may be at the next stage already, its report still to come."""
-    counts = report.progress
-    if report.stage == Phase.BOTTLENECKS and counts.images_total:
-        done = (counts.images_cached or 0) + (counts.images_computed or 0)
-        return done + (counts.images_rejected or 0) >= counts.images_total
-    return report.stage == Phase.TRAINING and (counts.step or 0) < (counts.steps or 0)
 
 
 def step_lines(display: Display, report: Report) -> None:

@@ -93,28 +93,16 @@ def test_a_run_that_stopped_early_has_its_last_step() -> None:
     assert steps == [0, 50, 100, 130]
 
 
-def test_what_is_said_at_the_end_of_a_stage_waits_for_the_report_of_that_end() -> None:
+def test_what_is_said_stands_between_the_reports_before_and_after_it() -> None:
     console, text = out()
     with Display(console) as display:
         display.log("Listing.")
-        assert text.getvalue() == "Listing.\n"
-        display.report(trained(500, upto=100))
-        display.log("Exporting tflite.")
         display.report(trained(500))
-        display.log("Written.")
+        display.warning("few images")
     lines = text.getvalue().splitlines()
-    assert lines.index("Exporting tflite.") > next(
-        n for n, x in enumerate(lines) if "step    500" in x
-    )
-    assert lines[-1] == "Written."
-
-
-def test_nothing_that_was_said_is_lost_when_the_run_ends() -> None:
-    console, text = out()
-    with Display(console) as display:
-        display.report(trained(500, upto=100))
-        display.warning("diverging")
-    assert text.getvalue().splitlines()[-1] == "warning: diverging"
+    assert lines[0] == "Listing."
+    assert any("step    500" in line for line in lines[1:-1])
+    assert lines[-1] == "warning: few images"
 
 
 def test_every_step_is_printed_when_asked_for() -> None:
@@ -157,6 +145,18 @@ def test_on_a_terminal_a_bar_moves_and_the_bottlenecks_leave_one_line() -> None:
     assert shown.count("bottlenecks 1,000 images (500 images/s)\n") == 1
     assert "\x1b[" in shown
     assert "━" in shown
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_images_that_were_done_between_two_reports_have_their_line(terminal: bool) -> None:
+    console, text = out(terminal=terminal)
+    with Display(console) as display:
+        display.report(counted(1_000, 0, 800))
+        counts = Progress(images_total=1_000, images_cached=0, images_computed=1_000, steps=500)
+        display.report(report(Phase.TRAINING, progress=counts))
+        display.report(report(Phase.TRAINING, progress=counts))
+    line = "bottlenecks 1,000 images\n" if terminal else "bottlenecks 1,000/1,000 images\n"
+    assert text.getvalue().count(line) == 1
 
 
 def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
