@@ -37,7 +37,8 @@ class Notices:
         self._identity = identity
         self._clock = clock
         self._told: dict[tuple[str, str], float] = {}
-        self._waiting: asyncio.Queue[tuple[Job, Notice, float]] = asyncio.Queue(_WAITING_MAX)
+        self._moment = 0
+        self._waiting: asyncio.Queue[tuple[Job, Notice, int]] = asyncio.Queue(_WAITING_MAX)
 
     def tell(self, job: Job, notice: Notice) -> None:
         """Write it soon; the same reason of the same job once in ten minutes."""
@@ -47,8 +48,9 @@ class Notices:
         if len(self._told) > _WAITING_MAX:
             self._told = {t: at for t, at in self._told.items() if at > now - SAME}
         self._told[told] = now
+        self._moment = max(int(now * 1e9), self._moment + 1)  # no two have the same
         try:
-            self._waiting.put_nowait((job, notice, now))
+            self._waiting.put_nowait((job, notice, self._moment))
         except asyncio.QueueFull:
             _logger.warning("Event %s of %s/%s is dropped: too many wait", notice.reason, *job.key)
 
@@ -68,21 +70,24 @@ class Notices:
 
     async def _writer(self) -> None:
         while True:
-            job, notice, at = await self._waiting.get()
+            job, notice, moment = await self._waiting.get()
             try:
                 path = f"/api/v1/namespaces/{job.namespace}/events"
-                await self._api.create(path, self._event(job, notice, at))
+                await self._api.create(path, self._event(job, notice, moment))
             except ClusterError as error:
                 # Nothing depends on an Event, and the status says the same.
                 _logger.warning("Event %s of %s/%s: %s", notice.reason, *job.key, error)
             finally:
                 self._waiting.task_done()
 
-    def _event(self, job: Job, notice: Notice, at: float) -> dict[str, Any]:
+    def _event(self, job: Job, notice: Notice, moment: int) -> dict[str, Any]:
+        """The object; `moment` is Unix time in nanoseconds."""
+        at = timestamp(moment / 1e9)
         return {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{job.name}.", "namespace": job.namespace},
+            # As client-go names them: Events of one second can be put in order by it.
+            "metadata": {"name": f"{job.name}.{moment:x}", "namespace": job.namespace},
             "involvedObject": {
                 "apiVersion": API_VERSION,
                 "kind": KIND,
@@ -96,7 +101,7 @@ class Notices:
             "source": {"component": _COMPONENT},
             "reportingComponent": _COMPONENT,
             "reportingInstance": self._identity,
-            "firstTimestamp": timestamp(at),
-            "lastTimestamp": timestamp(at),
+            "firstTimestamp": at,
+            "lastTimestamp": at,
             "count": 1,
         }

@@ -1,5 +1,6 @@
 """Events that Kubernetes and the operator have noted."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -25,6 +26,24 @@ class Event:
     message: str
     object: str
     count: int
+
+
+def in_order(documents: Iterable[Document]) -> list[Event]:
+    """Event objects of Kubernetes, oldest first.
+
+    Most tell the time in whole seconds; within one, the nanoseconds count that client-go and the
+    operator write behind the last point of an Event's name.
+    """
+    events = [(event(document), document["metadata"].get("name", "")) for document in documents]
+    events.sort(key=lambda e: (e[0].time.replace(microsecond=0), _nanoseconds(e[1])))
+    return [e for e, _ in events]
+
+
+def _nanoseconds(name: str) -> int:
+    try:
+        return int(name.rpartition(".")[2], 16)
+    except ValueError:
+        return 0
 
 
 def moment(text: str | None) -> datetime:

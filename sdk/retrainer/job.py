@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from retrainer import _logs, _progress
 from retrainer._cluster import EVENTS, JOBS, PODS, Cluster, Document, Stop
-from retrainer._events import Event, event, moment
+from retrainer._events import Event, in_order, moment
 from retrainer._refusals import Conflict
 from retrainer._store import Access
 from retrainer.api import (
@@ -308,7 +308,7 @@ class Job:
         pods, _ = self._cluster.find(EVENTS, self.namespace, fields="involvedObject.kind=Pod")
         prefixes = tuple(f"{name}-" for name in children)
         found += [e for e in pods if e["involvedObject"]["name"].startswith(prefixes)]
-        return sorted(map(event, found), key=lambda e: e.time)
+        return in_order(found)
 
     # --- how good it is ---
     def metrics(self) -> Metrics:

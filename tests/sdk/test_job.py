@@ -12,6 +12,7 @@ from tests.support.fake_apiserver import CUT, END, FakeApiServer, refused
 from tests.support.submitted import submitted
 
 from retrainer._cluster import Cluster, Stop
+from retrainer._events import in_order
 from retrainer.aio import AsyncClient
 from retrainer.api.names import LABEL_UID
 from retrainer.errors import Forbidden, Interrupted, JobFailed, NotFound, WaitTimeout
@@ -346,3 +347,18 @@ def test_events_of_the_job_its_children_and_their_pods_in_order(
     found = job.events()
     assert [e.reason for e in found] == ["OWN", "CHILD", "POD"]
     assert (found[2].object, found[2].message, found[2].count) == ("Pod/flowers-train-x", "said", 3)
+
+
+def test_events_of_one_second_are_in_the_order_of_the_nanoseconds_in_their_names() -> None:
+    def event(name: str, **when: str) -> dict[str, Any]:
+        involved = {"kind": "Pod", "name": "flowers-train-x"}
+        return {"metadata": {"name": name}, "involvedObject": involved, "reason": name, **when}
+
+    second = "2026-01-01T00:00:03Z"
+    found = in_order([
+        event("x.18f0000000000003", lastTimestamp=second),
+        event("x.18f0000000000002", eventTime="2026-01-01T00:00:03.900000Z"),
+        event("x.18f0000000000004", lastTimestamp="2026-01-01T00:00:02Z"),
+        event("x.18f0000000000001", lastTimestamp=second),
+    ])  # fmt: skip
+    assert [e.reason[-1] for e in found] == ["4", "1", "2", "3"]
