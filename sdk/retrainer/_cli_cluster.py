@@ -41,6 +41,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module, and those on results and the cache, to `app`."""
     for command in (submit, get, describe, wait, logs, suspend, resume, delete):
         app.command(rich_help_panel=CLUSTER)(command)
+    app.command("list", rich_help_panel=CLUSTER, help="The same as get.")(get)
     _cli_results.register(app)
     _cli_cache.register(app)
 

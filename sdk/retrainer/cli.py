@@ -1,4 +1,4 @@
-"""`retrainer`, the command line: one typer app, its commands registered by two modules.
+"""`retrainer`, the command line: one typer app, most of its commands registered by two modules.
 
 `_cli_local.register(app)` adds what runs on this machine, `_cli_cluster.register(app)` what talks to
 a cluster. A command raises `RetrainerError`; here it becomes one sentence on stderr and the exit code:
@@ -8,6 +8,7 @@ a cluster. A command raises `RetrainerError`; here it becomes one sentence on st
 import os
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -52,7 +53,26 @@ def build() -> typer.Typer:
 
     _cli_local.register(app)
     _cli_cluster.register(app)
+    app.command(rich_help_panel=_cli_local.HERE)(completion)
     return app
+
+
+class Shell(StrEnum):
+    """Shells that can complete what is typed."""
+
+    BASH = "bash"
+    FISH = "fish"
+    ZSH = "zsh"
+
+
+def completion(shell: Annotated[Shell, typer.Argument(help="Which shell.")]) -> None:
+    """Print what makes a shell complete commands, options and networks.
+
+    [dim]source <(retrainer completion bash)[/]
+    """
+    # typer's own way to ask for it; --show-completion has to guess the shell.
+    os.environ["_RETRAINER_COMPLETE"] = f"source_{shell}"
+    raise typer.Exit(run(build(), []))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -136,7 +136,7 @@ def test_get_in_every_form_and_by_every_filter(jobs: Terminal, team: Installatio
     assert head.split() == ["NAME", "PHASE", "PROGRESS", "ACCURACY", "CACHED", "AGE"]
     assert row.split()[:3] == ["digits", "Succeeded", "100%"]
     assert float(row.split()[3]) > 0.9
-    assert f"run in s3://{team.bucket.name}/out/" in jobs("get", "-o", "wide").out
+    assert f"run in s3://{team.bucket.name}/out/" in jobs("list", "-o", "wide").out
     found = json.loads(jobs("get", "digits", "-o", "json").out)
     assert found["status"]["metrics"]["testImages"] > 20
     items = yaml.safe_load(jobs("get", "-o", "yaml", "-l", "pictures=digits").out)["items"]
@@ -343,7 +343,7 @@ def test_the_networks_are_listed(shell: Terminal) -> None:
 
 
 def test_the_shell_completes_commands_and_networks(shell: Terminal) -> None:
-    assert "_RETRAINER_COMPLETE" in shell("--show-completion", "bash").out
+    assert "_RETRAINER_COMPLETE" in shell("completion", "bash").out
     ask = {"_RETRAINER_COMPLETE": "complete_bash", "COMP_CWORD": "1", "COMP_WORDS": "retrainer sub"}
     assert shell(variables=ask).out.split() == ["submit"]
     ask |= {"COMP_CWORD": "3", "COMP_WORDS": "retrainer run --architecture inc"}
