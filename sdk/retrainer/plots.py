@@ -33,6 +33,11 @@ LINE_POINTS, LETTER_POINTS = 10.0, 4.4
 ASIDE_POINTS = 16.0
 """Between two jobs of one network."""
 LONGEST_LABEL = 28
+_FONTS_OF_MANY_SCRIPTS = (
+    "Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "PingFang SC", "Hiragino Sans",
+    "Microsoft YaHei", "Malgun Gothic", "Arial Unicode MS",
+)  # fmt: skip
+"""For folders named in Chinese, Japanese or Korean, which matplotlib's own font lacks."""
 
 
 def needs_pandas() -> Any:
@@ -102,6 +107,13 @@ def _numbers(values: list[float | None]) -> list[float]:
     return [float("nan") if value is None else value for value in values]
 
 
+def _families() -> list[str]:
+    """matplotlib's own font first; it looks for each glyph in the next that is on this machine."""
+    from matplotlib.font_manager import get_font_names
+
+    return ["sans-serif", *sorted(set(_FONTS_OF_MANY_SCRIPTS) & set(get_font_names()))]
+
+
 def confusion(matrix: "ConfusionMatrix", path: str | None = None) -> "Figure":
     """Counts of test images: rows what they are, columns what was guessed."""
     side = max(3.5, 0.45 * len(matrix.labels) + 1.5)
@@ -111,8 +123,9 @@ def confusion(matrix: "ConfusionMatrix", path: str | None = None) -> "Figure":
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     ticks = range(len(matrix.labels))
     # A label is a folder's name: between two $ matplotlib would read a formula.
-    axis.set_xticks(ticks, matrix.labels, rotation=45, ha="right", parse_math=False)
-    axis.set_yticks(ticks, matrix.labels, parse_math=False)
+    text: dict[str, Any] = {"parse_math": False, "fontfamily": _families()}
+    axis.set_xticks(ticks, matrix.labels, rotation=45, ha="right", **text)
+    axis.set_yticks(ticks, matrix.labels, **text)
     axis.set(xlabel="guess", ylabel="label")
     if len(matrix.labels) <= 30:
         for i in ticks:

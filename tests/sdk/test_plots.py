@@ -5,10 +5,12 @@ from itertools import combinations
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.font_manager import get_font_names
 from matplotlib.transforms import Bbox, BboxBase
 
 from retrainer._compare import Comparison, Row
 from retrainer._frontier import matching
+from retrainer._runs import ConfusionMatrix
 from retrainer.api import ARCHITECTURES
 from retrainer.api.interval import wilson
 
@@ -83,3 +85,15 @@ def test_jobs_of_one_network_go_by_their_names_and_stand_side_by_side() -> None:
 def test_the_axis_says_on_how_many_images_where_all_have_the_same() -> None:
     (axis,) = Comparison(FIVE_NETWORKS, [], []).plot().axes
     assert axis.get_ylabel() == "test accuracy (165 images)"
+
+
+def test_the_fonts_for_labels_of_other_scripts_are_those_of_this_machine(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    matrix = ConfusionMatrix(["Größe", "tulips"], np.eye(2, dtype=np.int64))
+    figure = matrix.plot()
+    FigureCanvasAgg(figure).draw()
+    first, *others = figure.axes[0].get_yticklabels()[0].get_fontfamily()
+    assert first == "sans-serif"
+    assert set(others) <= set(get_font_names())
+    assert not caplog.records, "matplotlib logs each font that it does not find"
