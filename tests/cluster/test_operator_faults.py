@@ -20,7 +20,7 @@ pytestmark = pytest.mark.cluster
 # Each is seen in a sharded job's life; the operator is killed there, and started again.
 MOMENTS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "applied": lambda s: True,
-    "pending": lambda s: s.get("phase") == "Pending",
+    "pending": lambda s: s.get("reason") == "Created",
     "bottlenecks": lambda s: s.get("phase") == "Bottlenecks",
     "training": lambda s: s.get("phase") == "Training",
     "between": lambda s: any(c["type"] == "BottlenecksReady" for c in s.get("conditions", ())),
@@ -77,7 +77,7 @@ def test_a_replica_takes_over_within_15_seconds_and_only_the_leader_writes(bed: 
         leader.kill()
         team.apply("job")
         started = time.monotonic()
-        eventually(lambda: team.status("job").get("phase"), within=20)
+        eventually(lambda: team.status("job").get("reason") != "WaitingForOperator", within=20)
         assert time.monotonic() - started < 15
         team.until("job", phase="Succeeded")
         assert other.leads()
@@ -125,7 +125,7 @@ def test_a_namespace_without_rights_is_left_out_until_it_has_them(bed: Bed) -> N
             served.apply("job")
             closed.apply("job")
             served.until("job", phase="Succeeded")
-            assert closed.status("job") == {}
+            assert closed.status("job")["reason"] == "WaitingForOperator"
             assert "No right to list retrainjobs.retrainer.dev" in operator.log.read_text()
             bed.rights(served.name, closed.name)
             closed.until("job", phase="Succeeded", within=100)

@@ -20,7 +20,8 @@ def decide(seen: Observed, now: float = o.NOW, **settings: Any) -> Plan:
 
 def told(made: Plan) -> tuple[str, str, str]:
     assert made.status is not None
-    return made.status["phase"], made.status["reason"], made.status["message"]
+    status = {**o.UNSEEN_STATUS, **made.status}  # the patch says only what is new
+    return status["phase"], status["reason"], status["message"]
 
 
 def created(made: Plan) -> list[str]:

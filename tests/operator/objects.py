@@ -8,6 +8,7 @@ from typing import Any
 
 from retrainer.api import Report, RetrainJob, parse_job
 from retrainer.api.names import LABEL_JOB, LABEL_TASK, LABEL_UID
+from retrainer.api.status import UNSEEN
 from retrainer_operator.settings import Settings
 from retrainer_operator.state import Child, Job, Observed, Pod, child_of, job_of, pod_of, timestamp
 
@@ -18,6 +19,7 @@ CHILD_UID = "c41d0000-0000-4000-8000-000000000002"
 RUN = "s3://models/flowers/flowers-3f2a9c1e"
 
 _numbers = itertools.count(100)
+UNSEEN_STATUS = UNSEEN.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
 def settings(**given: Any) -> Settings:
@@ -43,7 +45,7 @@ def job_body(status: Body | None = None, labels: Body | None = None, **spec: Any
             "output": "s3://models/flowers",
             **spec,
         },
-        "status": status or {},
+        "status": status or UNSEEN_STATUS,
     }
 
 
