@@ -23,6 +23,7 @@ from retrainer.api import (
 )
 from retrainer.api.layout import join
 from retrainer.api.names import LABEL_UID, TASK_BOTTLENECKS, TASK_TRAIN, child, run_name
+from retrainer.api.status import UNSEEN
 from retrainer.errors import Interrupted, JobFailed, NotFound, UserError, WaitTimeout
 from retrainer.history import History
 
@@ -129,7 +130,7 @@ class Job:
     @property
     def said(self) -> str:
         """The operator's sentence, or what is missing for one."""
-        return self.message or self.reason or "not yet seen by the operator"
+        return self.message or self.reason or str(UNSEEN.message)
 
     def to_dict(self) -> Document:
         """The whole object as Kubernetes has it; changing it changes nothing."""

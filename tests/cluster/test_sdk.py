@@ -378,7 +378,7 @@ def test_the_commands_of_the_readme(
     assert run("submit", "-f", str(file)) == (0, "retrainjob.retrainer.dev/flowers\n")
     assert run("get", "-o", "name") == (0, "retrainjob.retrainer.dev/flowers\n")
     assert "Pending" in run("get", "flowers")[1]
-    assert "not yet seen by the operator" in run("describe", "flowers")[1]
+    assert "No operator has taken this job up yet." in run("describe", "flowers")[1]
     assert run("suspend", "flowers")[0] == 0
     assert run("resume", "flowers") == (0, "flowers resumed\n")
     assert run("wait", "flowers", "--timeout", "0.5")[0] == 1

@@ -213,7 +213,7 @@ def test_logs_are_printed_with_their_pods_and_control_characters_as_escapes(
 
 def test_logs_without_pods_say_where_the_job_is(submitted: FakeApiServer, shell: Shell) -> None:
     assert shell("logs", "flowers") == 0
-    assert shell.err == "flowers has no pods (Pending: not yet seen by the operator)\n"
+    assert shell.err == "flowers has no pods (Pending: No operator has taken this job up yet.)\n"
 
 
 def test_suspend_resume_and_delete(submitted: FakeApiServer, shell: Shell) -> None:

@@ -241,7 +241,7 @@ def test_progress_as_lines_tells_each_change_once(
     server.status("flowers", phase="Succeeded", reason="Succeeded", message="Test accuracy 0.9.")
     future.result(10)
     assert capsys.readouterr().err.splitlines() == [
-        "flowers: Pending: not yet seen by the operator",
+        "flowers: Pending: No operator has taken this job up yet.",
         "flowers: Training: step 1.",
         "flowers: Succeeded: Test accuracy 0.9.",
     ]

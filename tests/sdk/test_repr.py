@@ -84,8 +84,8 @@ def test_texts_from_outside_are_escaped(server: FakeApiServer, client: Client) -
 
 def test_a_job_that_the_operator_has_not_seen_says_so(client: Client) -> None:
     job = client.get("flowers")
-    assert "not yet seen by the operator" in checked(job._repr_html_())
-    assert repr(job) == "<Job default/flowers: Pending, not yet seen by the operator>"
+    assert "No operator has taken this job up yet." in checked(job._repr_html_())
+    assert repr(job) == "<Job default/flowers: Pending, No operator has taken this job up yet.>"
 
 
 def test_an_empty_list_and_an_empty_history_say_so(client: Client) -> None:
