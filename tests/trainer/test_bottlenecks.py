@@ -221,6 +221,7 @@ def test_bad_files_are_rejected_with_path_and_reason_and_the_job_goes_on(
         (photo_folder / path).write_bytes(body)
     (photo_folder / "roses/png.jpg").write_bytes(_png())
     (photo_folder / "roses/nowhere.jpg").symlink_to("/nowhere")
+    (photo_folder / "roses/circle.jpg").symlink_to("circle.jpg")
     wanted = spec(photo_folder, output, max_rejected_fraction=0.1)
     heard = Heard(wanted)
     ready = prepared(wanted, heard)
@@ -228,6 +229,7 @@ def test_bad_files_are_rejected_with_path_and_reason_and_the_job_goes_on(
     assert reasons == {
         "daisy/text.jpg": "not a JPEG, PNG, WebP, BMP or GIF image",
         "daisy/tab\tnew\nline.jpg": "0 bytes",
+        "roses/circle.jpg": "it was listed, but is not there any more",
         "roses/cut.jpg": "JPEG: Premature end of JPEG file",
         "roses/nowhere.jpg": "it was listed, but is not there any more",
     }
@@ -239,10 +241,10 @@ def test_bad_files_are_rejected_with_path_and_reason_and_the_job_goes_on(
         + len(ready.rows(split.TESTING))
         == 81
     )
-    assert heard.report.progress.images_rejected == 4
+    assert heard.report.progress.images_rejected == 5
     (warning,) = heard.warnings
     assert warning.startswith(
-        "4 images are rejected: daisy/tab\\tnew\\nline.jpg (0 bytes); daisy/text"
+        "5 images are rejected: daisy/tab\\tnew\\nline.jpg (0 bytes); daisy/text"
     )
 
 

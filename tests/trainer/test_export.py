@@ -134,6 +134,8 @@ def oddities() -> dict[str, bytes]:
     add("GIF", picture.convert("P"), "GIF")
     add("WebP", picture, "WEBP", lossless=True)
     add("WebP with alpha", clear, "WEBP", lossless=True)
+    for name, first in (("animated WebP", picture), ("animated WebP with alpha", clear)):
+        add(name, first, "WEBP", lossless=True, save_all=True, append_images=[first.rotate(90)])
     deep = cv2.imencode(".png", rgb[..., ::-1].astype(np.uint16) * 257)[1]
     found["16-bit PNG"] = deep.tobytes()
     return found
@@ -149,6 +151,19 @@ def test_the_bytes_signature_sees_the_pixels_that_the_trainer_sees(name: str, bo
     difference = np.abs(seen - ours)
     assert difference.mean() < 0.6, f"{name}: {difference.mean()}"
     assert np.percentile(difference, 99) <= 3
+
+
+def test_a_file_that_tensorflow_does_not_read_is_a_different_guess_and_no_end(
+    exported: Exported,
+) -> None:
+    out = io.BytesIO()
+    Image.open(io.BytesIO(exported.bodies[0])).convert("1").save(out, "BMP")
+    pixels = np.stack([images.pixels(out.getvalue(), SIZE), exported.pixels[1]])
+    truth = exported.scores[:2].argmax(1)
+    run = export.runners(exported.folder, [Export.SAVED_MODEL])[export.SAVED_MODEL_BYTES]
+    count = Comparison()
+    count.add(run(pixels, [out.getvalue(), exported.bodies[1]]), truth, truth)
+    assert (count.images, count.right, count.different) == (2, 1, 1)
 
 
 def test_a_damaged_exif_block_counts_as_upright() -> None:

@@ -133,10 +133,12 @@ def test_empty_and_linked_folders_are_listed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere/x.jpg").write_bytes(b"x")
     (tmp_path / "root/linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "root/linked/nowhere.jpg").symlink_to(tmp_path / "gone")
+    (tmp_path / "root/linked/circle.jpg").symlink_to("circle.jpg")
     found = list(Store.open(str(tmp_path / "root"), Storage()).list())
     assert found == [
         Entry("empty/", 0, None),
         Entry("linked/", 0, None),
+        Entry("linked/circle.jpg", 0, None),
         Entry("linked/nowhere.jpg", 0, None),
         Entry("linked/x.jpg", 1, None),
     ]

@@ -236,12 +236,18 @@ def _saved_model_runners(path: Path) -> tuple[Runner, Runner]:
     tf = import_tensorflow()
     loaded = tf.saved_model.load(str(path))
     by_pixels, by_bytes = loaded.signatures["pixels"], loaded.signatures["image_bytes"]
+    label_count = by_pixels.structured_outputs["scores"].shape[1]
 
     def pixels(batch: Pixels, _: Sequence[bytes]) -> Floats:
         return np.asarray(by_pixels(pixels=tf.constant(batch.astype(np.float32)))["scores"])
 
     def from_bytes(_: Pixels, data: Sequence[bytes]) -> Floats:
-        return np.asarray(by_bytes(image_bytes=tf.constant(list(data)))["scores"])
+        try:
+            return np.asarray(by_bytes(image_bytes=tf.constant(list(data)))["scores"])
+        except tf.errors.InvalidArgumentError:  # TensorFlow does not read every BMP
+            if len(data) == 1:
+                return np.full((1, label_count), np.nan, np.float32)
+            return np.concatenate([from_bytes(_, [one]) for one in data])
 
     return pixels, from_bytes
 
@@ -317,8 +323,11 @@ class Comparison:
     different: int = 0
 
     def add(self, scores: Floats, truth: npt.NDArray[np.intp], guess: npt.NDArray[np.intp]) -> None:
-        """Count a batch: scores (images, labels), true labels, the head's guesses."""
-        ours = scores.argmax(axis=1)
+        """Count a batch: scores (images, labels), true labels, the head's guesses.
+
+        An image whose scores are no numbers was not read: its guess is neither.
+        """
+        ours = np.where(np.isnan(scores).any(axis=1), -1, scores.argmax(axis=1))
         self.images += len(ours)
         self.right += int((ours == truth).sum())
         self.different += int((ours != guess).sum())

@@ -133,7 +133,13 @@ def _decoded(data: Any, size: int) -> Any:
         return tf.io.decode_jpeg(data, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
 
     def webp() -> Any:
-        return coloured(tf.io.decode_webp(data, channels=0)[0])
+        # TensorFlow puts four channels of an animation where it has room for three, unless the header
+        # says that there is alpha (0x10 beside 0x02, animation): the process would die of it.
+        flags = tf.io.decode_raw(tf.strings.substr(data, 20, 1), tf.uint8)[0]
+        animated = tf.equal(tf.strings.substr(data, 12, 4), b"VP8X") & (flags & 2 > 0)
+        rest = tf.strings.substr(data, 21, tf.strings.length(data))
+        marked = tf.strings.join([tf.strings.substr(data, 0, 20), b"\x12", rest])
+        return coloured(tf.io.decode_webp(tf.where(animated, marked, data), channels=0)[0])
 
     def other() -> Any:  # PNG, BMP, GIF (its first frame)
         return coloured(tf.io.decode_image(data, channels=0, expand_animations=False))

@@ -3,6 +3,7 @@
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -48,13 +49,16 @@ class LocalStore(Store):
             raise self._fault(error, relative) from error
         for entry in entries:
             path = f"{relative}/{entry.name}" if relative else entry.name
-            if entry.is_dir():
+            try:
+                kind = entry.stat()
+            except OSError:  # a link to nowhere or in a circle: it will be rejected by name
+                yield Entry(path, 0, None)
+                continue
+            if stat.S_ISDIR(kind.st_mode):
                 yield Entry(path + "/", 0, None)
                 yield from self._walk(folder / entry.name, path, (*above, here))
-            elif entry.is_file():
-                yield Entry(path, entry.stat().st_size, None)
-            elif entry.is_symlink():  # to nowhere: it will be rejected by name
-                yield Entry(path, 0, None)
+            elif stat.S_ISREG(kind.st_mode):
+                yield Entry(path, kind.st_size, None)
 
     def head(self, path: str) -> Entry:
         """As in Store."""
