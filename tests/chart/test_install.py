@@ -94,6 +94,13 @@ def _may(cluster: DevCluster, user: str, verb: str, what: str, namespace: str) -
             '--set-json=networkPolicy.apiServerTo=[{"ipBlock":{"cidr":"10.0.0.1/32"}}]',
         ],
         [
+            "--set=labels.team=vision,operator.podLabels.team=operators",
+            "--set=monitoring.dashboards.labels=null,trainer.resources=null",
+            "--set=operator.imagePullSecrets={pull},operator.priorityClassName=system-cluster-critical",
+            '--set-json=operator.tolerations=[{"key":"a","operator":"Exists"}]',
+            '--set-json=operator.affinity={"nodeAffinity":{}}',
+        ],
+        [
             "--set=trainer.serviceAccount.create=true",
             "--set=trainer.serviceAccount.name=trainer",
             "--set=trainer.serviceAccount.namespaces={team-a,team-b}",

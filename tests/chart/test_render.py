@@ -13,6 +13,7 @@ import yaml
 from tests.support.chart import CHART, REPOSITORY, helm, helm_well, rendered
 
 from retrainer import __version__
+from retrainer.api import Resources
 from retrainer_operator.settings import Settings
 from retrainer_operator.watches import RIGHTS
 
@@ -38,6 +39,8 @@ EVERYTHING = [
     "--set=operator.priorityClassName=system-cluster-critical",
     "--set=operator.nodeSelector.disk=ssd",
     "--set=operator.podAnnotations.note=x",
+    "--set=operator.podLabels.team=vision",
+    "--set=labels.team=platform",
     '--set-json=operator.tolerations=[{"key":"a","operator":"Exists"}]',
     '--set-json=networkPolicy.metricsFrom=[{"namespaceSelector":{}}]',
     '--set-json=networkPolicy.apiServerTo=[{"ipBlock":{"cidr":"10.0.0.1/32"}}]',
@@ -102,6 +105,8 @@ def test_every_pod_passes_the_restricted_level(values: list[str]) -> None:
     pods = list(_pods(rendered(*values)))
     assert len(pods) == 2
     for pod in pods:
+        # Without a runAsUser, which OpenShift gives by namespace; the image says who runs elsewhere.
+        assert pod["securityContext"].keys() == {"runAsNonRoot", "seccompProfile"}
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in pod["containers"]:
@@ -109,6 +114,19 @@ def test_every_pod_passes_the_restricted_level(values: list[str]) -> None:
             assert context["allowPrivilegeEscalation"] is False
             assert context["readOnlyRootFilesystem"] is True
             assert context["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_labels_reach_every_object_and_pod_but_no_selector_and_an_objects_own_win() -> None:
+    own = "--set=operator.podLabels.team=operators,monitoring.dashboards.labels.team=boards"
+    objects = rendered("--set=labels.team=vision,labels.release=blue", own, TWO)
+    for each in objects:
+        assert each["metadata"]["labels"]["release"] == "blue"
+        team = "boards" if each["kind"] == "ConfigMap" else "vision"
+        assert each["metadata"]["labels"]["team"] == team
+    deployment = _named(objects, "Deployment")["spec"]
+    pod = deployment["template"]["metadata"]["labels"]
+    assert (pod["team"], pod["release"]) == ("operators", "blue")
+    assert deployment["selector"] == _named(rendered(TWO), "Deployment")["spec"]["selector"]
 
 
 # --- the operator reads what the chart sets ---
@@ -145,6 +163,12 @@ def test_the_lease_that_the_operator_takes_is_the_one_that_its_role_names() -> N
     role = _named(objects, "Role", "rt-retrainer-operator-lease")
     named = [rule["resourceNames"] for rule in role["rules"] if "resourceNames" in rule]
     assert named == [[Settings.from_environment(_environment(objects)).lease]]
+
+
+def test_null_takes_defaults_away_where_they_can_be_done_without() -> None:
+    bare = rendered("--set=monitoring.dashboards.labels=null,trainer.resources=null,labels=null")
+    assert Settings.from_environment(_environment(bare)).trainer_resources == Resources()
+    assert len(bare) == len(rendered())
 
 
 def test_a_digest_wins_over_a_tag_and_the_apps_version_is_the_default() -> None:
@@ -300,7 +324,13 @@ WRONG = [
     ("--set=operator.image.pullPolicy=Sometimes", "pullPolicy"),
     ("--set=operator.image.digest=sha256:12", "digest"),
     ("--set=operator.image.tag=a b", "tag"),
+    ("--set=operator.image.repository=registry:5000/operator:1.0", "repository"),
+    ("--set=operator.image=null", "missing property 'image'"),
     ("--set=operator.resources.limits.memory=2GB", "memory"),
+    ("--set-string=operator.podLabels.app\\.kubernetes\\.io/name=x", "name"),
+    ("--set=labels.team=of vision", "labels"),
+    ("--set=fullnameOverride=Retrainer_1", "fullnameOverride"),
+    ("--set=nameOverride=my retrainer", "nameOverride"),
     ("--set=trainer.resources.limit.memory=2Gi", "limit"),
     ("--set=trainer.serviceAccount.create=true", "serviceAccount"),
     ("--set=trainer.command=sh", "command"),
@@ -311,6 +341,7 @@ WRONG = [
     ("--set=allowedServiceAccounts={A}", "allowedServiceAccounts"),
     ("--set=crds.install=maybe", "install"),
     ("--set=rbac.create=1", "create"),
+    ("--set=metrics=null", "missing property 'metrics'"),
     ("--set=metrics.port=80", "port"),
     ("--set=metrics.port=8081", "port"),
     ("--set=networkPolicy.apiServerPorts={https}", "apiServerPorts"),

@@ -15,8 +15,8 @@
 {{- end -}}
 
 {{- define "retrainer.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "retrainer.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "retrainer.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "retrainer.labels" -}}
@@ -24,6 +24,15 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- /* The same with an object's own ones, which win: (list $ .Values.operator.podLabels). */ -}}
+{{- define "retrainer.labelsWith" -}}
+{{- $own := default dict (index . 1) -}}
+{{- merge (dict) $own (include "retrainer.labels" (index . 0) | fromYaml) | toYaml -}}
 {{- end -}}
 
 {{- define "retrainer.operator" -}}
@@ -59,10 +68,9 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
+{{- /* The user is the container image's own, 65532, or the one that OpenShift gives the namespace. */ -}}
 {{- define "retrainer.podSecurityContext" -}}
 runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
