@@ -66,7 +66,7 @@ class Operator:
             on_result=lambda result: self._metrics.passes.labels(result).inc(),
         )
         self._metrics.queue_depth.set_function(lambda: len(self._queue))
-        self._reports = Reports(self._memory, leads=self._leader.leads, on_news=self._queue.add)
+        self._reports = Reports(self._memory, leads=self._leader.leads, on_news=self._soon)
         self._watches = Watches(
             self._kube,
             lambda: handlers.registry(self._memory, self._queue.add, self._soon, self._deleted),
@@ -92,8 +92,9 @@ class Operator:
         )
         _logger.info("Serving /metrics on port %d and the probes on port %d", *ports)
         self._handle_signals()
+        leading = asyncio.create_task(self._leader.run(), name="leader")
         parts = [
-            asyncio.create_task(self._leader.run(), name="leader"),
+            leading,
             asyncio.create_task(self._queue.run(_WORKERS), name="queue"),
             asyncio.create_task(self._notices.run(), name="notices"),
             asyncio.create_task(self._reports.run(), name="reports"),
@@ -105,7 +106,8 @@ class Operator:
             done, _ = await asyncio.wait([*parts, stopping], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._queue.opened.clear()
-            await self._leader.release()
+            leading.cancel()
+            await asyncio.wait([leading])
             await self._notices.drain()
             for task in (*parts, stopping):
                 task.cancel()

@@ -69,24 +69,30 @@ class Leader:
         return self._clock() < self._held_until
 
     async def run(self) -> None:
-        """Take and renew the Lease until cancelled."""
-        while True:
-            asked = self._clock()
-            try:
-                async with asyncio.timeout(_REQUEST):
-                    held = await self.take()
-            except (ClusterError, TimeoutError) as error:
-                _logger.warning("Lease %s/%s: %s", self._namespace, self._name, error or "timeout")
-                held = False
-            if held:
-                # From when we asked, not from when we were answered.
-                self._held_until = asked + RENEW_WITHIN
-            self._tell()
-            await asyncio.sleep(RETRY)
-            self._tell()
+        """Take and renew the Lease until cancelled; then give it back, and take it no more."""
+        try:
+            while True:
+                await self._round()
+        finally:
+            await self._release()
 
-    async def release(self) -> None:
-        """Give the Lease back, so that another need not wait for its end."""
+    async def _round(self) -> None:
+        asked = self._clock()
+        try:
+            async with asyncio.timeout(_REQUEST):
+                held = await self.take()
+        except (ClusterError, TimeoutError) as error:
+            _logger.warning("Lease %s/%s: %s", self._namespace, self._name, error or "timeout")
+            held = False
+        if held:
+            # From when we asked, not from when we were answered.
+            self._held_until = asked + RENEW_WITHIN
+        self._tell()
+        await asyncio.sleep(RETRY)
+        self._tell()
+
+    async def _release(self) -> None:
+        """So that another need not wait for its end."""
         if not self.leads():
             return
         self._held_until = float("-inf")

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import Callable
 
@@ -21,6 +22,18 @@ SIZE_MAX = 64 * 1024
 _AT_ONCE = 50
 _ROUND_MAX = 500
 """Pods asked per round: of ten thousand shards, each is heard every 40 s."""
+
+_logger = logging.getLogger(__name__)
+
+
+def session_of_pods() -> aiohttp.ClientSession:
+    """How pods are asked: without a proxy, and with nothing unpacked, which would have no bound."""
+    return aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=TIMEOUT),
+        trust_env=False,
+        auto_decompress=False,
+        headers={"Accept-Encoding": "identity"},
+    )
 
 
 class Reports:
@@ -43,9 +56,7 @@ class Reports:
 
     async def run(self) -> None:
         """Poll until cancelled."""
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT)
-        # Pods are no proxies' business, and a redirect would ask somebody else in our name.
-        async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
+        async with session_of_pods() as session:
             while True:
                 started = time.monotonic()
                 if self._leads():
@@ -59,7 +70,10 @@ class Reports:
         turn = itertools.islice(itertools.cycle(running), self._turn, self._turn + len(running))
         asked = list(itertools.islice(turn, _ROUND_MAX))
         self._turn += len(asked)
-        await asyncio.gather(*(self._ask(session, pod) for pod in asked), return_exceptions=True)
+        asking = (self._ask(session, pod) for pod in asked)
+        for end in await asyncio.gather(*asking, return_exceptions=True):
+            if isinstance(end, Exception):  # of one pod, and no reason to ask no other
+                _logger.error("A report was not taken", exc_info=end)
 
     async def _ask(self, session: aiohttp.ClientSession, pod: Pod) -> None:
         key = (pod.namespace, pod.job)
@@ -82,6 +96,7 @@ class Reports:
         host = f"[{ip}]" if ":" in ip else ip
         try:
             url = f"http://{host}:{self._port}/report"
+            # A redirect would ask somebody else in our name.
             async with session.get(url, allow_redirects=False) as response:
                 if response.status != 200:
                     return None
