@@ -108,8 +108,10 @@ class Memory:
         return _put(self._pods, key, seen)
 
     def gone(self, key: Key, uid: str) -> None:
-        """A watch, a full list or our own deletion says that this object is no more."""
-        _drop(self._jobs, key, uid)
+        """A watch, a full list or an answer to ourselves says that this object is no more."""
+        if _drop(self._jobs, key, uid):
+            # Before the next job of this name is looked at: what was refused is not its own.
+            self.forget(key)
         _drop(self._children, key, uid)
         _drop(self._pods, key, uid)
         if notes := self._notes.get(key):
@@ -162,12 +164,14 @@ def _put(index: dict[Key, dict[str, T]], key: Key, seen: T) -> bool:
     return known is None or replace(known, version=seen.version) != seen
 
 
-def _drop(index: dict[Key, dict[str, T]], key: Key, uid: str) -> None:
+def _drop(index: dict[Key, dict[str, T]], key: Key, uid: str) -> bool:
+    """Whether it was there."""
     of_key = index.get(key)
-    if of_key is not None:
-        of_key.pop(uid, None)
-        if not of_key:
-            del index[key]
+    if of_key is None or of_key.pop(uid, None) is None:
+        return False
+    if not of_key:
+        del index[key]
+    return True
 
 
 _NO_NOTES = _Notes()

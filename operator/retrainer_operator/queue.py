@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 
+from retrainer.errors import ClusterError
 from retrainer_operator.state import Key
 
 Pass = Callable[[Key], Awaitable[float | None]]
@@ -27,7 +28,10 @@ class RetryLater(Exception):
 
 
 class Queue:
-    """The queue and its workers; `opened` holds them back until this replica may act."""
+    """The queue and its workers; until `opened` is set nothing is taken in, and nothing worked on.
+
+    Whoever opens it adds every key: a replica in waiting would else keep those of all jobs gone by.
+    """
 
     def __init__(
         self,
@@ -53,6 +57,8 @@ class Queue:
 
     def add(self, key: Key) -> None:
         """A pass over this key is due; a key that waits already is not added twice."""
+        if not self.opened.is_set():
+            return
         if key in self._active:
             self._again.add(key)
         elif key not in self._since:
@@ -114,9 +120,12 @@ class Queue:
             self._backoff(key, "error", None)
         except RetryLater as later:
             self._backoff(key, "conflict", later.seconds)
-        except Exception as error:
-            _logger.exception("A pass over %s/%s failed", *key)
+        except ClusterError as error:
+            _logger.warning("A pass over %s/%s failed: %s", *key, error)
             self._backoff(key, "error", getattr(error, "retry_after", None))
+        except Exception:
+            _logger.exception("A pass over %s/%s failed", *key)
+            self._backoff(key, "error", None)
         else:
             self._failures.pop(key, None)
             self._on_result("ok")
@@ -127,6 +136,14 @@ class Queue:
         self._on_result(result)
         count = self._failures.get(key, 0)
         self._failures[key] = count + 1
-        wait = min(_LAST_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(count, 20))
-        jitter = random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
-        self.add_after(key, asked if asked is not None else wait * jitter)
+        self.add_after(key, backoff(count, asked))
+
+
+def backoff(failures: int, asked: float | None) -> float:
+    """Seconds to wait after so many failures in a row, and at least what the API server asked for.
+
+    Never longer than a minute: what stands between may ask for a day.
+    """
+    jitter = random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
+    wait = _FIRST_BACKOFF * 2.0 ** min(failures, 20) * jitter
+    return min(_LAST_BACKOFF, max(asked or 0.0, wait))
