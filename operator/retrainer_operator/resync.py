@@ -42,21 +42,21 @@ class Resync:
         self._on_forbidden = on_forbidden
         self._clock = clock
         self._namespaces: Sequence[str | None] = ()
-        self._behind_since: float | None = None
+        # By uid: the version that was listed and not seen, and when.
+        self._behind: dict[str, tuple[int, float]] = {}
         self._restarted = asyncio.Event()
         self.caught_up = False
 
     def restart(self, namespaces: Sequence[str | None]) -> None:
         """The watches start anew, over these namespaces (None is all)."""
         self._namespaces = namespaces
-        self._behind_since = None
+        self._behind = {}
         self.caught_up = False
         self._restarted.set()
 
     def stuck(self) -> bool:
         """Whether a watch has been behind for too long; an API server that is away does not count."""
-        since = self._behind_since
-        return since is not None and self._clock() > since + LAG_MAX
+        return any(self._clock() > since + LAG_MAX for _, since in self._behind.values())
 
     async def run(self) -> None:
         """Compare until cancelled: often until the watches have caught up, then now and then."""
@@ -70,13 +70,13 @@ class Resync:
                 behind = not self._namespaces or await self.compare()
             except ApiError as error:
                 _logger.warning("The full list failed: %s", error)
-                self._behind_since = None
+                self._behind = {}
                 wait = _LAST_RETRY
                 if error.code == 403:
                     self._on_forbidden()
             except ClusterError as error:
                 _logger.warning("The full list failed: %s", error)
-                self._behind_since = None
+                self._behind = {}
                 wait = _LAST_RETRY
             else:
                 if behind:
@@ -99,16 +99,17 @@ class Resync:
         for namespace in self._namespaces:
             await self._list(namespace, listed)
         known = self._memory.versions()
-        behind = [
-            uid for uid, version in listed.items() if uid not in known or known[uid][1] < version
-        ]
         for uid in before.keys() - listed.keys():
             if uid in known:
                 self._on_gone(known[uid][0], uid)
-        if not behind:
-            self._behind_since = None
-        elif self._behind_since is None:
-            self._behind_since = self._clock()
+        seen = {uid: version for uid, (_, version) in known.items()}
+        behind: dict[str, tuple[int, float]] = {}
+        for uid, version in listed.items():
+            if seen.get(uid, 0) < version:
+                # What is written all the time is often a moment behind: that counts from now.
+                was = self._behind.get(uid, (0, 0.0))
+                behind[uid] = was if seen.get(uid, 0) < was[0] else (version, self._clock())
+        self._behind = behind
         return bool(behind)
 
     async def _list(self, namespace: str | None, listed: dict[str, int]) -> None:

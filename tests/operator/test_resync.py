@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -78,6 +79,16 @@ def test_a_watch_that_catches_up_does_not() -> None:
     bench.server.version = job.version + 1
     assert bench.behind(at=LATER + 1)
     assert not bench.resync.stuck(), "its time starts anew"
+
+
+def test_a_job_that_is_written_all_the_time_is_not_one_whose_watch_is_stuck() -> None:
+    bench = _Bench()
+    for at in range(0, int(3 * LAG_MAX), 60):
+        job = o.job()
+        bench.server.version = job.version + 1
+        assert bench.behind(at=at)
+        assert not bench.resync.stuck()
+        bench.memory.saw(job.key, replace(job, version=bench.server.version))
 
 
 @pytest.mark.parametrize(
