@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from retrainer.api.names import GROUP, PLURAL, VERSION
 from retrainer_operator.case import Change, Create, Look, Remove, Write
-from retrainer_operator.checks import RETRY_NAME
+from retrainer_operator.checks import RETRY_NAME, RETRY_REFUSED
 from retrainer_operator.kube import ApiError
 from retrainer_operator.observe import Memory
 from retrainer_operator.plan import Plan, plan
@@ -29,8 +29,6 @@ from retrainer_operator.status import JOB_CREATED, Notice
 
 _ROUNDS = 6
 """Decisions in one pass: each read or write that changes what is known asks for another."""
-_RETRY_REFUSED = 15.0
-"""Seconds until a child that a quota or RBAC refused is tried again."""
 _LOOK_MAX = 64
 _STATUSES = (400, 403, 422)
 
@@ -122,11 +120,16 @@ class Reconciler:
                 self._memory.saw(key, pod_of(body))
             self._memory.listed(key, look.uid)
             return
-        events = await self._api.get(
-            f"/api/v1/namespaces/{namespace}/events",
-            fieldSelector=f"involvedObject.uid={look.uid},type=Warning",
-            limit=str(_LOOK_MAX),
-        )
+        try:
+            events = await self._api.get(
+                f"/api/v1/namespaces/{namespace}/events",
+                fieldSelector=f"involvedObject.uid={look.uid},type=Warning",
+                limit=str(_LOOK_MAX),
+            )
+        except ApiError as error:
+            if error.code != 403:
+                raise
+            events = {}  # it goes without: they only say why
         latest = max(events.get("items") or (), key=_event_time, default=None)
         message = str(latest.get("message") or "") if latest else ""
         self._memory.warned(key, look.uid, ChildEvents(message, now))
@@ -157,10 +160,10 @@ class Reconciler:
                 await self._find_holder(key, job, name)
             elif error.code == 404 or "being terminated" in str(error):
                 raise RetryLater(
-                    _RETRY_REFUSED
+                    RETRY_REFUSED
                 ) from error  # the namespace goes, and the job with it
             elif error.code in _STATUSES:
-                refusal = Refusal(error.code, str(error), self._clock() + _RETRY_REFUSED)
+                refusal = Refusal(error.code, str(error), self._clock())
                 self._memory.refused(key, name, refusal)
             else:
                 raise
@@ -225,6 +228,7 @@ class Reconciler:
             answer = await self._api.patch(f"{job_path(job)}/status", body)
         except ApiError as error:
             if error.code == 404:
+                self._memory.gone(key, job.uid)
                 return None
             if error.code == 409:
                 raise RetryLater from error

@@ -11,10 +11,12 @@ from retrainer.api.layout import RESULT, join
 from retrainer.api.names import TASK_BOTTLENECKS, TASK_TRAIN
 from retrainer_operator import children, pods
 from retrainer_operator.case import Case, Change, Create, Look, Remove, Verdict
-from retrainer_operator.state import is_of_earlier
+from retrainer_operator.state import is_of_earlier, lately
 
 RETRY_NAME = 10.0
 """Seconds between two looks at a name that somebody else's Job holds."""
+RETRY_REFUSED = 15.0
+"""Seconds until a child that a quota or RBAC refused is tried again."""
 
 Check = Callable[[Case], Verdict | None]
 
@@ -116,14 +118,15 @@ def refused(case: Case) -> Verdict | None:
         return None
     if refusal.code in (400, 422):
         return case.fails(conditions.CHILD_REFUSED, child=case.child_name, detail=refusal.message)
-    if case.now >= refusal.retry_at:
+    if not lately(refusal.at, RETRY_REFUSED, case.now):
         return None
+    again_at = refusal.at + RETRY_REFUSED
     if "exceeded quota" in refusal.message:
         return case.waits(
             conditions.QUOTA_EXCEEDED,
             child=case.child_name,
             detail=refusal.message,
-            again_at=refusal.retry_at,
+            again_at=again_at,
         )
     return case.waits(
         conditions.NOT_PERMITTED,
@@ -131,7 +134,7 @@ def refused(case: Case) -> Verdict | None:
         resource="jobs.batch",
         namespace=case.job.namespace,
         detail=refusal.message,
-        again_at=refusal.retry_at,
+        again_at=again_at,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from retrainer.api.names import API_VERSION, KIND
 from retrainer.errors import ClusterError
-from retrainer_operator.state import Job, timestamp
+from retrainer_operator.state import Job, lately, timestamp
 from retrainer_operator.status import Notice
 
 SAME = 600.0
@@ -43,10 +43,10 @@ class Notices:
     def tell(self, job: Job, notice: Notice) -> None:
         """Write it soon; the same reason of the same job once in ten minutes."""
         now, told = self._clock(), (job.uid, notice.reason)
-        if self._told.get(told, 0.0) > now - SAME:
+        if lately(self._told.get(told, 0.0), SAME, now):
             return
         if len(self._told) > _WAITING_MAX:
-            self._told = {t: at for t, at in self._told.items() if at > now - SAME}
+            self._told = {t: at for t, at in self._told.items() if lately(at, SAME, now)}
         self._told[told] = now
         self._moment = max(int(now * 1e9), self._moment + 1)  # no two have the same
         try:

@@ -13,7 +13,7 @@ from retrainer_operator import status as statuses
 from retrainer_operator.case import Case, Change, Look, Remove, Verdict, Write
 from retrainer_operator.progress import JOB_INTERVAL
 from retrainer_operator.settings import Settings
-from retrainer_operator.state import Child, Job, Observed, seconds
+from retrainer_operator.state import Child, Job, Observed, lately, seconds
 
 _TTL = "ttlSecondsAfterFinished"
 
@@ -83,9 +83,10 @@ def _act(case: Case, job: Job, verdict: Verdict) -> Plan:
     )
     if not (change.patch and change.figures_only):
         return made
-    turn = (case.observed.progress_written or 0.0) + JOB_INTERVAL
-    if case.now >= turn:
+    written = case.observed.progress_written or 0.0
+    if not lately(written, JOB_INTERVAL, case.now):
         return made
+    turn = written + JOB_INTERVAL
     again_at = turn if verdict.again_at is None else min(turn, verdict.again_at)
     return replace(made, status=None, notices=(), again_at=again_at)
 

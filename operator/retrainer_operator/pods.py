@@ -5,10 +5,10 @@ from collections import Counter
 from dataclasses import replace
 
 from retrainer.api import Phase, Report, conditions
-from retrainer.api.names import EXIT_USER, TASK_TRAIN
+from retrainer.api.names import EXIT_USER, TASK_BOTTLENECKS, TASK_TRAIN
 from retrainer_operator import progress
 from retrainer_operator.case import Case, Look, Verdict
-from retrainer_operator.state import Child, Pod
+from retrainer_operator.state import Child, Pod, lately
 
 NO_PODS_AFTER = 10.0
 """Seconds after which a child without pods is asked why."""
@@ -42,7 +42,8 @@ def failed(case: Case, child: Child) -> Verdict:
     if code == "DeadlineExceeded":
         limit = case.job.spec.active_deadline_seconds or child.deadline
         return case.fails(conditions.DEADLINE_EXCEEDED, seconds=limit)
-    dead = [p for p in case.pods if p.phase == "Failed"]
+    # Those that the Job controller ends beside the culprit die last, and say only that they were ended.
+    dead = [p for p in case.pods if p.phase == "Failed" and not p.deleting]
     fatal = [p for p in dead if p.ended and p.ended.exit_code == EXIT_USER]
     by_policy = code == "PodFailurePolicy"
     if not (fatal if by_policy else dead):
@@ -55,10 +56,10 @@ def failed(case: Case, child: Child) -> Verdict:
     last = _latest(dead)
     if last.ended and last.ended.reason == _OOM:
         return case.fails(conditions.OOM_KILLED, pod=last.name, limit=last.memory_limit)
-    attempts = max(child.failures, len(dead))
-    return case.fails(
-        conditions.BACKOFF_LIMIT_EXCEEDED, attempts=attempts, detail=last_words(case, last)
-    )
+    # Of shards the Job counts those as well that it ended itself.
+    count = len(dead) if case.task == TASK_BOTTLENECKS else max(child.failures, len(dead))
+    times = "once" if count == 1 else f"{count} times"
+    return case.fails(conditions.BACKOFF_LIMIT_EXCEEDED, times=times, detail=last_words(case, last))
 
 
 def _said_by_trainer(case: Case, pod: Pod) -> Verdict:
@@ -183,7 +184,7 @@ def _without_pods(case: Case, child: Child) -> Verdict:
     if case.now < ask_at:
         return case.waits(conditions.CREATED, child=child.name, again_at=ask_at)
     known = case.observed.child_events.get(child.uid)
-    if known is None or case.now >= known.looked_at + LOOK_INTERVAL:
+    if known is None or not lately(known.looked_at, LOOK_INTERVAL, case.now):
         return case.waits(
             conditions.CREATED, child=child.name, look=Look("events", child.name, child.uid)
         )

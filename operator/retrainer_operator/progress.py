@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from pydantic import ValidationError
 
-from retrainer.api import Metrics, Progress, Report, RetrainJob, conditions
+from retrainer.api import Curve, Metrics, Progress, Report, RetrainJob, conditions
 from retrainer.api.names import TASK_BOTTLENECKS
 from retrainer.api.status import CURVE_MAX, CurvePoint, Phase
 from retrainer_operator.state import Pod
@@ -33,7 +33,8 @@ class OverallLimit:
     def take(self, now: float) -> float:
         """0 and a token is gone, or the seconds until there is one."""
         if self._at > -math.inf:
-            self._tokens = min(self._rate, self._tokens + (now - self._at) * self._rate)
+            passed = max(0.0, now - self._at)  # none, if the clock was set back
+            self._tokens = min(self._rate, self._tokens + passed * self._rate)
         self._at = now
         if self._tokens >= 1:
             self._tokens -= 1
@@ -53,6 +54,8 @@ def checked(text: str | bytes, uid: str) -> Report | None:
         update={
             "metrics": _sane_metrics(report.metrics),
             "progress": _sane_progress(report.progress),
+            "curve": report.curve if _is_sane(report.curve) else Curve(),
+            "label_count": report.label_count if _count(report.label_count) else None,
             "artifacts": dict(list(report.artifacts.items())[:_ARTIFACTS_MAX]),
         }
     )
@@ -167,18 +170,33 @@ def _sane_metrics(metrics: Metrics) -> Metrics:
         "test_accuracy": share,
         "cross_entropy": entropy,
         "validation_cross_entropy": entropy,
+        "test_images": _count,
     }
     wrong = [name for name, fits in sane.items() if not fits(getattr(metrics, name))]
     return metrics.model_copy(update=dict.fromkeys(wrong)) if wrong else metrics
 
 
 _COUNT_MAX = 2**53
-"""Above it, a JSON number is no longer a whole number everywhere."""
+"""Above it, a JSON number is no whole number to the API server, which then takes no status at all."""
+
+
+def _count(value: float | None) -> bool:
+    return value is None or 0 <= value <= _COUNT_MAX
+
+
+def _is_sane(curve: Curve) -> bool:
+    values = (
+        *curve.training_accuracy,
+        *curve.validation_accuracy,
+        *curve.cross_entropy,
+        *curve.validation_cross_entropy,
+    )
+    return all(map(_count, curve.step)) and all(v is None or math.isfinite(v) for v in values)
 
 
 def _sane_progress(progress: Progress) -> Progress:
     counts = progress.model_dump()
-    wrong = [n for n, v in counts.items() if v is not None and not 0 <= v <= _COUNT_MAX]
+    wrong = [n for n, v in counts.items() if not _count(v)]
     if counts["percent"] is not None and counts["percent"] > 100:
         wrong.append("percent")
     return progress.model_copy(update=dict.fromkeys(wrong)) if wrong else progress

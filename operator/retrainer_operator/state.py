@@ -132,7 +132,7 @@ class Refusal:
 
     code: int
     message: str
-    retry_at: float
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +198,8 @@ def child_of(body: Body) -> Child:
     owner = _controller(meta)
     conditions = {c["type"]: c for c in status.get("conditions") or () if c.get("status") == "True"}
     failed = conditions.get("Failed")
+    # Kubernetes before 1.36 leaves the old time there until the Job is resumed: its clock stands still.
+    start = None if "Suspended" in conditions else seconds(status.get("startTime"))
     return Child(
         namespace=meta["namespace"],
         name=meta["name"],
@@ -210,7 +212,7 @@ def child_of(body: Body) -> Child:
         owner=f"{owner['kind']} {owner['name']}" if owner else "no RetrainJob",
         suspended=bool(spec.get("suspend")),
         deadline=spec.get("activeDeadlineSeconds"),
-        start=seconds(status.get("startTime")),
+        start=start,
         failures=int(status.get("failed") or 0),
         complete="Complete" in conditions,
         failed=(failed.get("reason", ""), failed.get("message", "")) if failed else None,
@@ -247,13 +249,24 @@ def pod_of(body: Body) -> Pod:
 
 
 def seconds(timestamp: str | None) -> float | None:
-    """Unix time of an RFC 3339 timestamp."""
-    return datetime.fromisoformat(timestamp).timestamp() if timestamp else None
+    """Unix time of an RFC 3339 timestamp; None for one that cannot be read.
+
+    The API server's own check lets pass what is none, such as a year 0 or words behind the time.
+    """
+    try:
+        return datetime.fromisoformat(timestamp).astimezone(UTC).timestamp() if timestamp else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def timestamp(unix: float) -> str:
     """RFC 3339 in UTC, whole seconds, as Kubernetes writes it."""
     return datetime.fromtimestamp(int(unix), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def lately(at: float, within: float, now: float) -> bool:
+    """Whether `at` is less than `within` seconds ago; not if the clock was set back since."""
+    return 0 <= now - at < within
 
 
 def is_own(child: Child, job: Job) -> bool:
@@ -280,7 +293,8 @@ def _compact(value: Any) -> str:
 
 
 def _whole(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() else 0
+    """A shard's number; anybody may write an annotation, and Python reads no number of 5,000 digits."""
+    return int(text) if text and text.isdecimal() and len(text) < 10 else 0
 
 
 def _memory_limit(spec: Body) -> str:

@@ -154,6 +154,8 @@ def pod_body(name: str = "flowers-train-x1", **given: Any) -> Body:
             }
         ],
     }
+    if given.get("deleting"):
+        meta["deletionTimestamp"] = timestamp(NOW)
     limits = {"memory": given.get("memory", "4Gi")}
     return {
         "metadata": meta,

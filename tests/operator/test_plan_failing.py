@@ -50,7 +50,7 @@ def test_the_last_failure_is_told_with_the_number_of_tries() -> None:
     assert told(made) == (
         "Failed",
         "BackoffLimitExceeded",
-        "Failed 4 times, the last time: exit code 1: Connection reset by peer",
+        "Failed 4 times; the last pod: exit code 1: Connection reset by peer",
     )
 
 
@@ -74,13 +74,21 @@ def test_the_deadline_is_told_with_its_seconds() -> None:
 
 def test_a_failed_shard_fails_the_job() -> None:
     pod = o.pod("s2", shard=2, ended=(1, "Error", "no route to host"))
-    child = o.failed("MaxFailedIndexesExceeded", task="bottlenecks", failures=4)
+    child = o.failed("MaxFailedIndexesExceeded", task="bottlenecks", failures=1)
     made = decide(o.observed(o.job(RUNNING, shards=3), child, pods=(pod,)))
     assert told(made)[1:] == (
         "BackoffLimitExceeded",
-        "Failed 4 times, the last time: exit code 1: no route to host",
+        "Failed once; the last pod: exit code 1: no route to host",
     )
     assert created(made) == []
+
+
+def test_pods_that_kubernetes_ended_beside_a_failed_shard_are_not_its_cause() -> None:
+    culprits = [o.pod(n, shard=2, ended=(1, "Error", "no route to host")) for n in ("s2a", "s2b")]
+    stopped = o.pod("s1", shard=1, ended=(143, "Error", "Interrupted"), at=o.NOW + 9, deleting=True)
+    child = o.failed("MaxFailedIndexesExceeded", task="bottlenecks", failures=3)
+    seen = o.observed(o.job(RUNNING, shards=3), child, pods=(*culprits, stopped))
+    assert told(decide(seen))[2] == "Failed 2 times; the last pod: exit code 1: no route to host"
 
 
 def test_a_failed_pod_that_will_be_replaced_is_told_of() -> None:

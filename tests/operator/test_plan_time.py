@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.operator import objects as o
 from tests.operator.deciding import KUEUE, RUNNING, created, decide, told
 
 from retrainer_operator.case import Change, Create, Remove
 from retrainer_operator.plan import NOTHING, Plan
-from retrainer_operator.state import timestamp
+from retrainer_operator.progress import OverallLimit
+from retrainer_operator.state import ChildEvents, Refusal, timestamp
 
 
 def test_suspend_holds_the_child_and_says_so() -> None:
@@ -115,6 +118,42 @@ def test_the_time_starts_anew_when_a_suspended_job_is_resumed() -> None:
     child = o.child(deadline=40, suspend=True, start=None)
     made = decide(o.observed(job, child))
     assert made.writes == (Change(child, {"suspend": False, "activeDeadlineSeconds": 100}),)
+
+
+def test_the_time_that_a_suspended_job_was_held_does_not_count() -> None:
+    """Kubernetes before 1.36 keeps the Job's old startTime until it has resumed it."""
+    old: dict[str, Any] = {"start": o.NOW - 3600, "conditions": [("Suspended", "JobSuspended", "")]}
+    job = o.job({"phase": "Suspended", "reason": "Suspended"}, activeDeadlineSeconds=100)
+    for child in (o.child(suspend=True, **old), o.child(**old)):
+        made = decide(o.observed(job, child))
+        assert made.status is not None
+        assert "startTime" not in made.status
+    taken_back = o.child(suspend=True, deadline=100, **old)
+    seen = o.observed(o.job(RUNNING, labels=KUEUE, activeDeadlineSeconds=100), taken_back)
+    assert told(decide(seen, o.NOW + 500))[1] == "Queued"
+
+
+def test_a_clock_that_was_set_back_holds_nothing_up() -> None:
+    before = o.NOW + 3600
+    refusal = Refusal(403, "exceeded quota", before)
+    assert created(decide(o.observed(o.job(), refusals={"flowers-train": refusal})))
+    events = {o.CHILD_UID: ChildEvents("", before)}
+    seen = o.observed(o.job(RUNNING), o.child(), child_events=events)
+    assert decide(seen, o.NOW + 60).look is not None
+    said = {"uid-of-flowers-train-x1": o.report(progress={"imagesTotal": 9, "imagesCached": 3})}
+    seen = o.observed(
+        o.job({**RUNNING, "observedGeneration": 1}),
+        o.child(),
+        pods=(o.pod(running=True),),
+        reports=said,
+        progress_written=before,
+    )
+    made = decide(seen)
+    assert made.figures_only
+    assert made.status is not None
+    limit = OverallLimit()
+    limit.take(before)
+    assert limit.take(o.NOW) == 0
 
 
 def test_a_finished_job_is_deleted_when_its_time_is_over_and_not_before() -> None:

@@ -87,7 +87,7 @@ def test_a_job_without_pods_is_asked_why_after_ten_seconds_and_then_once_a_minut
     assert made.status is not None
     assert made.status["reason"] == "QuotaExceeded"
     assert made.status["message"] == (
-        "Job flowers-train cannot create a pod, a quota of the namespace is used up: " + quota
+        "A quota of the namespace is used up, and Job flowers-train waits: " + quota
     )
     assert made.again_at == late + 60
     assert decide(o.observed(job, child, child_events=asked), late + 61).look is not None
@@ -115,13 +115,13 @@ def test_the_job_of_an_earlier_retrainjob_of_this_name_is_waited_for() -> None:
         made = decide(o.observed(o.job(), leftover))
         assert told(made)[1:] == (
             "WaitingForCleanup",
-            "Job flowers-train of an earlier RetrainJob of this name is still being deleted.",
+            "An earlier Job flowers-train is still being deleted.",
         )
         assert made.writes == ()
 
 
 def test_a_child_that_rbac_refuses_is_tried_again_later() -> None:
-    refusal = Refusal(403, 'jobs.batch is forbidden: User "x" cannot create', o.NOW + 15)
+    refusal = Refusal(403, 'jobs.batch is forbidden: User "x" cannot create', o.NOW)
     seen = o.observed(o.job(), refusals={"flowers-train": refusal})
     made = decide(seen)
     assert told(made)[1:] == (
@@ -134,7 +134,7 @@ def test_a_child_that_rbac_refuses_is_tried_again_later() -> None:
 
 
 def test_a_child_that_is_invalid_fails_the_job_at_once() -> None:
-    refusal = Refusal(422, "spec.template.spec.priorityClassName: not found", o.NOW + 15)
+    refusal = Refusal(422, "spec.template.spec.priorityClassName: not found", o.NOW)
     made = decide(o.observed(o.job(), refusals={"flowers-train": refusal}))
     assert told(made) == (
         "Failed",

@@ -185,7 +185,7 @@ def test_describe_tells_everything_and_what_to_do(submitted: FakeApiServer, shel
     for line in (
         "Phase:                Failed (OOMKilled)",
         "Message:              Pod p was killed.",
-        "What to do:           Raise spec.pod.resources.limits.memory.",
+        "What to do:           Create the job again with a larger spec.pod.resources.limits.memory.",
         "Images:               s3://photos/flowers",
         "Logs:                 retrainer logs flowers -n default",
     ):

@@ -72,7 +72,7 @@ POD_STARTING = _waiting("PodStarting", "Pod {pod} is starting.")
 UNSCHEDULABLE = _waiting(
     "Unschedulable",
     "Pod {pod} fits on no node: {detail}",
-    "Ask for less in spec.pod.resources, mend nodeSelector or tolerations, or add a node.",
+    "Add a node, or create the job again with less in spec.pod.resources, or another nodeSelector.",
 )
 IMAGE_PULL_FAILED = _waiting(
     "ImagePullFailed",
@@ -87,8 +87,8 @@ SECRET_MISSING = _waiting(
 POD_BLOCKED = _waiting("PodBlocked", "Pod {pod} cannot start: {detail}")
 QUOTA_EXCEEDED = _waiting(
     "QuotaExceeded",
-    "Job {child} cannot create a pod, a quota of the namespace is used up: {detail}",
-    "Free some of the quota, or ask for less in spec.pod.resources.",
+    "A quota of the namespace is used up, and Job {child} waits: {detail}",
+    "Free some of the quota, or create the job again with less in spec.pod.resources.",
 )
 POD_REFUSED = _waiting(
     "PodRefused",
@@ -96,7 +96,7 @@ POD_REFUSED = _waiting(
     "Often a Pod Security level or an admission webhook of the namespace; the message names it.",
 )
 WAITING_FOR_CLEANUP = _waiting(
-    "WaitingForCleanup", "Job {child} of an earlier RetrainJob of this name is still being deleted."
+    "WaitingForCleanup", "An earlier Job {child} is still being deleted."
 )
 NAME_TAKEN = _waiting(
     "NameTaken",
@@ -150,21 +150,21 @@ CHILD_REFUSED = _failed(
 DEADLINE_EXCEEDED = _failed(
     "DeadlineExceeded",
     "Not finished within activeDeadlineSeconds ({seconds} s).",
-    "Raise or remove activeDeadlineSeconds; computed bottlenecks are in the cache.",
+    "Create the job again with a longer activeDeadlineSeconds; computed bottlenecks are in the cache.",
 )
 OOM_KILLED = _failed(
     "OOMKilled",
     "Pod {pod} was killed for using more memory than its limit of {limit}.",
-    "Raise spec.pod.resources.limits.memory.",
+    "Create the job again with a larger spec.pod.resources.limits.memory.",
 )
 BACKOFF_LIMIT_EXCEEDED = _failed(
     "BackoffLimitExceeded",
-    "Failed {attempts} times, the last time: {detail}",
-    "Read the last pod's log: kubectl logs job/NAME-train",
+    "Failed {times}; the last pod: {detail}",
+    "Read the last pod's log: retrainer logs NAME",
 )
 TRAINER_FAILED = _failed("TrainerFailed", "{detail}")
 CHILD_LOST = _failed(
-    "ChildFailed", "Job {child} failed: {detail}", "Read its events: kubectl describe job {child}"
+    "ChildFailed", "Job {child} failed: {detail}", "Read its events: kubectl describe job NAME"
 )
 
 # --- failed, said by the trainer (exit 64: not tried again) ---
