@@ -13,6 +13,7 @@ from typing import Any
 from tests.operator import objects
 
 from retrainer.api.names import LABEL_JOB
+from retrainer.errors import ClusterError
 from retrainer_operator.apply import Reconciler
 from retrainer_operator.kube import ApiError
 from retrainer_operator.observe import Memory
@@ -35,11 +36,13 @@ class FakeCluster:
         self.now = objects.NOW
         self.objects: dict[str, Body] = {}
         self.writes: list[tuple[str, str]] = []
+        self.fault = ""
         self._numbers = itertools.count(1000)
 
     # --- what apply.py asks ---
 
     async def get(self, path: str, **params: str) -> Body:
+        self._maybe_fail("refused")
         if path == PODS:
             uid = params["labelSelector"].partition("=")[2]
             mine = [p for p in self.pods() if p["metadata"]["ownerReferences"][0]["uid"] == uid]
@@ -52,6 +55,7 @@ class FakeCluster:
         name = body["metadata"].get("name") or f"event-{next(self._numbers)}"
         where = f"{path}/{name}"
         self.writes.append(("create", where))
+        self._maybe_fail("refused")
         if where in self.objects:
             raise ApiError(409, "AlreadyExists", f"{name} already exists", None)
         made = copy.deepcopy(body)
@@ -59,10 +63,11 @@ class FakeCluster:
             "uid": f"uid-{next(self._numbers)}",
             "creationTimestamp": self._stamp(),
         }
-        return self._store(where, made)
+        return self._answer(self._store(where, made))
 
     async def patch(self, path: str, body: Body) -> Body:
         self.writes.append(("patch", path))
+        self._maybe_fail("refused")
         where = path.removesuffix("/status")
         known = self._found(where)
         asked = body.get("metadata", {})
@@ -75,15 +80,26 @@ class FakeCluster:
         for part in ("spec", "status"):
             if part in body:
                 changed[part] = objects.merge(known.get(part), body[part])
-        return self._store(where, changed)
+        return self._answer(self._store(where, changed))
 
     async def delete(self, path: str, uid: str) -> Body:
         self.writes.append(("delete", path))
+        self._maybe_fail("refused")
         known = self._found(path)
         if known["metadata"]["uid"] != uid:
             raise ApiError(409, "Conflict", "uid differs", None)
         self.remove(path)
-        return {"kind": "Status"}
+        return self._answer({"kind": "Status"})
+
+    def _answer(self, body: Body) -> Body:
+        self._maybe_fail("unanswered")
+        return body
+
+    def _maybe_fail(self, how: str) -> None:
+        """Once, if a test wants the next request refused, or the next write done but not answered."""
+        if self.fault == how:
+            self.fault = ""
+            raise ClusterError(how)
 
     # --- what users and controllers do ---
 

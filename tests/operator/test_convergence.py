@@ -11,13 +11,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.operator import objects as o
 from tests.operator.fake_cluster import JOB, JOBS, FakeCluster, Run, ended
 
+from retrainer.errors import ClusterError
 from retrainer_operator.queue import RetryLater
 
 
 def _pass(run: Run) -> None:
     try:
         asyncio.run(run.pass_())
-    except RetryLater:
+    except (RetryLater, ClusterError):
         run.sync()  # as the queue does: again, a little later
 
 
@@ -98,6 +99,10 @@ class Lives(RuleBasedStateMachine):
     def operator_is_killed_and_started_again(self) -> None:
         self.run = Run(self.cluster, self.settings)
 
+    @rule(how=st.sampled_from(["refused", "unanswered"]))
+    def the_api_server_fails(self, how: str) -> None:
+        self.cluster.fault = how
+
     @rule(seconds=st.sampled_from([1, 7, 30, 120]))
     def time_passes(self, seconds: int) -> None:
         self.cluster.now += seconds
@@ -169,6 +174,7 @@ class Lives(RuleBasedStateMachine):
         """Left alone, the operator comes to rest, and at rest it writes nothing."""
         if JOB not in self.cluster.objects:
             return
+        self.cluster.fault = ""
         for _ in range(12):
             self.run.sync()
             before = len(self.cluster.writes)
