@@ -98,17 +98,20 @@ class Folder:
         self._place = endpoint or "AWS S3"
         self._inside = bool(endpoint) and endpoint == storage.endpoint
         options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
+        client: dict[str, Any] = {
+            "allow_http": bool(endpoint and endpoint.startswith("http:")),
+            "allow_invalid_certificates": storage.insecure,
+            "connect_timeout": "5s",
+            "timeout": "120s",
+        }
+        if bundle := os.environ.get("AWS_CA_BUNDLE"):
+            client["root_certificate"] = Path(bundle).read_bytes()
         return S3Store(
             bucket,
             prefix=path.strip("/") or None,
             region=storage.region or session.region_name or DEFAULT_REGION,
             credential_provider=provider,
-            client_options={
-                "allow_http": bool(endpoint and endpoint.startswith("http:")),
-                "allow_invalid_certificates": storage.insecure,
-                "connect_timeout": "5s",
-                "timeout": "120s",
-            },
+            client_options=client,
             retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=_RETRY_SECONDS)},
             **options,
         )
@@ -257,7 +260,7 @@ _SIGNS = (
     ("dns error", "its host name is not known on this machine"),
     ("Connection refused", "connection refused"),
     ("timed out", "no answer in time"),
-    ("certificate", "its certificate is not trusted (storage.insecure: true would skip the check)"),
+    ("Certificate", "its certificate is not trusted (name its authority's file in AWS_CA_BUNDLE)"),
 )
 
 

@@ -1,8 +1,13 @@
 """The SDK's store: folders, a real S3 server, and what is told when it does not answer."""
 
+import functools
 import os
+import ssl
+import subprocess
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import boto3
@@ -186,3 +191,45 @@ def test_unfinished_jobs_that_use_a_cache_are_named() -> None:
         )
     client = Client(cluster=Cluster(server))
     assert users(client, "s3://models/flowers/.bottlenecks") == ["default/named", "default/running"]
+
+
+@pytest.fixture
+def https(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """URL of a server whose certificate no public authority has signed, and that certificate."""
+    certificate, key = tmp_path / "s3.crt", tmp_path / "s3.key"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+         "-addext", "basicConstraints=critical,CA:FALSE",
+         "-keyout", str(key), "-out", str(certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    folder = tmp_path / "served" / "models"
+    folder.mkdir(parents=True)
+    (folder / "labels.txt").write_text("roses\n")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"https://localhost:{server.server_port}", certificate
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_certificate_of_ones_own_authority_is_trusted_once_it_is_named(
+    https: tuple[str, Path], s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint, certificate = https
+
+    def folder() -> Folder:
+        return Folder("s3://models", Storage(), Access(endpoint=endpoint, session=session(s3)))
+
+    with pytest.raises(StorageError, match=r"localhost.*certificate is not trusted"):
+        folder().read("labels.txt")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+    assert folder().read("labels.txt") == b"roses\n"
