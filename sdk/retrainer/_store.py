@@ -98,7 +98,7 @@ class Folder:
         self._place = endpoint or "AWS S3"
         self._inside = bool(endpoint) and endpoint == storage.endpoint
         options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
-        client: dict[str, Any] = {
+        client: Any = {
             "allow_http": bool(endpoint and endpoint.startswith("http:")),
             "allow_invalid_certificates": storage.insecure,
             "connect_timeout": "5s",
