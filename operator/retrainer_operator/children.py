@@ -130,7 +130,7 @@ def _child(
 
 
 def _pod(job: RetrainJob, settings: Settings, task: Task) -> Body:
-    asked = job.spec.pod
+    asked, usual = job.spec.pod, settings.trainer_scheduling
     pod: Body = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -158,10 +158,10 @@ def _pod(job: RetrainJob, settings: Settings, task: Task) -> Body:
     optional: Body = {
         "serviceAccountName": asked.service_account_name or settings.trainer_service_account,
         "imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets],
-        "nodeSelector": asked.node_selector,
-        "tolerations": [t.dump() for t in asked.tolerations],
-        "affinity": asked.affinity,
-        "priorityClassName": asked.priority_class_name,
+        "nodeSelector": asked.node_selector or usual.node_selector,
+        "tolerations": [t.dump() for t in asked.tolerations or usual.tolerations],
+        "affinity": asked.affinity or usual.affinity,
+        "priorityClassName": asked.priority_class_name or usual.priority_class_name,
     }
     return pod | {field: value for field, value in optional.items() if value}
 

@@ -10,6 +10,8 @@
 | RETRAINER_ALLOWED_POD_METADATA_PREFIXES | none | prefixes that keys of `spec.pod.labels` and \
 `annotations` may have, such as `example.com/` |
 | RETRAINER_TRAINER_RESOURCES | 1 CPU, 2Gi asked; 4Gi at most | JSON: `{"requests": {}, "limits": {}}` |
+| RETRAINER_TRAINER_SCHEDULING | none | JSON: `{"nodeSelector": {}, "tolerations": [], "affinity": {}, \
+"priorityClassName": ""}`, each for jobs whose `spec.pod` does not say its own |
 | RETRAINER_NAMESPACES | all | namespaces to serve, comma between them; empty is cluster-wide |
 | POD_NAME | host name | this replica's identity on the Lease |
 | POD_NAMESPACE | default | where the Lease is |
@@ -32,7 +34,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from retrainer.api import Resources
+from retrainer.api import Pod, Resources
 from retrainer.errors import UserError
 
 # What a MobileNet job of the DESIGN's figures needs: about 0.8 GiB with TensorFlow imported for the
@@ -50,6 +52,12 @@ def _split(value: Any) -> Any:
 
 def _parse(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
+
+
+def _said(value: Any) -> Any:
+    """What is not empty: the chart gives every field."""
+    value = _parse(value)
+    return {k: v for k, v in value.items() if v} if isinstance(value, dict) else value
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
@@ -73,6 +81,9 @@ class Settings(BaseModel):
     )
     trainer_resources: Annotated[Resources, BeforeValidator(_parse)] = Field(
         _DEFAULT_RESOURCES, alias="RETRAINER_TRAINER_RESOURCES"
+    )
+    trainer_scheduling: Annotated[Pod, BeforeValidator(_said)] = Field(
+        Pod(), alias="RETRAINER_TRAINER_SCHEDULING"
     )
     namespaces: Names = Field((), alias="RETRAINER_NAMESPACES")
     identity: str = Field(default_factory=socket.gethostname, alias="POD_NAME")

@@ -13,7 +13,7 @@ import yaml
 from tests.support.chart import CHART, REPOSITORY, helm, helm_well, rendered
 
 from retrainer import __version__
-from retrainer.api import Resources
+from retrainer.api import Pod, Resources
 from retrainer_operator.settings import Settings
 from retrainer_operator.watches import RIGHTS
 
@@ -163,6 +163,20 @@ def test_the_lease_that_the_operator_takes_is_the_one_that_its_role_names() -> N
     role = _named(objects, "Role", "rt-retrainer-operator-lease")
     named = [rule["resourceNames"] for rule in role["rules"] if "resourceNames" in rule]
     assert named == [[Settings.from_environment(_environment(objects)).lease]]
+
+
+def test_the_chart_says_where_trainer_pods_run_whose_job_does_not() -> None:
+    assert Settings.from_environment(_environment(rendered())).trainer_scheduling == Pod()
+    objects = rendered(
+        "--set=trainer.nodeSelector.pool=training,trainer.priorityClassName=low",
+        '--set-json=trainer.tolerations=[{"key":"training","operator":"Exists"}]',
+        '--set-json=trainer.affinity={"nodeAffinity":{}}',
+    )
+    scheduling = Settings.from_environment(_environment(objects)).trainer_scheduling
+    assert scheduling.node_selector == {"pool": "training"}
+    assert scheduling.priority_class_name == "low"
+    assert [t.key for t in scheduling.tolerations] == ["training"]
+    assert scheduling.affinity == {"nodeAffinity": {}}
 
 
 def test_null_takes_defaults_away_where_they_can_be_done_without() -> None:

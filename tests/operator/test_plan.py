@@ -8,7 +8,8 @@ import pytest
 from tests.operator import objects as o
 from tests.operator.deciding import RUNNING, created, decide, told
 
-from retrainer_operator.case import Look
+from retrainer.api import Pod
+from retrainer_operator.case import Create, Look
 from retrainer_operator.plan import NOTHING, Plan
 from retrainer_operator.state import job_of, timestamp
 
@@ -18,6 +19,24 @@ def test_a_new_job_gets_its_train_job_and_says_that_it_waits_for_a_pod() -> None
     assert created(made) == ["flowers-train"]
     assert told(made) == ("Pending", "Created", "Waiting for the first pod of Job flowers-train.")
     assert made.notices == ()
+
+
+def test_the_operators_scheduling_holds_for_what_the_job_does_not_say() -> None:
+    usual = Pod.model_validate(
+        {
+            "nodeSelector": {"pool": "training"},
+            "tolerations": [{"key": "training", "operator": "Exists"}],
+            "priorityClassName": "low",
+        }
+    )
+    job = o.job(pod={"nodeSelector": {"pool": "gpus"}})
+    (write,) = decide(o.observed(job), trainer_scheduling=usual).writes
+    assert isinstance(write, Create)
+    pod = write.body["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"pool": "gpus"}
+    assert pod["tolerations"] == [{"key": "training", "operator": "Exists"}]
+    assert pod["priorityClassName"] == "low"
+    assert "affinity" not in pod
 
 
 def test_a_job_with_shards_gets_its_bottlenecks_job_first() -> None:

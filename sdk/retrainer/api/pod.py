@@ -69,16 +69,23 @@ class Pod(Model):
     resources: Resources | None = Field(
         None, description="Requests and limits; the operator's defaults if not given."
     )
-    node_selector: Labels = Field(default_factory=dict, description="Labels a node must have.")
+    node_selector: Labels = Field(
+        default_factory=dict,
+        description="Labels a node must have; the operator's defaults if not given.",
+    )
     tolerations: list[Toleration] = Field(
-        default_factory=list, max_length=32, description="Taints that are no hindrance."
+        default_factory=list,
+        max_length=32,
+        description="Taints that are no hindrance; the operator's defaults if not given.",
     )
     affinity: dict[str, Any] | None = Field(
         None,
-        description="As in a Pod.",
+        description="As in a Pod; the operator's default if not given.",
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
-    priority_class_name: ObjectName | None = Field(None, description="PriorityClass of the pods.")
+    priority_class_name: ObjectName | None = Field(
+        None, description="PriorityClass of the pods; the operator's default if not given."
+    )
     service_account_name: ObjectName | None = Field(
         None, description="One of the operator's allowedServiceAccounts; its default if not given."
     )
