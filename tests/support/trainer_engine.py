@@ -8,12 +8,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
+import pytest
 from PIL import Image
 
 from retrainer.api import Report, RetrainJobSpec, Task
@@ -109,6 +112,26 @@ def prepared(wanted: RetrainJobSpec, heard: Heard | None = None) -> bottlenecks.
     return bottlenecks.prepare(wanted, heard or Heard(wanted), Stop(), run)
 
 
+@contextmanager
+def small_disk(place: Path, size: str) -> Iterator[Path]:
+    """A file system of `size` (as mount's option takes it) at the new folder `place`."""
+    place.mkdir()
+    try:
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)],
+            check=True,
+            capture_output=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip("mounting a small file system needs root")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
 @dataclass(frozen=True)
 class Ended:
     """A trainer process that ended."""
@@ -120,10 +143,15 @@ class Ended:
 
 
 def command(
-    wanted: RetrainJobSpec, folder: Path, *, shard: int = 0, env: dict[str, str] | None = None
+    wanted: RetrainJobSpec,
+    folder: Path,
+    *,
+    kind: Literal["bottlenecks", "train"] = "bottlenecks",
+    shard: int = 0,
+    env: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Arguments of `subprocess.Popen` that start a bottlenecks task; its report goes to `folder`."""
-    task = Task(task="bottlenecks", name="t", uid=UID, shards=wanted.shards, spec=wanted)
+    """Arguments of `subprocess.Popen` that start a task; its report goes to `folder`."""
+    task = Task(task=kind, name="t", uid=UID, shards=wanted.shards, spec=wanted)
     return {
         "args": [sys.executable, "-m", "retrainer_trainer"],
         "env": {
@@ -148,6 +176,6 @@ def ended(process: subprocess.Popen[str], folder: Path, seconds: float = 120) ->
 
 
 def run(wanted: RetrainJobSpec, folder: Path, **options: Any) -> Ended:
-    """Do a bottlenecks task in a process of its own."""
+    """Do a task in a process of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     return ended(subprocess.Popen(**command(wanted, folder, **options)), folder)

@@ -1,3 +1,8 @@
+import contextlib
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +16,7 @@ from retrainer_trainer import backbone, images
 from retrainer_trainer.engine import KERAS_GPU, LITERT, Engine, LiteRT
 from retrainer_trainer.quiet import quiet_environment
 from retrainer_trainer.store import Store
-from retrainer_trainer.weights import BUILTIN, Weights, file_stems, find_weights
+from retrainer_trainer.weights import BUILTIN, Weights, download, file_stems, find_weights
 
 quiet_environment()
 pytestmark = pytest.mark.slow  # TensorFlow
@@ -265,6 +270,57 @@ def test_without_internet_imagenet_says_what_to_do(
         StorageError, match=r"put the file into a folder and name that in spec\.weights"
     ):
         find(tmp_path, "imagenet")
+
+
+def test_a_damaged_file_in_the_cache_is_named_by_its_place(tmp_path: Path) -> None:
+    left = tmp_path / "out/.bottlenecks/weights/mobilenet_5_0_224_tf_no_top.h5"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"left there")
+    found, _ = find(tmp_path, "imagenet")
+    with pytest.raises(UserError, match=rf"^{re.escape(str(left))} holds no weights for"):
+        backbone.convert(architecture("mobilenet_0.50_224"), found)
+
+
+@contextlib.contextmanager
+def answering(body: bytes, length: int) -> Iterator[str]:
+    """URL of a server that announces `length` bytes and sends `body`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_args: Any) -> None:
+            """Nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/x.h5"
+        thread.join()
+
+
+def test_a_download_is_kept_only_if_it_is_whole_and_a_file_of_weights() -> None:
+    whole = BUILTIN.read_bytes()
+    with answering(whole, len(whole)) as url:
+        assert download(url) == whole
+    with (
+        answering(whole[:1000], len(whole)) as url,
+        pytest.raises(
+            StorageError, match=r"cannot be downloaded from .+ \(the connection was cut\)"
+        ),
+    ):
+        download(url)
+    page = b"<html>Please log in</html>"
+    with (
+        answering(page, len(page)) as url,
+        pytest.raises(
+            StorageError, match=r"\(what comes is no HDF5 file, but perhaps a proxy's page"
+        ),
+    ):
+        download(url)
 
 
 def test_every_architecture_has_a_file_name_that_keras_publishes() -> None:

@@ -23,6 +23,7 @@ from tests.support.trainer_engine import (
     photos,
     prepared,
     run,
+    small_disk,
     spec,
     warm,
     warm_store,
@@ -88,6 +89,33 @@ def test_a_store_that_cannot_be_reached_ends_with_1_to_be_tried_again(tmp_path: 
     assert done.report.message == "Cannot reach http://127.0.0.1:9: connection refused"
     assert "secret-value" not in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_full_temporary_folder_is_told_with_its_place(tmp_path: Path) -> None:
+    images = photos(tmp_path / "in", {"a": 30, "b": 30})
+    with small_disk(tmp_path / "small", "64k") as small:
+        done = run(spec(images, tmp_path / "out"), tmp_path, env={"TMPDIR": str(small)})
+    assert done.code == 1
+    assert done.report.reason == "DiskFull"
+    assert done.report.message == f"No space left writing {small}."
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_missing_bucket_for_the_output_is_told_before_anything_is_computed(
+    tmp_path: Path,
+) -> None:
+    images = photos(tmp_path / "in", {"a": 30, "b": 30})
+    cache = warm(tmp_path / "cache")
+    before = sorted(cache.rglob("*"))
+    with S3Server(tmp_path / "s3") as server:
+        storage = {"endpoint": server.endpoint}
+        wanted = spec(images, "s3://nosuch/out", cache=str(cache), storage=storage)
+        done = run(wanted, tmp_path, kind="train", env=server.environment())
+    assert done.code == 64
+    text = f"Bucket nosuch (spec.output) does not exist at {server.endpoint}."
+    assert done.report.message == text
+    assert sorted(cache.rglob("*")) == before
 
 
 @pytest.mark.parametrize("task", ["", "{", '{"task": "bottlenecks"}', '{"task": "dance"}'])

@@ -1,5 +1,3 @@
-import os
-import subprocess
 import threading
 import time
 import uuid
@@ -9,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.support.devcluster_s3 import S3Server
+from tests.support.trainer_engine import small_disk
 from tests.support.trainer_s3 import TinyS3, bucket
 
 from retrainer.api import Storage
@@ -151,27 +150,24 @@ def test_a_killed_write_leaves_no_half_file(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told_with_the_place(tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    try:
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)],
-            check=True,
-            capture_output=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip("mounting a small file system needs root")
-    try:
+    with small_disk(tmp_path / "small", "64k") as small:
         store = Store.open(str(small), Storage(), "spec.cache")
         with pytest.raises(StorageError) as raised:
             store.put("seg/x", bytes(200_000))
         assert str(raised.value) == f"No space left writing {small / 'seg/x'}."
         assert raised.value.reason == "DiskFull"
         assert not any(p.is_file() for p in small.rglob("*"))
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
+
+
+@pytest.mark.parametrize("below", ["", "/cache"])
+def test_a_file_in_place_of_a_folder_is_told_with_its_field(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    store = Store.open(f"{tmp_path}/file{below}", Storage(), "spec.cache")
+    with pytest.raises(UserError) as raised:
+        store.put("part/x", b"1")
+    assert str(raised.value) == (
+        f"spec.cache: {tmp_path}/file{below} is a file or lies below one; name a folder."
+    )
 
 
 def test_a_folder_in_place_of_an_image_is_that_image_s_own_fault(tmp_path: Path) -> None:

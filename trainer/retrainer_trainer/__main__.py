@@ -4,8 +4,10 @@ Exit codes: 0 done; 64 the spec or the images are wrong, do not try again; 143 a
 computed is in the cache; 1 anything else, try again.
 """
 
+import errno
 import os
 import sys
+import tempfile
 import traceback
 
 from retrainer_trainer.quiet import quiet_environment
@@ -64,16 +66,21 @@ def _do(task: Task, reporter: Reporter, stop: Stop) -> int:
         return error.exit_code
     except MemoryError:
         text = "Out of memory; give the pod more in spec.pod.resources.limits.memory."
-        reporter.update(reason=conditions.INTERNAL_ERROR.name, message=text)
-        reporter.log(f"Error: {text}")
-        return 1
+        return _failed(reporter, conditions.INTERNAL_ERROR.name, text, f"Error: {text}")
     except Exception as error:  # the report must say what happened
-        reporter.update(
-            reason=conditions.INTERNAL_ERROR.name, message=f"{type(error).__name__}: {error}"
-        )
-        reporter.log(traceback.format_exc())
-        return 1
+        # A store's errors are no OSError: what is full is the place of temporary files.
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            text = conditions.DISK_FULL(url=tempfile.gettempdir())
+            return _failed(reporter, conditions.DISK_FULL.name, text, f"Error: {text}")
+        text = f"{type(error).__name__}: {error}"
+        return _failed(reporter, conditions.INTERNAL_ERROR.name, text, traceback.format_exc())
     return 0
+
+
+def _failed(reporter: Reporter, reason: str, text: str, line: str) -> int:
+    reporter.update(reason=reason, message=text)
+    reporter.log(line)
+    return 1
 
 
 if __name__ == "__main__":

@@ -266,8 +266,10 @@ def index_records(body: bytes, width: int, path: str) -> npt.NDArray[np.void]:
     if hashlib.sha256(body).hexdigest() not in path:
         raise DamagedError(path)
     try:
-        with pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True) as file:
-            table: Any = file.read()
+        # In this thread alone: one of pyarrow's own may take a program down as it ends.
+        source = pa.BufferReader(body)
+        with pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False) as file:
+            table: Any = file.read(use_threads=False)
             groups = [file.metadata.row_group(g) for g in range(file.metadata.num_row_groups)]
         images = table.column("image").combine_chunks()
         lists = table.column("bottleneck").combine_chunks()

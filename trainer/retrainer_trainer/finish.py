@@ -1,6 +1,5 @@
 """The export stage: write every format, run what was written, copy it to the run."""
 
-import errno
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -56,14 +55,7 @@ def exported(  # noqa: PLR0917 - a stage: what it takes of the ones before
         network = export.Network(
             keras_network(ready.backbone.architecture, ready.backbone.weights), head, labels, size
         )
-        try:
-            graph = export.write(network, formats, local, calibration, reporter.log)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise RetrainerError(
-                    conditions.DISK_FULL(url=name), reason=conditions.DISK_FULL.name
-                ) from error
-            raise
+        graph = export.write(network, formats, local, calibration, reporter.log)
         reporter.update(message="Running the exports.", progress={"percent": 95})
         guess = dict(
             zip(rows.tolist(), head.scores(ready.matrix, rows).argmax(axis=1).tolist(), strict=True)

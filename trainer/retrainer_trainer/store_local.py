@@ -107,6 +107,10 @@ class LocalStore(Store):
             if create_only and target.is_file():
                 return False
             raise self._fault(error, path) from error
+        except NotADirectoryError as error:
+            raise UserError(
+                f"{self.field}: {self.url} is a file or lies below one; name a folder."
+            ) from error
         except OSError as error:
             raise self._fault(error, path) from error
         return True

@@ -2,8 +2,8 @@
 
 import contextlib
 import hashlib
+import http.client
 import os
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ _SUFFIXES = (".weights.h5", ".h5")
 _MAX_BYTES = 1024**3
 _LISTED = 10
 _MIRROR = "weights"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Weights:
     """One file of weights.
 
     Attributes:
-        origin: its URL, for people.
+        origin: where it was found, for people.
         body: the bytes of an HDF5 file as Keras writes it.
         sha256: of `body`, in hex.
     """
@@ -124,21 +125,39 @@ def _downloaded(network: Architecture, cache: Store, log: Callable[[str], None])
     """Keras' published file: from the cache, where the first pod leaves it, from Keras' own folder
     on this machine, or from the internet."""
     name = file_stems(network)[0] + ".h5"
-    origin = f"{_KERAS_URL}/{'mobilenet' if network.is_mobilenet else 'inception_v3'}/{name}"
+    kept = f"{_MIRROR}/{name}"
     with contextlib.suppress(NotFound):
-        return Weights.of(origin, cache.get(f"{_MIRROR}/{name}"))
+        return Weights.of(f"{cache.url.rstrip('/')}/{kept}", cache.get(kept))
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / name
     if home.is_file():
-        return Weights.of(origin, home.read_bytes())
+        return Weights.of(str(home), home.read_bytes())
+    origin = f"{_KERAS_URL}/{'mobilenet' if network.is_mobilenet else 'inception_v3'}/{name}"
     log(f"Downloading {origin}.")
-    try:
-        with urllib.request.urlopen(origin, timeout=30) as answer:  # noqa: S310 - a constant, https
-            body = answer.read(_MAX_BYTES)
-    except (urllib.error.URLError, OSError) as error:
-        raise StorageError(
-            f"spec.weights: imagenet cannot be downloaded from {origin} "
-            f"({getattr(error, 'reason', error)}); without internet, put the file into a folder and "
-            "name that in spec.weights."
-        ) from error
-    cache.put(f"{_MIRROR}/{name}", body)
+    body = download(origin)
+    cache.put(kept, body)
     return Weights.of(origin, body)
+
+
+def download(url: str) -> bytes:
+    """A published file of weights, whole: it is kept for everyone who shares the cache.
+
+    Raises:
+        StorageError: no connection, one that was cut, or what came is no HDF5 file.
+    """
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - a constant, https
+            body: bytes = answer.read()
+    except http.client.HTTPException as error:
+        raise _no_download(url, "the connection was cut") from error
+    except OSError as error:
+        raise _no_download(url, getattr(error, "reason", error)) from error
+    if not body.startswith(_HDF5):
+        raise _no_download(url, "what comes is no HDF5 file, but perhaps a proxy's page")
+    return body
+
+
+def _no_download(url: str, detail: object) -> StorageError:
+    return StorageError(
+        f"spec.weights: imagenet cannot be downloaded from {url} ({detail}); without internet, put "
+        "the file into a folder and name that in spec.weights."
+    )
