@@ -8,9 +8,8 @@ Tests pass another object with the same `open` (see `Transport`).
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from retrainer.errors import ClusterError, UserError
 
@@ -187,27 +186,33 @@ def _load(configuration: Any, context: str | None, kubeconfig: str | Path | None
         if context is not None and context not in names:
             known = ", ".join(sorted(names)) or "none"
             raise UserError(f"No context {context} in {given}; it has: {known}.")
-        with _errors_logged() as said:
+        with _Errors() as errors:
             config.load_kube_config(given, context, client_configuration=configuration)
-        if said and not configuration.api_key and not configuration.cert_file:
-            raise UserError(f"The kubeconfig {given} gives no credentials: {'; '.join(said)}.")
+        if errors.texts and not configuration.api_key and not configuration.cert_file:
+            why = "; ".join(errors.texts)
+            raise UserError(f"The kubeconfig {given} gives no credentials: {why}.")
     except config.ConfigException as error:
         raise UserError(f"The kubeconfig {given} cannot be used: {error}") from error
     chosen = names[context] if context else current
     return str(chosen["context"].get("namespace") or "default")
 
 
-@contextmanager
-def _errors_logged() -> Iterator[list[str]]:
+class _Errors(logging.Handler):
     """What the library only logs, and goes on as anonymous: a credential plugin that fails."""
-    said: list[str] = []
-    handler = logging.Handler(logging.ERROR)
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
-    logging.getLogger().addHandler(handler)
-    try:
-        yield said
-    finally:
-        logging.getLogger().removeHandler(handler)
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+    def __enter__(self) -> Self:
+        logging.getLogger().addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger().removeHandler(self)
 
 
 def unreachable(server: str, error: Exception) -> ClusterError:
