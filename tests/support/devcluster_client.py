@@ -16,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,9 +225,18 @@ def _given(name: str) -> DevCluster | None:
 
 
 def _run(*arguments: str) -> str:
-    """Run the tool; its progress goes to our stderr, its last words into the exception."""
+    """Run the tool; its progress goes to our stderr, its last words into the exception too."""
     command = [sys.executable, str(_TOOL), *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"devcluster {' '.join(arguments)} failed; what it said is on stderr.")
-    return done.stdout
+    words: deque[str] = deque(maxlen=10)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as tool:
+        assert tool.stdout is not None
+        assert tool.stderr is not None
+        for line in tool.stderr:
+            print(line, end="", file=sys.stderr, flush=True)
+            words.append(line)
+        answer = tool.stdout.read()
+    if tool.returncode != 0:
+        raise RuntimeError(f"devcluster {' '.join(arguments)} failed:\n{''.join(words)}")
+    return answer
