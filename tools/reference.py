@@ -201,7 +201,18 @@ def _command(command: Any, path: str) -> Iterator[str]:
             yield from _command(child, f"{path} {name}")
 
 
-SDK = ("Client", "Job", "Run", "Comparison", "run", "load", "predict", "compare", "frontier")
+SDK = (
+    "Client",
+    "Job",
+    "Run",
+    "Comparison",
+    "run",
+    "load",
+    "predict",
+    "compare",
+    "frontier",
+    "Stop",
+)
 
 
 def sdk() -> str:
@@ -223,6 +234,9 @@ def _entry(heading: str, thing: Any) -> str:
     signature = ""
     if not isinstance(thing, property):
         what = re.sub(r"'([A-Za-z][^']*)'", r"\1", str(inspect.signature(thing)))
+        # The name says what it is, the module does not.
+        modules = r"\b(?:retrainer|_progress|collections|typing|pathlib)[\w.]*\.(?=[A-Z])"
+        what = re.sub(modules, "", what)
         # Not what differs from one machine to the next.
         what = re.sub(r"<.* at 0x\w+>", "...", what).replace(sys.executable, "python")
         signature = f"\n```python\n{heading.rsplit(maxsplit=1)[-1]}{what}\n```\n"

@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from retrainer._cluster import Stop as Stop
     from retrainer._compare import Comparison as Comparison
     from retrainer._compare import compare as compare
     from retrainer._frontier import frontier as frontier
@@ -43,6 +44,7 @@ _CLUSTER = {
     "Comparison": "retrainer._compare",
     "Job": "retrainer.job",
     "Run": "retrainer._runs",
+    "Stop": "retrainer._cluster",
     "compare": "retrainer._compare",
     "frontier": "retrainer._frontier",
 }

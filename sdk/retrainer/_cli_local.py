@@ -1,6 +1,7 @@
 """Commands that need no cluster: init, validate, run, predict, tensorboard, architectures."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -195,17 +196,21 @@ def tensorboard(
     )
     folder = Folder(run, storage, access)
     with ExitStack() as stack:
+        stack.enter_context(_cli_run.terminated_as_ctrl_c())
         wanted = [e for e in folder.entries() if f"/{SUMMARIES}/" in f"/{e.path}"]
         if not wanted:
             raise NotFound(f"there are no summaries in {run}: is it a run, or an output with runs?")
+        # TensorBoard leaves files among the temporary ones as well.
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="retrainer-"))
         place = str(Path(run).expanduser())
         if "://" in run:
-            place = stack.enter_context(tempfile.TemporaryDirectory(prefix="retrainer-"))
+            place = f"{scratch}/runs"
             size = folder.download(Path(place), wanted)
             typer.echo(f"fetched {len(wanted)} files, {size / 1e6:.1f} MB, from {run}")
         command = [sys.executable, "-m", "tensorboard.main", "--logdir", place, "--port", str(port)]
         typer.echo(f"http://localhost:{port}/  (Ctrl-C ends it)")
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as board:
+        environment = {**os.environ, "TMPDIR": scratch}
+        with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as board:
             try:
                 code = board.wait()
             except KeyboardInterrupt:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retrainer import _cli_run
 from retrainer._cli_output import (
     Context,
     Form,
@@ -152,7 +153,8 @@ def frontier(
     from retrainer._frontier import frontier as run_all
 
     cluster = None if local else client(namespace, context, s3_endpoint)
-    found = run_all(_job(file), architectures, cluster, timeout=timeout, told=say)
+    with _cli_run.terminated_as_ctrl_c():
+        found = run_all(_job(file), architectures, cluster, timeout=timeout, told=say)
     _show(found, form, picture, page, "Accuracy and cost")
 
 

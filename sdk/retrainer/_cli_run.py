@@ -244,7 +244,7 @@ def show(
         if len(jobs) > 1:
             out.print(Text(job.name, style="bold"))
         try:
-            with _terminated_as_ctrl_c(), _display.Display(out, every_step=every_step) as display:
+            with terminated_as_ctrl_c(), _display.Display(out, every_step=every_step) as display:
                 result = local.run(job, progress=display, s3_endpoint=s3_endpoint, program=program)
         except Interrupted as error:
             stopped = Interrupted(f"{error}\n  {shlex.join(again)}")
@@ -254,13 +254,15 @@ def show(
 
 
 @contextlib.contextmanager
-def _terminated_as_ctrl_c() -> Iterator[None]:
-    """SIGTERM, and SIGHUP of a closed terminal, stop the trainer as Ctrl-C does."""
+def terminated_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM, and SIGHUP of a closed terminal, stop what was started as Ctrl-C does."""
 
     def stop(number: int, _: object) -> None:
         raise KeyboardInterrupt(number)
 
-    numbers = (signal.SIGTERM, signal.SIGHUP)
+    # What nohup has the program ignore stays ignored.
+    ends = (signal.SIGTERM, signal.SIGHUP)
+    numbers = [number for number in ends if signal.getsignal(number) != signal.SIG_IGN]
     before = [signal.signal(number, stop) for number in numbers]
     try:
         yield

@@ -64,7 +64,7 @@ class Change:
 
 
 class Stop:
-    """Ends what another thread follows: at once, not at the next event."""
+    """Ends what another thread follows (`wait`, `watch`, `logs`): at once, not at the next event."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -87,7 +87,7 @@ class Stop:
         return self._event.wait(seconds)
 
     @contextmanager
-    def reading(self, response: Response) -> Iterator[Response]:
+    def _reading(self, response: Response) -> Iterator[Response]:
         """While inside, `set` also ends this response."""
         with self._lock:
             if self._event.is_set():
@@ -241,7 +241,7 @@ class Cluster:
         silence = min(SILENCE_SECONDS, left + 0.05)
         path = resource.path(asked.namespace)
         response = self._transport.open("GET", path, query, read_seconds=silence)
-        with stop.reading(response):
+        with stop._reading(response):
             if response.status >= 400:
                 raise refusal(response.status, response.read(), asked)
             for line in response.lines():
@@ -275,7 +275,7 @@ class Cluster:
         seconds = 3600.0 if follow else READ_SECONDS
         path = PODS.path(namespace, pod, "log")
         response = self._transport.open("GET", path, query, read_seconds=seconds)
-        with (stop or Stop()).reading(response):
+        with (stop or Stop())._reading(response):
             if response.status >= 400:
                 raise refusal(response.status, response.read(), asked)
             for line in response.lines():

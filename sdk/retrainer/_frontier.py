@@ -103,10 +103,11 @@ def frontier(
     jobs = jobs_for(as_job(job), matching(architectures))
     done, failed = _on_cluster(jobs, client, timeout, told) if client else _here(jobs, told)
     if not done:
-        raise JobFailed("No job of the frontier succeeded: " + " ".join(failed))
+        raise JobFailed("No job of the frontier succeeded:" + "".join(f"\n  {f}" for f in failed))
     found = compare(done)
     rates = [row.name for row in found.rows if row.images_per_second]
-    notes = [*found.notes, *failed, *([_SHARED] if client and len(rates) > 1 else [])]
+    lacking = [f"Left out: {sentence}" for sentence in failed]
+    notes = [*found.notes, *lacking, *([_SHARED] if client and len(rates) > 1 else [])]
     return Comparison(found.rows, found.differences, notes)
 
 
@@ -130,7 +131,7 @@ def _on_cluster(
             done.append(job.wait(timeout, progress=None))
             told(f"{job.name}: {job.said}")
         except JobFailed as error:
-            failed.append(f"{error} It is left out.")
+            failed.append(str(error))
             told(str(error))
     return done, failed
 
@@ -149,7 +150,7 @@ def _here(jobs: list[RetrainJob], told: Told) -> Done:
         except (UserError, Interrupted):
             raise
         except RetrainerError as error:
-            failed.append(f"{job.name}: {error} It is left out.")
+            failed.append(f"{job.name}: {error}")
             told(str(error))
             continue
         told(f"{job.name}: {result}")

@@ -99,10 +99,9 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_CTRL_C
-    except BrokenPipeError:
-        # The reader (head, less) has what it wanted. Python would flush stdout again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:  # a full disk, a folder that may not be written
+        _say(f"{error.filename or 'cannot write the output'}: {error.strerror or error}")
+        return 1
     return 0
 
 

@@ -178,7 +178,14 @@ class Client:
         timeout: float | None = None,
         stop: Stop | None = None,
     ) -> Iterator[JobChange]:
-        """Every job there is as Added, then every change, for `timeout` seconds or for ever."""
+        """Every job there is as Added, then every change.
+
+        Args:
+            label_selector: as in kubectl.
+            all_namespaces: of every namespace, not only the client's.
+            timeout: seconds after which it ends; None goes on for ever.
+            stop: a `retrainer.Stop`, whose `set()` ends it from another thread.
+        """
         import time
 
         deadline = None if timeout is None else time.monotonic() + timeout

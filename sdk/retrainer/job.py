@@ -180,7 +180,7 @@ class Job:
             progress: True shows how it is going (a bar in a terminal, the job's page in a notebook,
                 else a line per change on stderr); None the same but silent where neither is there;
                 False nothing; or a function that is called with the job at each change.
-            stop: ends the wait from another thread.
+            stop: a `retrainer.Stop`, whose `set()` ends the wait from another thread.
 
         Raises:
             JobFailed: it failed; the message is the operator's own sentence.
@@ -279,7 +279,7 @@ class Job:
             follow: go on with new lines and new pods until the job has ended; lines of pods that
                 run at the same time then come mixed, each whole.
             prefix: start each line with `[<pod>] `.
-            stop: ends a followed log from another thread.
+            stop: a `retrainer.Stop`, whose `set()` ends a followed log from another thread.
         """
         if not follow:
             return _logs.recorded(self._cluster, self.namespace, self.uid, prefix)

@@ -40,16 +40,15 @@ def read(file: str | Path) -> str:
         NotFound: there is no such file.
         UserError: it cannot be read, or is no text.
     """
-    if str(file) == STDIN:
-        return sys.stdin.read()
     try:
-        return Path(file).read_text(encoding="utf-8-sig")
+        body = sys.stdin.buffer.read() if str(file) == STDIN else Path(file).read_bytes()
+        return body.decode("utf-8-sig")
     except FileNotFoundError:
         raise NotFound(
             f"there is no file {file}; `retrainer init {file}` writes one to start from"
         ) from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{file} is no UTF-8 text: is it a job file?") from error
+        raise UserError(f"{_name(file)} is no UTF-8 text: is it a job file?") from error
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
 

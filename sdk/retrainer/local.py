@@ -217,49 +217,54 @@ def _numbered(job: RetrainJob) -> RetrainJob:
 
 def _run(job: RetrainJob, watch: Watcher, program: Sequence[str]) -> Result:
     task = Task.of(job, "train")
-    descriptor, path = tempfile.mkstemp(prefix="retrainer-", suffix=".log")
-    log = Path(path)
-    with os.fdopen(descriptor, "wb") as log_file:
-        child, events = _start(task, program, log_file)
-    last = _Last(watch)
-    with events:
-        try:
-            _follow(events, last)
-            code = child.wait()
-        except KeyboardInterrupt as stop:
-            number = stop.args[0] if stop.args else signal.SIGINT
-            code = _stop(child, events, last)
-            if code != 0:
-                log.unlink()
-                raise _interrupted(last.seen, job, number) from stop
-    if code == 0 and last.seen and last.seen.stage == Phase.SUCCEEDED:
-        log.unlink()
-        return Result(last.seen, task.run_url, job.spec.output, job.spec.storage)
-    _fail(code, last.seen, log)
+    # A folder of the run's own for temporary files: TensorFlow leaves some, a killed trainer more.
+    with tempfile.TemporaryDirectory(prefix="retrainer-", ignore_cleanup_errors=True) as scratch:
+        log = Path(scratch, "trainer.log")
+        last = _Last(watch)
+        child, events = _start(task, program, log)
+        with events:
+            try:
+                _follow(events, last)
+                code = child.wait()
+            except KeyboardInterrupt as stop:
+                number = stop.args[0] if stop.args else signal.SIGINT
+                code = _stop(child, events, last)
+                if code != 0:
+                    raise _interrupted(last.seen, job, number) from stop
+            except BaseException:
+                # The watcher's own: a closed pipe, an error in a notebook's function.
+                _stop(child, events, _Last(Silent()))
+                raise
+        if code == 0 and last.seen and last.seen.stage == Phase.SUCCEEDED:
+            return Result(last.seen, task.run_url, job.spec.output, job.spec.storage)
+        _fail(code, last.seen, log)
 
 
 def _start(
-    task: Task, program: Sequence[str], log: IO[bytes]
+    task: Task, program: Sequence[str], log: Path
 ) -> tuple[subprocess.Popen[bytes], IO[str]]:
+    """Start the trainer; its temporary files go beside `log`."""
     read, write = os.pipe()
     environment = {
         **os.environ,
         ENV_TASK: task.to_json(),
         ENV_EVENTS: str(write),
         ENV_PORT: "0",
+        "TMPDIR": str(log.parent),
     }
     try:
         # A process group of its own: Ctrl-C reaches this process only, which then asks the trainer
         # to stop as a kubelet would.
-        child = subprocess.Popen(
-            program,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(write,),
-            process_group=0,
-        )
+        with log.open("wb") as output:
+            child = subprocess.Popen(
+                program,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(write,),
+                process_group=0,
+            )
     except OSError as error:
         os.close(read)
         raise RetrainerError(f"cannot start {program[0]}: {error.strerror}") from error
@@ -326,12 +331,11 @@ def _interrupted(report: Report | None, job: RetrainJob, number: int) -> Interru
 
 
 def _fail(code: int, report: Report | None, log: Path) -> NoReturn:
-    """Raise what the trainer's end means."""
+    """Raise what the trainer's end means; the log is kept where the error names it."""
     ended = report is not None and code > 0 and report.reason not in _RUNNING
     said = report.message if report and ended else ""
     reason = report.reason if report and said else None
     if code == EXIT_USER and said:
-        log.unlink()
         kind = _KINDS.get(reason or "", UserError)
         raise kind(said, reason=reason)
     if code == EXIT_SIGTERM:
@@ -340,8 +344,11 @@ def _fail(code: int, report: Report | None, log: Path) -> NoReturn:
         )
     if not said:
         said = _ended(code, log)
+    descriptor, kept = tempfile.mkstemp(prefix="retrainer-", suffix=".log")
+    os.close(descriptor)
+    log.replace(kept)
     kind = _KINDS.get(reason or "", JobFailed)
-    raise kind(f"{said.rstrip('.')}. The trainer's log: {log}", reason=reason)
+    raise kind(f"{said.rstrip('.')}. The trainer's log: {kept}", reason=reason)
 
 
 def _ended(code: int, log: Path) -> str:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -117,7 +118,15 @@ def test_a_fault_of_ours_is_no_users_mistake() -> None:
         cli.run(raising(ZeroDivisionError()), [])
 
 
-def test_a_reader_that_closes_the_pipe_is_no_error() -> None:
+def test_a_full_disk_is_one_sentence() -> None:
+    command = [sys.executable, "-m", "retrainer.cli", "architectures"]
+    with Path("/dev/full").open("w") as full:
+        said = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert said.returncode == 1
+    assert said.stderr == "error: cannot write the output: No space left on device\n"
+
+
+def test_a_reader_that_closes_the_pipe_sees_no_error() -> None:
     command = [sys.executable, "-m", "retrainer.cli", "architectures"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdout is not None
@@ -177,6 +186,27 @@ def test_validate_looks_at_every_document(say: Say, folder: Path) -> None:
     said = say("validate", "-f", "job.yaml")
     assert said.code == 64
     assert "job.yaml, document 2: spec.training.steps: must be at least 1, got 0" in said.err
+
+
+@pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte-order-mark"])
+def test_a_job_is_read_from_standard_input_whatever_the_locale(before: bytes) -> None:
+    text = jobfile.template(images="s3://photos/blümchen", output="s3://models/flowers")
+    said = given(before + text.replace("\n", "\r\n").encode(), PYTHONIOENCODING="latin-1")
+    assert (said.code, said.out, said.err) == (0, "flowers is right\n", "")
+
+
+def test_what_is_no_text_on_standard_input_is_told() -> None:
+    said = given(b"\xff\xfe\x00")
+    assert said == (64, "", "error: standard input is no UTF-8 text: is it a job file?\n")
+
+
+def given(body: bytes, **environment: str) -> Said:
+    """What `retrainer validate -f -` says to it."""
+    command = [sys.executable, "-m", "retrainer.cli", "validate", "-f", "-"]
+    said = subprocess.run(
+        command, input=body, capture_output=True, env={**os.environ, **environment}, check=False
+    )
+    return Said(said.returncode, said.stdout.decode(), said.stderr.decode())
 
 
 def test_validate_says_what_keeps_a_job_from_a_cluster(say: Say, folder: Path) -> None:
@@ -326,6 +356,7 @@ def test_warnings_logs_and_step_lines_are_shown(folder: Path) -> None:
 
 def test_ctrl_c_says_the_exact_command_that_goes_on(folder: Path) -> None:
     script = (
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)  # not as a nohup has it\n"
         "import sys; from retrainer import _cli_run, cli, jobfile; from retrainer.api import *\n"
         "job = parse_job(jobfile.documents(jobfile.template(), 'x')[0][1]); import typer\n"
         "app = typer.Typer()\n"
@@ -351,6 +382,21 @@ def test_ctrl_c_says_the_exact_command_that_goes_on(folder: Path) -> None:
         assert "holds at least 856 of 1,498 bottlenecks. Run it again to go on." in error
         assert error.endswith("\n  retrainer run -f 'my job.yaml'\n")
         assert "Traceback" not in error
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
+    def handled() -> object:
+        with _cli_run.terminated_as_ctrl_c():
+            return signal.getsignal(signal.SIGHUP)
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert handled() == signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        assert callable(handled())
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_several_jobs_of_a_file_run_one_after_the_other(folder: Path) -> None:

@@ -183,6 +183,7 @@ def test_every_end_of_the_trainer_has_its_error(
     assert type(caught.value) is kind
     assert sentence in str(caught.value)
     assert caught.value.exit_code == code
+    assert len(list(logs.iterdir())) == ("The trainer's log: " in str(caught.value))
 
 
 def test_the_trainers_reason_is_kept_for_scripts() -> None:
@@ -244,6 +245,21 @@ def test_ctrl_c_stops_the_trainer_in_order_and_says_what_is_in_the_cache(
     )
     assert caught.value.exit_code == 130
     assert heard.logs[1].startswith("stopping, once what was computed is saved")
+    assert gone(int(heard.logs[0].split()[-1]))
+    assert list(logs.iterdir()) == []
+
+
+def test_an_error_of_the_watcher_stops_the_trainer_and_leaves_nothing(
+    tmp_path: Path, logs: Path
+) -> None:
+    class Closed(Heard):
+        def log(self, text: str) -> None:
+            super().log(text)
+            raise BrokenPipeError
+
+    heard = Closed()
+    with pytest.raises(BrokenPipeError):
+        local.run(job(output=str(tmp_path)), progress=heard, program=fake("stop"))
     assert gone(int(heard.logs[0].split()[-1]))
     assert list(logs.iterdir()) == []
 

@@ -203,8 +203,10 @@ def test_a_mistake_is_one_sentence_and_64(digits: Path, tmp_path: Path) -> None:
     assert "Traceback" not in said.stdout + said.stderr
 
 
-def shown_by_tensorboard(place: str, environment: dict[str, str]) -> str:
-    """The runs that TensorBoard offers, as its own page asks for them; ended by Ctrl-C."""
+def shown_by_tensorboard(
+    place: str, environment: dict[str, str], end: signal.Signals = signal.SIGINT
+) -> str:
+    """The runs that TensorBoard offers, as its own page asks for them; ended by Ctrl-C or so."""
     port = free_port()
     with subprocess.Popen(
         [COMMAND, "tensorboard", place, "--port", str(port)],
@@ -215,13 +217,17 @@ def shown_by_tensorboard(place: str, environment: dict[str, str]) -> str:
         try:
             answer = answered(f"http://localhost:{port}/data/runs", board)
         finally:
-            board.send_signal(signal.SIGINT)
+            board.send_signal(end)
         assert board.wait(timeout=30) == 0
     return answer
 
 
-def test_tensorboard_shows_the_runs_of_an_output(done: retrainer.Result) -> None:
-    runs = json.loads(shown_by_tensorboard(done.output, {}))
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM], ids=lambda end: end.name)
+def test_tensorboard_shows_the_runs_of_an_output_and_leaves_nothing(
+    done: retrainer.Result, tmp_path: Path, end: signal.Signals
+) -> None:
+    runs = json.loads(shown_by_tensorboard(done.output, {"TMPDIR": str(tmp_path)}, end))
+    assert list(tmp_path.iterdir()) == []
     name = Path(done.url).name
     assert {f"{name}/summaries/train", f"{name}/summaries/validation"} <= set(runs)
 

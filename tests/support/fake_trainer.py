@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -106,7 +107,8 @@ def deaf() -> NoReturn:
 
 
 def chatter() -> None:
-    """What TensorFlow prints, on both descriptors."""
+    """What TensorFlow prints, on both descriptors, and leaves among the temporary files."""
+    tempfile.mkstemp(prefix="__autograph_generated_file")
     os.write(2, b"E0000 cuda_dnn.cc:8310] Unable to register cuDNN factory\n")
     os.write(1, b"WARNING: All log messages before absl::InitializeLog() is called\n")
 

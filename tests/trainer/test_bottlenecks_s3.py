@@ -91,7 +91,7 @@ def test_a_store_without_strong_etags_is_read_and_known_by_content(
         heard = Heard(wanted)
         ready = prepared(wanted, heard)
         assert heard.report.progress.images_computed == 0
-        assert "80 images have no ETag: each is read to see whether it is known." in heard.lines
+        assert "80 images are told apart by their content, so each is read." in heard.lines
         assert (ready.matrix == local.matrix).all()
         tiny.objects["bin/in/daisy/0001.jpg"] = photo(4321)
         changed = Heard(wanted)

@@ -50,7 +50,7 @@ def test_a_task_says_what_it_does_in_plain_lines_and_nothing_else(tmp_path: Path
     assert done.stderr == ""
     assert lines(done.stdout) == [
         f"60 images of 2 labels under {images}.",
-        "60 images have no ETag: each is read to see whether it is known.",
+        "60 images are told apart by their content, so each is read.",
         "0 of 60 images are in the cache, 60 to compute.",
     ]
     assert done.report.message == "60 computed, 0 were in the cache, 0 rejected."

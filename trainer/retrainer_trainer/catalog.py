@@ -250,7 +250,7 @@ def _identities(
     by_content = np.zeros(len(sizes), bool)
     by_content[unknown] = True
     if unknown:
-        log(f"{len(unknown)} images have no ETag: each is read to see whether it is known.")
+        log(f"{len(unknown)} images are told apart by their content, so each is read.")
 
         def read(i: int) -> None:
             try:
