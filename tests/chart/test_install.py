@@ -26,7 +26,7 @@ JOB = {
         "output": "s3://models/flowers",
     },
 }
-WAIT = ["--wait", "--timeout=90s"]
+WAIT = ["--wait", "--timeout=240s"]
 
 
 @pytest.fixture(scope="module")

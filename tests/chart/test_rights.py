@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 from tests.support.chart import CHART, get, helm_well, rendered
 from tests.support.devcluster_client import DevCluster, ensure
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.cluster
 
@@ -40,7 +40,7 @@ class Operator:
         return f"system:serviceaccount:{self.release}:rt-retrainer-operator"
 
 
-def _until(found: Callable[[], Any], what: str, log: Path, seconds: float = 60) -> Any:
+def _until(found: Callable[[], Any], what: str, log: Path, seconds: float = 120) -> Any:
     """What `found` gives as soon as it is true; each try is a request that takes its time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -71,7 +71,7 @@ def operator(
     objects = rendered(*values, namespace=release)
     (deployment,) = [o for o in objects if o["kind"] == "Deployment"]
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    ports = _free_port(), _free_port()
+    ports = free_port(), free_port()
     environment = {e["name"]: e["value"] for e in container["env"] if "value" in e}
     environment |= {
         "POD_NAME": "operator-0",
@@ -89,14 +89,8 @@ def operator(
             yield Operator(cluster, release, "team-a", ports, log)
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(60)
             helm_well("uninstall", "rt", "-n", release, "--wait", cluster=cluster)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _job(name: str, namespace: str) -> dict[str, Any]:
@@ -124,13 +118,13 @@ def test_a_retrainjob_gets_its_job_and_a_status_with_the_charts_rights(
     lease = get(cluster, "leases/rt-retrainer-operator", "-n", operator.release)
     assert lease["spec"]["holderIdentity"] == "operator-0"
 
-    elsewhere = get(cluster, "jobs", "-n", "team-b")["items"]
-    found = [job["metadata"]["name"] for job in elsewhere]
-    assert (f"{name}-train" in found) == (operator.release == "wide")
     if operator.release == "wide":
         _until(lambda: seen("team-b"), "a status in team-b", operator.log)
     else:
         assert not seen("team-b")
+    elsewhere = get(cluster, "jobs", "-n", "team-b")["items"]
+    found = [job["metadata"]["name"] for job in elsewhere]
+    assert (f"{name}-train" in found) == (operator.release == "wide")
 
     codes = {event["responseStatus"]["code"] for event in cluster.requests(operator.user)}
     assert codes

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.support.chart import install_crd
 from tests.support.devcluster_client import DevCluster, ensure
-from tools.crd import plain
 
 from retrainer import Client
 from retrainer.errors import UserError
@@ -20,8 +20,7 @@ pytestmark = pytest.mark.cluster
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[DevCluster]:
     with ensure("control-plane", name="plugin") as running:
-        running.kubectl("apply", "-f", "-", stdin=plain())
-        running.kubectl("wait", "--for=condition=Established", "crd/retrainjobs.retrainer.dev")
+        install_crd(running)
         yield running
 
 

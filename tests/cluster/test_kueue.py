@@ -91,13 +91,13 @@ def test_the_deadline_does_not_run_while_a_job_waits(team: Namespace) -> None:
     _apply(team, "first", **RUNS_ON)
     team.until("first", phase="Bottlenecks")
     resources = {"requests": {"cpu": "1"}}
-    team.apply("hurried", labels=LABELS, pod={"resources": resources}, activeDeadlineSeconds=3,
+    team.apply("hurried", labels=LABELS, pod={"resources": resources}, activeDeadlineSeconds=15,
                annotations={"delay": "1s"})  # fmt: skip
     team.until("hurried", reason="Queued")
     waited = team.child("hurried-train")
     assert waited is not None
     made = datetime.fromisoformat(waited["metadata"]["creationTimestamp"]).timestamp()
-    eventually(lambda: time.time() > made + 5, what="it to wait longer than its deadline")
+    eventually(lambda: time.time() > made + 16, what="it to wait longer than its deadline")
     assert team.status("hurried")["reason"] == "Queued"
     assert "startTime" not in team.status("hurried")
     team.delete("first")

@@ -7,7 +7,6 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,39 +46,12 @@ def _final(job: dict[str, Any]) -> str:
     return json.dumps({**said, "uid": job["metadata"]["uid"], "name": job["metadata"]["name"]})
 
 
-def _finish(
-    team: Namespace, job: dict[str, Any], code: int = 0, message: str | None = None
-) -> None:
-    """End the job's running pods as the kubelet would."""
-    name = job["metadata"]["name"]
-
-    def running() -> list[dict[str, Any]]:
-        return [p for p in team.pods(name) if p.get("status", {}).get("phase") == "Running"]
-
-    for pod in eventually(running, what="a running pod"):
-        ended = {
-            "exitCode": code,
-            "reason": "Error" if code else "Completed",
-            "message": _final(job) if message is None else message,
-            "startedAt": "2026-01-01T00:00:00Z",
-            "finishedAt": "2026-01-01T00:01:00Z",
-        }
-        team.set_pod(
-            pod["metadata"]["name"],
-            phase="Failed" if code else "Succeeded",
-            containerStatuses=[
-                {"name": "trainer", "image": "x", "imageID": "x", "ready": False,
-                 "restartCount": 0, "state": {"terminated": ended}}
-            ],
-        )  # fmt: skip
-
-
 def test_a_whole_life_with_few_writes_and_kubectl_wait(bed: Bed, team: Namespace) -> None:
     job = team.apply("flowers", annotations={"delay": "never"})
     team.until("flowers", phase="Bottlenecks", reason="Running")
-    _finish(team, job)
+    team.end_pods("flowers", message=_final(job))
     bed.cluster.kubectl(
-        "wait", "--for=condition=Complete", "rj/flowers", "-n", team.name, "--timeout=20s"
+        "wait", "--for=condition=Complete", "rj/flowers", "-n", team.name, "--timeout=60s"
     )
     status = team.status("flowers")
     assert status["phase"] == "Succeeded"
@@ -100,13 +72,12 @@ def test_shards_first_then_training_and_the_bottlenecks_stay(team: Namespace) ->
     job = team.apply("sharded", shards=3, annotations={"delay": "never"})
     team.until("sharded", phase="Bottlenecks", reason="Running")
     assert [c["metadata"]["name"] for c in team.children()] == ["sharded-bottlenecks"]
-    assert len(team.pods("sharded")) == 3
-    _finish(team, job, message="")
+    team.end_pods("sharded", count=3)
     team.until("sharded", phase="Training")
     assert {c["metadata"]["name"] for c in team.children()} == {
         "sharded-bottlenecks", "sharded-train",
     }  # fmt: skip
-    _finish(team, job)
+    team.end_pods("sharded", message=_final(job))
     status = team.until("sharded", phase="Succeeded", reason="Succeeded")
     assert {c["type"] for c in status["conditions"]} == {"BottlenecksReady", "Complete"}
 
@@ -126,7 +97,7 @@ def test_suspend_and_resume_in_every_phase(team: Namespace) -> None:
     team.edit("nap", suspend=False)
     status = team.until("nap", phase="Bottlenecks")
     assert status["startTime"] >= first
-    _finish(team, job, message="")
+    team.end_pods("nap", count=2)
     team.until("nap", phase="Training")
 
     shards = team.child("nap-bottlenecks")
@@ -139,7 +110,7 @@ def test_suspend_and_resume_in_every_phase(team: Namespace) -> None:
     assert kept is not None
     assert shards is not None
     assert kept["metadata"]["uid"] == shards["metadata"]["uid"]
-    _finish(team, job)
+    team.end_pods("nap", message=_final(job))
     status = team.until("nap", phase="Succeeded")
     suspended = next(c for c in status["conditions"] if c["type"] == "Suspended")
     assert suspended["status"] == "False"
@@ -149,7 +120,7 @@ def test_exit_64_is_told_in_the_trainers_words_and_not_retried(team: Namespace) 
     job = team.apply("wrong", annotations={"delay": "never"})
     said = {"task": "train", "name": "wrong", "uid": job["metadata"]["uid"],
             "reason": "BucketNotFound", "message": "Bucket photos (images) does not exist."}  # fmt: skip
-    _finish(team, job, 64, json.dumps(said))
+    team.end_pods("wrong", code=64, message=json.dumps(said))
     status = team.until("wrong", phase="Failed", reason="BucketNotFound")
     assert status["message"] == "Bucket photos (images) does not exist."
     assert len(team.pods("wrong")) == 1
@@ -160,9 +131,9 @@ def test_a_failed_pod_is_tried_again_and_the_last_failure_told(team: Namespace) 
     status = team.until("oom", phase="Failed", reason="OOMKilled")
     assert "was killed for using more memory than its limit of 4Gi." in status["message"]
     team.apply("again", backoffLimit=1, annotations={"exit-code": "1", "message": "no route"})
-    status = team.until("again", within=60, reason="Retrying")
+    status = team.until("again", reason="Retrying")
     assert status["message"].endswith("failed and is tried again: exit code 1: no route")
-    status = team.until("again", within=60, phase="Failed")
+    status = team.until("again", phase="Failed")
     assert status["message"] == "Failed 2 times; the last pod: exit code 1: no route"
 
 
@@ -176,8 +147,9 @@ def test_the_deadline_ends_a_job_and_an_edited_one_holds(team: Namespace) -> Non
 
 def test_a_finished_job_goes_after_its_ttl_with_its_children(team: Namespace) -> None:
     team.apply("brief", ttlSecondsAfterFinished=2)
-    team.until("brief", phase="Succeeded")
+    # Its last status may be too short to be seen; the Event of its end stays.
     eventually(lambda: team.job("brief") is None, what="the job is deleted")
+    eventually(lambda: "ReportLost" in {event["reason"] for event in team.events("brief")})
     eventually(lambda: not team.children() and not team.pods("brief"), what="nothing is left")
 
 
@@ -195,12 +167,10 @@ def test_waiting_is_told_and_is_no_failure(
     name = reason.lower()
     team.apply(name, storage={"secretName": "keys"}, annotations={"delay": "never"}, pod=pod)
     if waiting:
-        pods = eventually(
-            lambda: [p for p in team.pods(name) if p["status"].get("phase") == "Running"]
-        )
+        (running,) = team.running(name)
         state = {"waiting": {"reason": waiting[0], "message": waiting[1]}}
         team.set_pod(
-            pods[0]["metadata"]["name"],
+            running["metadata"]["name"],
             # Annotated, so that kwok, which makes pending pods run, leaves it as it is.
             phase="Running",
             containerStatuses=[{"name": "trainer", "image": "x", "imageID": "", "ready": False,
@@ -217,12 +187,14 @@ def test_a_used_up_quota_is_told_and_the_job_goes_on_once_it_is_raised(team: Nam
     path = f"/api/v1/namespaces/{team.name}/resourcequotas"
     quota = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
     team.api.call("POST", path, quota)
+    # Before it is counted, pods are refused as well, but in other words.
+    eventually(lambda: team.api.call("GET", f"{path}/none").get("status"), what="it is counted")
     team.apply("poor")
-    status = team.until("poor", reason="QuotaExceeded", within=60)
+    status = team.until("poor", reason="QuotaExceeded", within=120)
     assert "exceeded quota: none" in status["message"]
     assert status["phase"] == "Pending"
     team.api.call("DELETE", f"{path}/none")
-    team.until("poor", phase="Succeeded", within=90)
+    team.until("poor", phase="Succeeded", within=180)  # the Job controller tries once a minute
 
 
 def test_a_taken_name_is_left_alone_until_it_is_free(team: Namespace) -> None:
@@ -246,7 +218,7 @@ def test_a_taken_name_is_left_alone_until_it_is_free(team: Namespace) -> None:
         f"/apis/batch/v1/namespaces/{team.name}/jobs/mine-train",
         propagationPolicy="Background",
     )
-    team.until("mine", phase="Succeeded", within=60)
+    team.until("mine", phase="Succeeded")
 
 
 def test_a_job_made_again_under_its_name_waits_for_the_old_ones_children(team: Namespace) -> None:
@@ -254,7 +226,7 @@ def test_a_job_made_again_under_its_name_waits_for_the_old_ones_children(team: N
     team.until("twin", phase="Bottlenecks")
     team.delete("twin")
     second = team.apply("twin")
-    status = team.until("twin", phase="Succeeded", within=60)
+    status = team.until("twin", phase="Succeeded")
     assert first["metadata"]["uid"] != second["metadata"]["uid"]
     assert second["metadata"]["uid"][:8] in status["run"]
 
@@ -320,7 +292,7 @@ def test_kueues_part_of_the_contract(team: Namespace) -> None:
     assert child["spec"]["suspend"] is True
     team.api.call("PATCH", path, {"spec": {"suspend": False}})
     team.until("queued", phase="Bottlenecks")
-    _finish(team, job)
+    team.end_pods("queued", message=_final(job))
     team.until("queued", phase="Succeeded")
 
 
@@ -347,7 +319,7 @@ def test_live_reports_of_pods_are_in_the_status_and_in_the_metrics(
         job_annotations={"retrainer.dev/min-accuracy": "0.85"},
     )
     team.until("live", phase="Bottlenecks")
-    (pod,) = team.pods("live")
+    (pod,) = team.running("live")
     curve = {"step": [0, 100], "validationAccuracy": [0.2, 0.8], "trainingAccuracy": [0.2, 0.9],
              "crossEntropy": [1.6, 0.3], "validationCrossEntropy": [1.6, 0.5]}  # fmt: skip
     said = {"task": "train", "name": "live", "uid": job["metadata"]["uid"], "stage": "Training",
@@ -361,36 +333,22 @@ def test_live_reports_of_pods_are_in_the_status_and_in_the_metrics(
     try:
         name = pod["metadata"]["name"]
         team.set_pod(name, podIP="127.0.0.77", podIPs=[{"ip": "127.0.0.77"}])
-        status = team.until("live", phase="Training", within=20)
+        status = team.until("live", phase="Training")
         assert status["message"] == "Training the head: step 100 of 500."
         assert status["progress"]["percent"] == 60
         assert status["metrics"]["validationAccuracy"] == 0.8
         who = f'namespace="{team.name}",name="live"'
-        page = eventually(lambda: p if who in (p := operator.metrics()) else None)
+        # The page has the new phase a moment after the API server, when it has been watched.
+        phase = f'retrainer_job_phase{{{who},phase="Training"}} 1\n'
+        page = eventually(lambda: p if phase in (p := operator.metrics()) else None, what=phase)
         assert f"retrainer_job_validation_accuracy{{{who}}} 0.8\n" in page
         assert f"retrainer_job_min_accuracy{{{who}}} 0.85\n" in page
         assert f"retrainer_job_images_per_second{{{who}}} 321.5\n" in page
-        assert f'retrainer_job_phase{{{who},phase="Training"}} 1\n' in page
         assert f'retrainer_job_curve{{{who},metric="validation_accuracy",step="100"}} 0.8\n' in page
     finally:
         server.shutdown()
         server.server_close()
-    _finish(team, job)
+    team.end_pods("live", message=_final(job))
     team.until("live", phase="Succeeded")
     team.delete("live")
     eventually(lambda: who not in operator.metrics(), what="its series are gone")
-
-
-def test_deletion_needs_no_operator(bed: Bed, tmp_path: Path) -> None:
-    team = bed.team("t-deletion")
-    with bed.operator("deleter") as operator:
-        team.apply("orphan", annotations={"delay": "never"})
-        eventually(team.children, within=60)
-        operator.kill()
-        job = team.job("orphan")
-        assert job is not None
-        assert "finalizers" not in job["metadata"]
-        assert "annotations" not in job["metadata"] or not job["metadata"]["annotations"]
-        team.delete("orphan")
-        eventually(lambda: team.job("orphan") is None)
-        eventually(lambda: not team.children() and not team.pods("orphan"), within=60)

@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Any, TypeVar
 from kubernetes import client, config
 from tests.support.chart import REPOSITORY, install_crd, rendered
 from tests.support.devcluster_client import DevCluster, ensure
+from tests.support.ports import free_port
 
 Body = dict[str, Any]
 T = TypeVar("T")
@@ -31,7 +31,7 @@ KWOK = "kwok.retrainer.dev"
 _JOBS = "/apis/retrainer.dev/v1alpha1"
 
 
-def eventually(wanted: Callable[[], T | None], *, within: float = 30.0, what: str = "") -> T:
+def eventually(wanted: Callable[[], T | None], *, within: float = 60.0, what: str = "") -> T:
     """What `wanted` gives once it gives something; the test fails after `within` seconds."""
     end = time.monotonic() + within
     while True:
@@ -130,6 +130,37 @@ class Namespace:
         selector = f"retrainer.dev/job={job}"
         return self.api.items(f"/api/v1/namespaces/{self.name}/pods", labelSelector=selector)
 
+    def running(self, job: str, count: int = 1) -> list[Body]:
+        """The job's running pods, once there are so many."""
+
+        def run() -> list[Body]:
+            pods = [p for p in self.pods(job) if "deletionTimestamp" not in p["metadata"]]
+            return [p for p in pods if p.get("status", {}).get("phase") == "Running"]
+
+        return eventually(
+            lambda: pods if len(pods := run()) == count else None,
+            what=f"{count} running pods of {job}",
+        )
+
+    def end_pods(self, job: str, *, count: int = 1, code: int = 0, message: str = "") -> None:
+        """End the job's running pods, which are so many, as the kubelet would."""
+        for pod in self.running(job, count):
+            ended = {
+                "exitCode": code,
+                "reason": "Error" if code else "Completed",
+                "message": message,
+                "startedAt": pod["metadata"]["creationTimestamp"],
+                "finishedAt": pod["metadata"]["creationTimestamp"],
+            }
+            self.set_pod(
+                pod["metadata"]["name"],
+                phase="Failed" if code else "Succeeded",
+                containerStatuses=[
+                    {"name": "trainer", "image": "x", "imageID": "x", "ready": False,
+                     "restartCount": 0, "state": {"terminated": ended}}
+                ],
+            )  # fmt: skip
+
     def set_pod(self, name: str, **status: Any) -> None:
         """As the kubelet would."""
         path = f"/api/v1/namespaces/{self.name}/pods/{name}/status"
@@ -139,7 +170,7 @@ class Namespace:
         selector = f"involvedObject.name={job},involvedObject.kind=RetrainJob"
         return self.api.items(f"/api/v1/namespaces/{self.name}/events", fieldSelector=selector)
 
-    def until(self, job: str, *, within: float = 30.0, **wanted: str) -> Body:
+    def until(self, job: str, *, within: float = 60.0, **wanted: str) -> Body:
         """The status once it has these values."""
 
         def there() -> Body | None:
@@ -158,7 +189,7 @@ class Operator:
     def __init__(self, kubeconfig: Path, log: Path, identity: str, **environment: str) -> None:
         self.identity = identity
         self.log = log
-        self.metrics_port, self.probe_port = _free_port(), _free_port()
+        self.metrics_port, self.probe_port = free_port(), free_port()
         self._environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("RETRAINER_")},
             "KUBECONFIG": str(kubeconfig),
@@ -184,7 +215,7 @@ class Operator:
                 stderr=subprocess.STDOUT,
             )
         if wait:
-            eventually(self.ready, within=60, what=f"readiness; see {self.log}")
+            eventually(self.ready, within=120, what=f"readiness; see {self.log}")
         return self
 
     def ready(self) -> bool:
@@ -227,7 +258,7 @@ class Operator:
         if self.process is None:
             return 0
         self.process.send_signal(number)
-        code = self.process.wait(timeout=20)
+        code = self.process.wait(timeout=60)
         self.process = None
         return code
 
@@ -301,10 +332,4 @@ def bring_up(folder: Path) -> Bed:
 
 
 def _open(url: str) -> Any:
-    return urllib.request.urlopen(url, timeout=5)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return urllib.request.urlopen(url, timeout=30)

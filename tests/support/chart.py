@@ -6,6 +6,7 @@ import functools
 import json
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,16 @@ def install_crd(cluster: DevCluster) -> None:
     tool = [sys.executable, str(REPOSITORY / "tools" / "crd.py"), "--plain"]
     crd = subprocess.run(tool, capture_output=True, text=True, check=True).stdout
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=crd)
-    cluster.kubectl(
-        "wait", "--for=condition=Established", "--timeout=60s", "crd/retrainjobs.retrainer.dev"
-    )
+    until_established(cluster)
+
+
+def until_established(cluster: DevCluster) -> None:
+    """Every custom resource that is defined is served when this returns."""
+    wait = ["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"]
+    end = time.monotonic() + 60
+    # Of a definition that has no conditions yet it says that they are no list, and ends.
+    while (answer := kubectl(cluster, *wait)).code != 0:
+        assert time.monotonic() < end, answer.err
 
 
 @functools.cache

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import functools
 import http.client
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from types import TracebackType
 
+from tests.support.ports import free_port
+
 _DEVCLUSTER = Path(__file__).resolve().parents[1] / "cluster" / "devcluster"
-_START_SECONDS = 20.0
+_START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 _HEALTH = "/health"
 
@@ -81,7 +81,7 @@ class S3Server:
             return
         buckets = self.root / "buckets"
         buckets.mkdir(parents=True, exist_ok=True)
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         command = [str(_versitygw()), "--port", f"127.0.0.1:{self.port}", "--health", _HEALTH]
         command += ["--access", self.access_key, "--secret", self.secret_key]
         command += ["--region", self.region, "--quiet", "posix", str(buckets)]
@@ -152,17 +152,3 @@ def _versitygw() -> Path:
     command = [sys.executable, str(_DEVCLUSTER), "binaries", "versitygw"]
     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return Path(printed.strip().split("\t")[1])
-
-
-def _free_port() -> int:
-    """Below the range from which the kernel takes ports for outgoing connections (32768), so that
-    nothing takes it between a kill and the next start; and below Kubernetes' node ports."""
-    for port in random.sample(range(20000, 30000), 100):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("Of 100 ports tried between 20000 and 30000, none is free.")

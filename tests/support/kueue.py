@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -16,6 +15,8 @@ from typing import Any
 
 import yaml
 from tests.operator.harness import Bed, Namespace, eventually
+from tests.support.chart import until_established
+from tests.support.ports import free_port
 
 _DEVCLUSTER = Path(__file__).resolve().parents[1] / "cluster" / "devcluster"
 _MODULE = _DEVCLUSTER.parent / "go" / "kueue"
@@ -54,12 +55,12 @@ class Kueue:
 def kueue(bed: Bed, folder: Path, *, cpu: str) -> Iterator[Kueue]:
     """Kueue until the block ends; the control plane is of no use without it afterwards."""
     program = _run([sys.executable, str(_DEVCLUSTER), "binaries", "kueue"]).split("\t")[1].strip()
-    ports = _free_ports(3)
+    ports = [free_port() for _ in range(3)]
     certificates = folder / "certificates"
     authority = _certificates(certificates)
     for body in _manifests(bed, f"https://127.0.0.1:{ports[0]}", authority):
         bed.cluster.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(body))
-    bed.cluster.kubectl("wait", "--for=condition=Established", "crd", "--all")
+    until_established(bed.cluster)
     configuration = folder / "kueue.yaml"
     configuration.write_text(yaml.safe_dump(_configuration(ports, certificates)))
     log = folder / "kueue.log"
@@ -75,13 +76,17 @@ def kueue(bed: Bed, folder: Path, *, cpu: str) -> Iterator[Kueue]:
             ["unshare", "--mount", "sh", "-c", script], stdout=output, stderr=subprocess.STDOUT
         )
     try:
-        eventually(lambda: _ready(ports[1]), within=60, what=f"Kueue; see {log}")
+        eventually(lambda: _ready(ports[1]), within=180, what=f"Kueue; see {log}")
         for kind, plural, body in _queue(cpu):
             bed.api.call("POST", f"{_PATH}/{plural}", _object(kind, QUEUE, **body))
         yield Kueue(bed, log)
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _manifests(bed: Bed, server: str, authority: str) -> list[dict[str, Any]]:
@@ -165,17 +170,6 @@ def _ready(port: int) -> bool:
             return bool(answer.status == 200)
     except OSError:
         return False
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 def _run(command: list[str], cwd: Path | None = None) -> str:

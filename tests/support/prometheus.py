@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import time
 import urllib.error
@@ -17,6 +16,7 @@ from typing import Any
 
 import yaml
 from tests.operator.harness import eventually
+from tests.support.ports import free_port
 
 Sample = dict[str, Any]
 """As Prometheus answers: `metric` (its labels), and `value` or `values`."""
@@ -49,7 +49,7 @@ class Prometheus(AbstractContextManager["Prometheus"]):
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            eventually(self._ready, within=60, what=f"Prometheus; see {self._log}")
+            eventually(self._ready, within=120, what=f"Prometheus; see {self._log}")
         except BaseException:
             self._end()
             raise
@@ -114,10 +114,3 @@ class Prometheus(AbstractContextManager["Prometheus"]):
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-
-def free_port() -> int:
-    """A port on loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -6,8 +6,8 @@ import http.server
 import threading
 from typing import Any
 
-from tests.operator.harness import Namespace, eventually
-from tests.support.prometheus import free_port
+from tests.operator.harness import Namespace
+from tests.support.ports import free_port
 
 from retrainer.api import Curve, CurvePoint, Metrics, Phase, Progress, Report, Task, parse_job
 from retrainer_trainer.report import Reporter
@@ -54,32 +54,10 @@ def report(job: dict[str, Any], *, rejected: int = 0, accuracy: float = 0.91) ->
 
 
 def finish(team: Namespace, job: dict[str, Any], said: Report, code: int = 0) -> None:
-    """End the job's pod as the kubelet would, and wait until the operator has told so."""
+    """End the job's pod with this report, and wait until the operator has told so."""
     name = job["metadata"]["name"]
-    pod = running_pod(team, name)
-    ended = {
-        "exitCode": code,
-        "reason": "Error" if code else "Completed",
-        "message": said.termination_message(),
-        "startedAt": pod["metadata"]["creationTimestamp"],
-        "finishedAt": pod["metadata"]["creationTimestamp"],
-    }
-    team.set_pod(
-        pod["metadata"]["name"],
-        phase="Failed" if code else "Succeeded",
-        containerStatuses=[
-            {"name": "trainer", "image": "x", "imageID": "x", "ready": False, "restartCount": 0,
-             "state": {"terminated": ended}}
-        ],
-    )  # fmt: skip
-    team.until(name, phase="Failed" if code else "Succeeded", within=60)
-
-
-def running_pod(team: Namespace, job: str) -> dict[str, Any]:
-    def running() -> list[dict[str, Any]]:
-        return [p for p in team.pods(job) if p.get("status", {}).get("phase") == "Running"]
-
-    return eventually(running, within=60, what=f"a running pod of {job}")[0]
+    team.end_pods(name, code=code, message=said.termination_message())
+    team.until(name, phase="Failed" if code else "Succeeded")
 
 
 class Trainer:

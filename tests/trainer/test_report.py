@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.support.ports import free_port
 from tests.support.trainer_engine import spec
 
 from retrainer.api import CurvePoint, Report, Task
@@ -26,7 +27,7 @@ def events(read: int, write: int) -> list[dict[str, Any]]:
 
 def test_report_and_metrics_are_served() -> None:
     # Port 0 would serve nothing: a free one is found by asking for it.
-    reporter = Reporter(task(), port=_free_port())
+    reporter = Reporter(task(), port=free_port())
     reporter.update(
         images_per_second=12.5,
         progress={
@@ -41,15 +42,15 @@ def test_report_and_metrics_are_served() -> None:
     )
     try:
         with urllib.request.urlopen(
-            f"http://127.0.0.1:{reporter.port}/report", timeout=5
+            f"http://127.0.0.1:{reporter.port}/report", timeout=30
         ) as answer:
             report = Report.model_validate_json(answer.read())
         with urllib.request.urlopen(
-            f"http://127.0.0.1:{reporter.port}/metrics", timeout=5
+            f"http://127.0.0.1:{reporter.port}/metrics", timeout=30
         ) as answer:
             text = answer.read().decode()
         with pytest.raises(urllib.error.HTTPError, match="404"):
-            urllib.request.urlopen(f"http://127.0.0.1:{reporter.port}/etc/passwd", timeout=5)
+            urllib.request.urlopen(f"http://127.0.0.1:{reporter.port}/etc/passwd", timeout=30)
     finally:
         reporter.close()
     assert report.progress.images_total == 30
@@ -71,14 +72,6 @@ def test_report_and_metrics_are_served() -> None:
         ("retrainer_task_validation_accuracy", None): 0.8,
         ("retrainer_task_cross_entropy", None): 0.3,
     }
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_port_that_is_taken_does_not_stop_the_task(capfd: Any) -> None:
