@@ -112,7 +112,7 @@ def test_a_wrong_place_fails_once_with_a_sentence(
     here: Installation, images: str, sentence: str
 ) -> None:
     here.submit("lost", images=images)
-    status = here.until("lost", lambda s: s.get("phase") == "Failed", seconds=90)
+    status = here.until("lost", lambda s: s.get("phase") == "Failed")
     assert sentence in status["message"]
     assert "Traceback" not in status["message"]
     assert len(here.pods("lost")) == 1, "it was tried again"
@@ -124,7 +124,7 @@ def test_a_missing_secret_is_waited_for_and_the_job_goes_on(here: Installation) 
     secret = here.get("secret", "s3-credentials")
     here.kubectl("delete", "secret", "s3-credentials")
     here.submit("patient", training={"steps": 100})
-    waiting = here.until("patient", lambda s: s.get("reason") == "SecretMissing", seconds=60)
+    waiting = here.until("patient", lambda s: s.get("reason") == "SecretMissing")
     assert waiting["phase"] == "Pending"
     assert "s3-credentials" in waiting["message"]
 
@@ -138,7 +138,7 @@ def _computing(here: Installation, name: str) -> int:
     report = here.eventually(
         lambda: here.report(name),
         lambda r: r is not None and (r.progress.images_computed or 0) > 100,
-        90,
+        240,
         lambda: here.story(name),
         every=0.1,
     )
@@ -155,7 +155,7 @@ def test_suspend_and_resume_lose_no_finished_bottleneck(here: Installation) -> N
     here.kubectl("patch", "rj", "paused", "--type=merge", "-p", '{"spec":{"suspend":true}}')
     suspended = here.until("paused", lambda s: s.get("phase") == "Suspended")
     assert "startTime" not in suspended
-    here.eventually(lambda: here.pods("paused"), lambda pods: not pods, 60)
+    here.eventually(lambda: here.pods("paused"), lambda pods: not pods, 120)
 
     here.kubectl("patch", "rj", "paused", "--type=merge", "-p", '{"spec":{"suspend":false}}')
     progress = here.complete("paused")["progress"]
@@ -250,7 +250,7 @@ def test_jobs_and_namespaces_go_while_the_operator_is_away(here: Installation) -
         here.cluster.kubectl("delete", "namespace", here.namespace, "--timeout=60s")
     finally:
         here.cluster.kubectl("-n", "retrainer", "scale", deployment, "--replicas=1")
-        here.cluster.kubectl("-n", "retrainer", "rollout", "status", deployment, "--timeout=60s")
+        here.cluster.kubectl("-n", "retrainer", "rollout", "status", deployment, "--timeout=240s")
         here.cluster.apply(
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": here.namespace}}
         )
@@ -261,7 +261,9 @@ def test_phases_are_seen_in_order(here: Installation) -> None:
     stop = threading.Event()
 
     def look() -> None:
-        while not stop.is_set():
+        last = False
+        while not last:
+            last = stop.is_set()
             phase = here.status("watched").get("phase")
             if phase and phase not in seen:
                 seen.append(phase)

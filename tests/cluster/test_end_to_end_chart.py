@@ -24,7 +24,7 @@ def test_jobs_outlive_an_upgrade_and_an_uninstall(here: Installation) -> None:
 
         helm_well("uninstall", "retrainer", *where, "--wait", cluster=here.cluster)
         here.kubectl("get", "rj", "lasting")
-        here.kubectl("wait", "--for=condition=Complete", "--timeout=180s", "job/lasting-train")
+        here.kubectl("wait", "--for=condition=Complete", "--timeout=600s", "job/lasting-train")
     finally:
         installation.install(here.cluster)
     assert here.complete("lasting")["metrics"]["testAccuracy"] > 0.8

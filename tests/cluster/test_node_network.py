@@ -26,7 +26,7 @@ def rules():
 
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 network.prepare(node("crashed"))
-subprocess.run(["iptables", "-t", "nat", "-N", "KUBE-SERVICES"], check=True)
+subprocess.run(["iptables", "-w", "-t", "nat", "-N", "KUBE-SERVICES"], check=True)
 """
 
 

@@ -31,7 +31,7 @@ def test_the_notebook_runs_from_the_first_cell_to_the_last(
         "PHOTO": str(next((flowers / "roses").glob("*.jpg"))),
     }
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}})
+    client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}})
     client.execute(env=environment)
 
     outputs = [

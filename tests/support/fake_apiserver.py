@@ -149,7 +149,7 @@ class FakeApiServer:
     def wait_for_watch(self, count: int = 1) -> None:
         """Block until so many watches are open."""
         with self._watching:
-            assert self._watching.wait_for(lambda: len(self._watches) >= count, timeout=20)
+            assert self._watching.wait_for(lambda: len(self._watches) >= count, timeout=60)
 
     def _end_watches(self, item: object) -> None:
         with self._lock:

@@ -45,7 +45,7 @@ def install(cluster: DevCluster, *values: str) -> None:
     fresh = f"--set-string=operator.podAnnotations.installed={time.time():.0f}"
     helm_well(
         "upgrade", "--install", "retrainer", str(CHART), "--namespace", RELEASE_NAMESPACE,
-        "--wait", "--timeout", "180s", *images, *small, fresh, *values, cluster=cluster,
+        "--wait", "--timeout", "360s", *images, *small, fresh, *values, cluster=cluster,
     )  # fmt: skip
 
 
@@ -146,7 +146,7 @@ class Installation:
         found: dict[str, Any] = self.get("retrainjob", name).get("status", {})
         return found
 
-    def complete(self, name: str, seconds: int = 240) -> dict[str, Any]:
+    def complete(self, name: str, seconds: int = 600) -> dict[str, Any]:
         """Wait as a user would; the status of the finished job.
 
         Raises:
@@ -154,11 +154,11 @@ class Installation:
         """
         ended = self.until(name, lambda s: s.get("phase") in ("Succeeded", "Failed"), seconds)
         assert ended["phase"] == "Succeeded", self.story(name)
-        self.kubectl("wait", "--for=condition=Complete", "--timeout=10s", f"rj/{name}")
+        self.kubectl("wait", "--for=condition=Complete", "--timeout=60s", f"rj/{name}")
         return self.status(name)
 
     def until(
-        self, name: str, holds: Callable[[dict[str, Any]], bool], seconds: float = 120
+        self, name: str, holds: Callable[[dict[str, Any]], bool], seconds: float = 240
     ) -> dict[str, Any]:
         """The job's status once `holds` of it.
 
@@ -233,19 +233,21 @@ class Installation:
 
 
 def kill_processes(module: str) -> int:
-    """SIGKILL every `python -m <module>` on this machine, whatever container it is in; how many.
+    """SIGKILL every `python -m <module>` in a container on this machine, whichever; how many.
 
     A given cluster has to run its containers here (kind, minikube's docker driver), and we be root.
     """
     killed = 0
+    ours = Path("/proc/self/ns/pid").readlink()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
             words = (entry / "cmdline").read_bytes().split(b"\0")
+            contained = (entry / "ns" / "pid").readlink() != ours
         except OSError:
             continue
-        if b"-m" in words and module.encode() in words:
+        if contained and b"-m" in words and module.encode() in words:
             os.kill(int(entry.name), signal.SIGKILL)
             killed += 1
     return killed

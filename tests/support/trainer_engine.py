@@ -1,5 +1,6 @@
 """Photos, jobs and processes for tests of the trainer's engine."""
 
+import atexit
 import functools
 import io
 import json
@@ -70,6 +71,7 @@ def spec(images: Path | str, output: Path | str, **fields: Any) -> RetrainJobSpe
 def _converted() -> Path:
     """A cache that holds the builtin backbone, converted once per test run."""
     folder = Path(tempfile.mkdtemp(prefix="retrainer-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     wanted = spec("unused", folder)
     open_backbone(wanted, Store.open(str(folder), wanted.storage, "spec.cache"), _unheard, _unheard)
     return folder

@@ -263,7 +263,7 @@ def _seconds(store: Store) -> tuple[float, RetrainerError]:
 @pytest.mark.slow
 def test_a_refused_connection_is_told_in_time(keys: None) -> None:
     seconds, error = _seconds(Store.open("s3://b/x", Storage(endpoint="http://127.0.0.1:9")))
-    assert seconds < 30
+    assert seconds < 60  # 12 of patience, and a last request of 10
     assert str(error) == "Cannot reach http://127.0.0.1:9: connection refused"
     assert error.exit_code == 1
 
@@ -273,7 +273,7 @@ def test_a_server_that_never_answers_is_told_in_time(keys: None) -> None:
     with TinyS3().running() as tiny:
         tiny.silent.set()
         seconds, error = _seconds(Store.open("s3://b/x", Storage(endpoint=tiny.endpoint)))
-    assert seconds < 30
+    assert seconds < 60  # 12 of patience, and a last request of 10
     assert str(error) == f"Cannot reach {tiny.endpoint}: no answer in time"
 
 

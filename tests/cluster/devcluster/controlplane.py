@@ -13,7 +13,7 @@ from cluster import API_ADDRESS, SERVICE_RANGE, Cluster
 from failure import say
 from process import Component
 
-_START_SECONDS = 90.0
+_START_SECONDS = 180.0
 
 # Tests count the writes of a user, and the reads of those who are no part of Kubernetes.
 _AUDIT_POLICY = """\

@@ -48,10 +48,10 @@ def start(cluster: Cluster) -> None:
         load(cluster, archives.service(name))
     _start_kubelet(cluster)
     _start_kube_proxy(cluster)
-    ready = '{.status.conditions[?(@.type=="Ready")].status}'
+    ready = '{.items[*].status.conditions[?(@.type=="Ready")].status}'
     waiting.until(
-        lambda: cluster.kubectl("get", "node", NAME, f"-ojsonpath={ready}") == "True",
-        60.0,
+        lambda: cluster.kubectl("get", "nodes", f"-ojsonpath={ready}") == "True",
+        180.0,
         "the node is Ready",
         cluster.logs / "kubelet.log",
     )
@@ -112,7 +112,7 @@ def end(cluster: Cluster) -> None:
         # unshare ignores SIGTERM; its death takes the namespace's first process with it.
         process.stop(holder, cluster.records, patience=0.0)
         waiting.until(
-            lambda: not process.in_namespace(namespace), 30.0, "the node's processes are gone"
+            lambda: not process.in_namespace(namespace), 60.0, "the node's processes are gone"
         )
     _remove_control_groups()
     for folder in cluster.recall("made") or []:
@@ -142,7 +142,7 @@ def _hold_namespaces(cluster: Cluster) -> None:
     record = process.start(Component(HOLDER, command), cluster.records, cluster.logs)
     waiting.until(
         marker.exists,
-        10.0,
+        60.0,
         "the node's namespaces are made",
         cluster.logs / f"{HOLDER}.log",
         lambda: process.is_alive(record),
@@ -214,7 +214,7 @@ conf_dir = "{cluster.folder}/cni"
     asked = _ctr(cluster, "version")
     waiting.until(
         lambda: subprocess.run(asked, capture_output=True, check=False).returncode == 0,
-        30.0,
+        120.0,
         "containerd answers",
         cluster.logs / "containerd.log",
         lambda: process.is_alive(record),

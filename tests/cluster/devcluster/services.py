@@ -34,4 +34,6 @@ def start(cluster: Cluster) -> None:
     )
     cluster.kubectl("apply", "-f", "-", stdin=filled)
     for namespace, name in _DEPLOYMENTS:
-        cluster.kubectl("rollout", "status", f"deployment/{name}", "-n", namespace, "--timeout=90s")
+        cluster.kubectl(
+            "rollout", "status", f"deployment/{name}", "-n", namespace, "--timeout=240s"
+        )
