@@ -332,13 +332,17 @@ def delete(
     """
     from retrainer import jobfile
 
-    wanted = list(names or ()) + ([job.name for job in jobfile.load_all(file)] if file else [])
+    wanted = [(name, namespace) for name in names or ()]
+    if file:
+        # Where submit would put them.
+        jobs = jobfile.load_all(file)
+        wanted += [(job.name, namespace or job.metadata.namespace) for job in jobs]
     if not wanted:
         raise UserError("Name the jobs to delete, or give -f FILE.")
     cluster = client(namespace, context)
-    for name in wanted:
+    for name, where in wanted:
         try:
-            cluster.delete(name)
+            cluster.get(name, namespace=where).delete()
         except NotFound:
             if not ignore_missing:
                 raise

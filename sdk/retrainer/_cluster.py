@@ -43,8 +43,9 @@ class Resource:
 
     def path(self, namespace: str, name: str = "", sub: str = "") -> str:
         """Path of all, of one, or of a part of one; all namespaces if it is ""."""
-        parts = [self.prefix, *(("namespaces", namespace) if namespace else ()), self.plural]
-        return "/".join([*parts, *(quote(p, safe="") for p in (name, sub) if p)])
+        within = ("namespaces", namespace) if namespace else ()
+        parts = (quote(p, safe="") for p in (*within, self.plural, name, sub) if p)
+        return "/".join([self.prefix, *parts])
 
 
 JOBS = Resource(f"/apis/{GROUP}/{VERSION}", PLURAL, GROUP)

@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from retrainer.errors import ClusterError, UserError
 
@@ -174,27 +176,48 @@ def _load(configuration: Any, context: str | None, kubeconfig: str | Path | None
     files = [Path(p).expanduser() for p in given.split(os.pathsep) if p]
     if not any(f.is_file() for f in files):
         if kubeconfig is None and context is None and os.environ.get(_IN_CLUSTER):
-            config.load_incluster_config(client_configuration=configuration)
+            try:
+                config.load_incluster_config(client_configuration=configuration)
+            except config.ConfigException as error:
+                raise UserError(
+                    f"This pod has no credentials for the Kubernetes API server ({error}): let it mount "
+                    "its ServiceAccount's token, or set KUBECONFIG."
+                ) from error
             return _NAMESPACE_FILE.read_text().strip() if _NAMESPACE_FILE.exists() else "default"
         raise UserError(
             f"No kubeconfig at {given}, and this is not a pod: give kubeconfig=..., set KUBECONFIG, "
             "or use retrainer run for this machine."
         )
     try:
-        contexts, current = config.list_kube_config_contexts(given)
-        names = {c["name"]: c for c in contexts}
-        if context is not None and context not in names:
-            known = ", ".join(sorted(names)) or "none"
-            raise UserError(f"No context {context} in {given}; it has: {known}.")
+        merged = config.kube_config.KubeConfigMerger(given).config.value
+        contexts = {c["name"]: c["context"].value for c in merged["contexts"]}
+        chosen = context or merged.get("current-context")
         with _Errors() as errors:
-            config.load_kube_config(given, context, client_configuration=configuration)
-        if errors.texts and not configuration.api_key and not configuration.cert_file:
-            why = "; ".join(errors.texts)
-            raise UserError(f"The kubeconfig {given} gives no credentials: {why}.")
-    except config.ConfigException as error:
-        raise UserError(f"The kubeconfig {given} cannot be used: {error}") from error
-    chosen = names[context] if context else current
-    return str(chosen["context"].get("namespace") or "default")
+            if chosen in contexts:
+                config.load_kube_config(given, chosen, client_configuration=configuration)
+    except Exception as error:  # the library does not check the form of what it reads
+        why = " ".join(str(error).split())
+        raise UserError(f"The kubeconfig {given} cannot be used: {why}") from error
+    if chosen not in contexts:
+        what = f"No context {chosen}" if chosen else "No current context"
+        known = ", ".join(sorted(contexts)) or "none"
+        raise UserError(f"{what} in {given}; it has: {known}.")
+    if errors.texts and not configuration.api_key and not configuration.cert_file:
+        why = "; ".join(errors.texts)
+        raise UserError(f"The kubeconfig {given} gives no credentials: {why}.")
+    _proxy_as_kubectl(configuration)
+    return str(contexts[chosen].get("namespace") or "default")
+
+
+def _proxy_as_kubectl(configuration: Any) -> None:
+    """The environment's proxy as Go takes it: not for this machine, and without `http://` too."""
+    if configuration.proxy not in getproxies().values():
+        return  # the kubeconfig's own
+    host = urlsplit(configuration.host).hostname or ""
+    if host in {"localhost", "::1"} or host.startswith("127."):
+        configuration.proxy = None
+    elif "://" not in configuration.proxy:
+        configuration.proxy = f"http://{configuration.proxy}"
 
 
 class _Errors(logging.Handler):
@@ -226,8 +249,13 @@ def unreachable(server: str, error: Exception) -> ClusterError:
 
 
 _SIGNS = (
+    ("ProxyError", "its proxy does not let this through (check HTTPS_PROXY and NO_PROXY)"),
     ("NameResolution", "its host name is not known here (check the context, or the VPN)"),
+    ("certificate has expired", "its certificate has expired"),
+    ("certificate is not valid for", "its certificate is for another host name"),
     ("CERTIFICATE_VERIFY_FAILED", "its certificate is not signed by the kubeconfig's authority"),
+    ("PEM lib", "the kubeconfig's certificate or key cannot be read"),
+    ("NO_CERTIFICATE", "the kubeconfig's certificate-authority cannot be read"),
     ("Connection refused", "connection refused (is it running?)"),
     ("ConnectTimeout", "no answer in time (check the network, or the VPN)"),
     ("ReadTimeout", "it stopped answering"),

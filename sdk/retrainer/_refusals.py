@@ -5,7 +5,14 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from retrainer.errors import ClusterError, Forbidden, InvalidJob, NotFound, RetrainerError
+from retrainer.errors import (
+    ClusterError,
+    Forbidden,
+    InvalidJob,
+    NotFound,
+    RetrainerError,
+    UserError,
+)
 
 
 class Gone(ClusterError):
@@ -43,8 +50,10 @@ def refusal(status: int, body: bytes, asked: Asked) -> RetrainerError:
     if status == 422 or (status == 400 and "strict decoding error" in message):
         return InvalidJob(_causes(answer) or _unknown_fields(message), where=asked.name)
     match status:
+        case 400 if answer and asked.verb in {"list", "watch"}:
+            error: RetrainerError = UserError(f"The label selector cannot be read: {message}.")
         case 401:
-            error: RetrainerError = Forbidden(
+            error = Forbidden(
                 f"The Kubernetes API server {asked.server} does not accept these credentials, asked to "
                 f"{asked.verb} {asked.resource}: log in again (kubectl auth whoami shows as whom)."
             )

@@ -7,6 +7,7 @@ a cluster. A command raises `RetrainerError`; here it becomes one sentence on st
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
@@ -81,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: the words after `retrainer`; `sys.argv[1:]` if None.
     """
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # Python's are for who writes a program
     sys.exit(run(build(), arguments))
 
 

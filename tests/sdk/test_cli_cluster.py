@@ -236,6 +236,19 @@ def test_delete_takes_the_names_from_a_file(
     assert shell.err == "error: Name the jobs to delete, or give -f FILE.\n"
 
 
+def test_delete_takes_a_files_jobs_from_the_namespace_into_which_submit_puts_them(
+    submitted: FakeApiServer, shell: Shell, tmp_path: Path
+) -> None:
+    there = tmp_path / "there.yaml"
+    there.write_text(JOB.replace("name: flowers", "name: flowers, namespace: team"))
+    assert shell("submit", "-f", str(there)) == 0
+    assert len(submitted.objects["retrainjobs"]) == 2
+    assert shell("delete", "-f", str(there)) == 0
+    assert list(submitted.objects["retrainjobs"]) == [("default", "flowers")]
+    assert shell("delete", "-f", str(there), "-n", "default") == 0
+    assert submitted.objects["retrainjobs"] == {}
+
+
 def test_metrics_and_plot(submitted: FakeApiServer, shell: Shell, tmp_path: Path) -> None:
     submitted.status(
         "flowers", phase="Training", metrics={"validationAccuracy": 0.8},

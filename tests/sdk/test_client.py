@@ -1,6 +1,7 @@
 """Client: create, list, watch and change RetrainJobs, and how refusals read."""
 
 import inspect
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,32 @@ def test_expired_credentials_say_to_log_in(server: FakeApiServer, client: Client
         client.get("flowers")
 
 
+def test_a_wrong_selector_is_named(server: FakeApiServer, client: Client) -> None:
+    server.fail("GET", refused(400, "found '=', expected: ','", reason="BadRequest"))
+    with pytest.raises(UserError) as error:
+        client.list(label_selector="a=b=c")
+    assert str(error.value) == "The label selector cannot be read: found '=', expected: ','."
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (": CERTIFICATE_VERIFY_FAILED] certificate has expired", "its certificate has expired."),
+        (
+            ": CERTIFICATE_VERIFY_FAILED] certificate is not valid for '127.0.0.1'",
+            "its certificate is for another host name.",
+        ),
+        (
+            ": CERTIFICATE_VERIFY_FAILED] self-signed certificate",
+            "its certificate is not signed by the kubeconfig's authority.",
+        ),
+        ("] PEM lib (_ssl.c:3905)", "the kubeconfig's certificate or key cannot be read."),
+    ],
+)
+def test_what_is_wrong_with_a_certificate_is_told(said: str, why: str) -> None:
+    assert str(unreachable("https://c", ssl.SSLError(f"[SSL{said}"))).endswith(f"https://c: {why}")
+
+
 def test_an_unreachable_server_is_named(server: FakeApiServer, client: Client) -> None:
     refusal = ConnectionRefusedError("[Errno 111] Connection refused")
     server.fail("GET", unreachable("https://10.0.0.1:6443", refusal))
@@ -308,14 +335,17 @@ def test_a_kubeconfig_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
         Client(kubeconfig=tmp_path / "nowhere")
 
 
+KUBECONFIG = (
+    "apiVersion: v1\nkind: Config\ncurrent-context: home\n"
+    "clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}]\n"
+    "users: [{name: u, user: {token: t}}]\n"
+    "contexts: [{name: home, context: {cluster: c, user: u, namespace: mine}}]\n"
+)
+
+
 def test_a_context_that_is_not_there_lists_those_that_are(tmp_path: Path) -> None:
     file = tmp_path / "config"
-    file.write_text(
-        "apiVersion: v1\nkind: Config\ncurrent-context: home\n"
-        "clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}]\n"
-        "users: [{name: u, user: {token: t}}]\n"
-        "contexts: [{name: home, context: {cluster: c, user: u, namespace: mine}}]\n"
-    )
+    file.write_text(KUBECONFIG)
     with pytest.raises(UserError, match=r"No context work in .*; it has: home\."):
         Client(context="work", kubeconfig=file)
     assert Client(kubeconfig=file).namespace == "mine"
@@ -325,8 +355,48 @@ def test_a_context_that_is_not_there_lists_those_that_are(tmp_path: Path) -> Non
         Client(kubeconfig=file).list()
 
 
-def test_a_broken_kubeconfig_is_told_without_a_traceback(tmp_path: Path) -> None:
+def test_a_kubeconfig_without_a_current_context_serves_those_who_name_one(tmp_path: Path) -> None:
     file = tmp_path / "config"
-    file.write_text("apiVersion: v1\nkind: Config\nclusters: []\n")
-    with pytest.raises(UserError, match=r"The kubeconfig .* cannot be used"):
+    file.write_text(KUBECONFIG.replace("current-context: home\n", ""))
+    assert Client(context="home", kubeconfig=file).namespace == "mine"
+    with pytest.raises(UserError, match=r"^No current context in .*; it has: home\.$"):
         Client(kubeconfig=file)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"[1, 2]", b"a: b: c", b"\xae\xff", KUBECONFIG.replace("token", "x: [").encode()]
+)
+def test_a_broken_kubeconfig_is_told_without_a_traceback(tmp_path: Path, text: bytes) -> None:
+    file = tmp_path / "config"
+    file.write_bytes(text)
+    with pytest.raises(UserError, match=r"^The kubeconfig .* cannot be used: [^\n]+$"):
+        Client(kubeconfig=file)
+
+
+def test_a_pod_without_a_token_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    with pytest.raises(UserError, match=r"^This pod has no credentials .*mount its ServiceAccount"):
+        Client()
+
+
+def test_the_environments_proxy_is_not_for_this_machine_and_needs_no_scheme(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("https_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "127.0.0.1:9")
+    file = tmp_path / "config"
+
+    def told(old: str = "", new: str = "") -> str:
+        file.write_text(KUBECONFIG.replace(old, new))
+        with pytest.raises(ClusterError) as error:
+            Client(kubeconfig=file).list()
+        return str(error.value).partition(":1: ")[2]
+
+    assert told() == "connection refused (is it running?)."
+    proxy = "its proxy does not let this through (check HTTPS_PROXY and NO_PROXY)."
+    assert told("127.0.0.1", "192.0.2.1") == proxy
+    assert told("server:", "proxy-url: 'http://127.0.0.1:8', server:") == proxy

@@ -237,6 +237,7 @@ run(job, progress=Watch(), program=["sh", "-c", {shell!r}, sys.executable])
             **os.environ,
             "RETRAINER_THREADS": "1",
             "RETRAINER_TERMINATION_LOG": str(tmp_path / "termination-log"),
+            "TMPDIR": str(tmp_path),
         },
         stdout=subprocess.PIPE,
     )
