@@ -181,7 +181,7 @@ def job_with(document: Any, given: Mapping[str, Any], *, where: str = "") -> Ret
         InvalidJob: one sentence per wrong field; the option is named where it set the field, or could.
     """
     alone = document is None
-    job = {"apiVersion": API_VERSION, "kind": KIND} if alone else document
+    job = {"apiVersion": API_VERSION, "kind": KIND, "spec": {}} if alone else document
     if not isinstance(job, dict):
         return parse_job(job, where=where)
     values = {option: value for option, value in given.items() if value is not None}

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrainer._paired import Difference, against_best
@@ -103,16 +104,17 @@ class Comparison:
         }
 
 
-def compare(jobs: "Sequence[Job | Run | str]") -> Comparison:
+def compare(jobs: "Sequence[Job | Run | str | Path] | Path") -> Comparison:
     """Jobs side by side.
 
     Args:
-        jobs: finished jobs, runs, or URLs or paths of runs' folders; at least one.
+        jobs: finished jobs, runs, or URLs or paths of runs' folders; at least one, or one text alone.
 
     Raises:
         UserError: none is given.
         NotFound: a run's folder is not there or not whole.
     """
+    jobs = listed(jobs)
     if not jobs:
         raise UserError("Give at least one job to compare.")
     runs = [Run(j) if isinstance(j, str) else j if isinstance(j, Run) else j.run for j in jobs]
@@ -122,6 +124,12 @@ def compare(jobs: "Sequence[Job | Run | str]") -> Comparison:
     guesses, notes = _predictions([(names[i], runs[i]) for i in order])
     differences, more = against_best(guesses)
     return Comparison([rows[i] for i in order], differences, notes + more)
+
+
+def listed(jobs: Any) -> list[Any]:
+    """What is to be compared: a text alone is no sequence of letters, and a Path is a run."""
+    alone = isinstance(jobs, (str, Path))
+    return [Run(job) if isinstance(job, Path) else job for job in ([jobs] if alone else jobs)]
 
 
 def _row(name: str, run: Run) -> Row:

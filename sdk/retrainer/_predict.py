@@ -133,8 +133,7 @@ class Classifier:
         scores = self._scores(pixels)
         order = np.argsort(-scores, kind="stable")
         ranked = {self.labels[i]: float(scores[i]) for i in order[:top]}
-        label = next(iter(ranked))
-        return Prediction(name, label, ranked[label], ranked)
+        return Prediction(name, self.labels[order[0]], float(scores[order[0]]), ranked)
 
     def _scores(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(labels,) shares for (size, size, 3) pixels 0..255."""

@@ -245,7 +245,9 @@ class AsyncJob:
         """See `Job.predict`."""
         return await asyncio.to_thread(self._job.predict, images, top)
 
-    async def compare(self, others: "Sequence[AsyncJob | Job | Run | str]") -> "Comparison":
+    async def compare(
+        self, others: "Sequence[AsyncJob | Job | Run | str | Path] | Path"
+    ) -> "Comparison":
         """See `Job.compare`."""
         return await asyncio.to_thread(self._job.compare, _synchronous(others))
 
@@ -345,10 +347,16 @@ class AsyncClient:
         """See `Client.wait`."""
         return await (await self.get(name)).wait(timeout, progress)
 
-    async def compare(self, jobs: "Sequence[AsyncJob | Job | Run | str]") -> "Comparison":
+    async def compare(
+        self, jobs: "Sequence[AsyncJob | Job | Run | str | Path] | Path"
+    ) -> "Comparison":
         """See `Client.compare`."""
         return await asyncio.to_thread(self._client.compare, _synchronous(jobs))
 
 
-def _synchronous(jobs: "Sequence[AsyncJob | Job | Run | str]") -> "list[Job | Run | str]":
-    return [job.sync if isinstance(job, AsyncJob) else job for job in jobs]
+def _synchronous(
+    jobs: "Sequence[AsyncJob | Job | Run | str | Path] | Path",
+) -> "list[Job | Run | str]":
+    from retrainer._compare import listed
+
+    return [job.sync if isinstance(job, AsyncJob) else job for job in listed(jobs)]

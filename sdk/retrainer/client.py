@@ -216,16 +216,16 @@ class Client:
         """Wait until the job has ended. See `Job.wait`."""
         return self.get(name).wait(timeout, progress)
 
-    def compare(self, jobs: "Sequence[Job | Run | str]") -> "Comparison":
+    def compare(self, jobs: "Sequence[Job | Run | str | Path] | Path") -> "Comparison":
         """Jobs side by side.
 
         Args:
-            jobs: handles, runs, or texts: one with a / in it is the path or URL of a run's folder
-                (read with this client's `s3_endpoint` and `session`), another the name of a job.
+            jobs: handles, runs, Paths, or texts: one with a / in it is the path or URL of a run's
+                folder (read with this client's `s3_endpoint` and `session`), another the name of a job.
         """
-        from retrainer._compare import compare
+        from retrainer._compare import compare, listed
 
-        return compare([self._meant(job) if isinstance(job, str) else job for job in jobs])
+        return compare([self._meant(j) if isinstance(j, str) else j for j in listed(jobs)])
 
     def _meant(self, text: str) -> "Job | Run":
         """The run at a path or URL, else the job of this name."""

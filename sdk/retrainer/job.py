@@ -365,16 +365,16 @@ class Job:
         """Label images with this job's network, on this machine. See `Run.predict`."""
         return self.run.predict(images, top)
 
-    def compare(self, others: "Sequence[Job | Run | str]") -> "Comparison":
+    def compare(self, others: "Sequence[Job | Run | str | Path] | Path") -> "Comparison":
         """This job beside others: accuracy with its interval, cost, and whether they really differ.
 
         Args:
             others: handles, runs, or paths or URLs of runs' folders (read as this job's own is).
         """
-        from retrainer._compare import compare
+        from retrainer._compare import compare, listed
         from retrainer._runs import Run
 
-        runs = [Run(o, access=self._access) if isinstance(o, str) else o for o in others]
+        runs = [Run(o, access=self._access) if isinstance(o, str) else o for o in listed(others)]
         return compare([self, *runs])
 
     @property

@@ -297,6 +297,9 @@ def test_a_wrong_option_is_named_as_it_was_typed(say: Say, folder: Path) -> None
 
 
 def test_without_a_file_the_missing_options_are_named(say: Say) -> None:
+    assert [line.split()[0] for line in say("run").err.splitlines()[1:]] == [
+        "--architecture", "--images", "--output",
+    ]  # fmt: skip
     said = say("run", "--images", "photos")
     assert said == (
         64,

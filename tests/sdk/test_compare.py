@@ -6,12 +6,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.fake_apiserver import FakeApiServer
 from tests.support.run_folder import write_run
+from tests.support.submitted import submitted
 
 from retrainer._chart import chart
+from retrainer._cluster import Cluster
 from retrainer._compare import Comparison, Row, compare, frontier_of
 from retrainer._paired import holm, mcnemar
 from retrainer._runs import Run
+from retrainer.client import Client
 from retrainer.errors import NotFound, UserError
 
 
@@ -112,6 +116,19 @@ def test_two_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) ->
 def test_one_run_twice_keeps_apart(tmp_path: Path) -> None:
     run = str(write_run(tmp_path / "a", name="flowers"))
     assert [row.name for row in compare([run, run]).rows] == ["a", "a (2)"]
+
+
+def test_a_text_or_a_path_alone_is_one_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", name="flowers")
+    server = FakeApiServer()
+    job = submitted(server)
+    client = Client(cluster=Cluster(server))
+    server.status("flowers", phase="Succeeded", run=str(run))
+    for one in (str(run), run):
+        assert [row.name for row in compare(one).rows] == ["flowers"]
+        assert [row.name for row in client.compare(one).rows] == ["flowers"]
+        assert [row.name for row in job.refresh().compare(one).rows] == ["a", "a (2)"]
+    assert [row.name for row in client.compare("flowers").rows] == ["flowers"]
 
 
 def test_nothing_to_compare_and_an_unfinished_run_are_told(tmp_path: Path) -> None:

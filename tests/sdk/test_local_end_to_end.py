@@ -114,6 +114,8 @@ def test_images_are_labelled_by_the_newest_run(digits: Path, done: retrainer.Res
     for prediction in found:
         assert len(prediction.scores) == 2
         assert prediction.score == max(prediction.scores.values()) <= 1
+    (bare,) = retrainer.predict(done.output, next((digits / "7").iterdir()), top=0)
+    assert bare.scores == {}
 
 
 def test_a_path_its_bytes_and_a_list_give_the_same(digits: Path, done: retrainer.Result) -> None:
