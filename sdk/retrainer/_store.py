@@ -80,20 +80,26 @@ class Folder:
 
     def _s3(self, bucket: str, path: str, storage: Storage, access: Access | None) -> Any:
         import boto3
+        from botocore.exceptions import BotoCoreError
         from obstore.auth.boto3 import Boto3CredentialProvider
         from obstore.store import S3Store
 
         access = access or Access()
-        session = access.session or boto3.Session()
         try:
+            session = access.session or boto3.Session()
             provider = Boto3CredentialProvider(session)
+            self._key = provider().get("access_key_id", "")
+        except BotoCoreError as error:  # a profile that is not there, a login that has expired
+            why = str(error).rstrip(".")
+            raise UserError(
+                f"No S3 credentials to read {self.url} with: {why}; see AWS_PROFILE and ~/.aws."
+            ) from error
         except ValueError:
             raise UserError(
                 f"No S3 credentials to read {self.url} with: set AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, or name a profile of ~/.aws in AWS_PROFILE."
             ) from None
         self._missing = None
-        self._key = provider().get("access_key_id", "")
         endpoint = endpoint_for(storage, access)
         self._place = endpoint or "AWS S3"
         self._inside = bool(endpoint) and endpoint == storage.endpoint
@@ -249,11 +255,15 @@ def endpoint_for(storage: Storage, access: Access) -> str | None:
     """URL of the S3 server for this machine; None is AWS.
 
     The argument, RETRAINER_S3_ENDPOINT, the job's own, then what AWS's tools read.
+
+    Raises:
+        UserError: it is no URL.
     """
-    for endpoint in (access.endpoint, os.environ.get(ENV_ENDPOINT), storage.endpoint):
-        if endpoint:
-            return endpoint
-    return next((os.environ[n] for n in _ENV_AWS_ENDPOINTS if os.environ.get(n)), None)
+    own = (access.endpoint, os.environ.get(ENV_ENDPOINT), storage.endpoint)
+    endpoint = next(filter(None, [*own, *map(os.environ.get, _ENV_AWS_ENDPOINTS)]), None)
+    if endpoint and not re.match(r"https?://[^/]", endpoint):
+        raise UserError(f"The S3 server's URL must be http(s)://HOST:PORT, got {endpoint!r}.")
+    return endpoint
 
 
 _SIGNS = (
@@ -267,7 +277,7 @@ _SIGNS = (
 def _innermost(text: str) -> str:
     """The last of the `source` messages that obstore nests."""
     found: list[str] = re.findall(r'"([^"]{4,200})"', text)
-    return found[-1] if found else text.splitlines()[0][:200]
+    return found[-1] if found else text.splitlines()[0].rpartition(" - ")[2][:200].rstrip(":. ")
 
 
 def _code(error: Exception) -> str:

@@ -110,6 +110,20 @@ def test_an_endpoint_that_only_pods_reach_says_how_to_reach_it(s3: S3Server) -> 
     assert "RETRAINER_S3_ENDPOINT=http://localhost:7070" in text
 
 
+def test_a_profile_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(
+        UserError, match=r"^No S3 credentials to read s3://.*\(nobody\) could not be"
+    ):
+        Folder(RUN)
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:7070", "http://", "s3.storage"])
+def test_an_endpoint_that_is_no_url_is_told(s3: S3Server, endpoint: str) -> None:
+    with pytest.raises(UserError, match=rf"must be http\(s\)://HOST:PORT, got '{endpoint}'\.$"):
+        Folder(RUN, access=Access(endpoint, session(s3)))
+
+
 def test_a_refused_connection_is_told_in_seconds(s3: S3Server) -> None:
     closed = Access("http://127.0.0.1:1", session(s3))
     with pytest.raises(StorageError, match=r"at http://127\.0\.0\.1:1: connection refused"):
