@@ -9,11 +9,11 @@ import typer
 from retrainer._cli_output import (
     Context,
     Endpoint,
-    Form,
     Insecure,
     Namespace,
-    Printed,
     Region,
+    Shape,
+    Shaped,
     client,
     located,
     print_document,
@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
 def stats(
     url: Place,
     *,
-    form: Printed = Form.TABLE,
+    form: Shaped = Shape.TABLE,
     endpoint: Endpoint = None,
     region: Region = None,
     insecure: Insecure = False,
@@ -52,8 +52,13 @@ def stats(
 
     url, storage, access = located(url, endpoint=endpoint, region=region, insecure=insecure)
     parts = Cache(url, storage, access).parts()
-    if form in {Form.JSON, Form.YAML}:
+    if form != Shape.TABLE:
         print_document([part.to_dict() for part in parts], form)
+        return
+    if not parts:
+        say(
+            f"No bottlenecks in {url}; a job's are in its cache, else in .bottlenecks of its output."
+        )
         return
     rows = [
         (

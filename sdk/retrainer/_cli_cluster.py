@@ -14,7 +14,10 @@ from retrainer._cli_output import (
     Names,
     Namespace,
     Printed,
+    Shape,
+    Shaped,
     Timeout,
+    bare_all,
     cells,
     client,
     columns,
@@ -74,7 +77,9 @@ def submit(
 
 
 def get(
-    names: Annotated[list[str] | None, typer.Argument(help="Names of jobs; all if none.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names of jobs; all if none.", callback=bare_all)
+    ] = None,
     *,
     selector: Annotated[
         str, typer.Option("--selector", "-l", help="Label selector, such as team=birds.")
@@ -155,11 +160,11 @@ def _line(row: list[str], widths: list[int]) -> str:
 
 
 def describe(
-    name: Name, *, form: Printed = Form.TABLE, namespace: Namespace = None, context: Context = None
+    name: Name, *, form: Shaped = Shape.TABLE, namespace: Namespace = None, context: Context = None
 ) -> None:
     """Everything there is to know about a job, its events and what to do next included."""
     job = client(namespace, context).get(name)
-    if form in {Form.JSON, Form.YAML}:
+    if form != Shape.TABLE:
         print_document(shown(job), form)
         return
     width = 22
@@ -315,7 +320,9 @@ def resume(names: Names, *, namespace: Namespace = None, context: Context = None
 
 
 def delete(
-    names: Annotated[list[str] | None, typer.Argument(help="Names of jobs.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names of jobs.", callback=bare_all)
+    ] = None,
     *,
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="Instead: the jobs of this file.")

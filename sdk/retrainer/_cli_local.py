@@ -1,36 +1,34 @@
 """Commands that need no cluster: init, validate, run, predict, tensorboard, architectures."""
 
-import json
 import os
 import shlex
 import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from retrainer import _cli_run, jobfile, local
-from retrainer._cli_output import Context, Endpoint, Insecure, Namespace, Region, located
+from retrainer._cli_output import (
+    Context,
+    Endpoint,
+    Insecure,
+    Namespace,
+    Region,
+    Shape,
+    Shaped,
+    located,
+    print_document,
+)
 from retrainer.api import ARCHITECTURES, parse_job
 from retrainer.api.layout import SUMMARIES
 from retrainer.errors import InvalidJob, NotFound, UserError
 
 HERE = "On this machine"
 """Heading of these commands in `retrainer --help`."""
-
-
-class Form(StrEnum):
-    """How a command prints what it found."""
-
-    TABLE = "table"
-    JSON = "json"
-
-
-Printed = Annotated[Form, typer.Option("--output", "-o", help="Form of what is printed.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -109,7 +107,7 @@ def predict(
     ],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     *,
-    form: Printed = Form.TABLE,
+    form: Shaped = Shape.TABLE,
     endpoint: Endpoint = None,
     region: Region = None,
     insecure: Insecure = False,
@@ -143,13 +141,13 @@ def predict(
             done.append(classifier.one(image))
         except UserError as error:
             failed.append(_display.printable(str(error)))
-    if form == Form.JSON:
+    if form != Shape.TABLE:
         rows = [
             {"image": p.image, "label": p.label, "score": round(p.score, 4),
              "scores": {label: round(s, 4) for label, s in p.scores.items()}}
             for p in done
         ]  # fmt: skip
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_document(rows, form)
     elif done:
         cells = []
         for p in done:
@@ -222,20 +220,20 @@ def tensorboard(
         )
 
 
-def architectures(form: Printed = Form.TABLE) -> None:
+def architectures(form: Shaped = Shape.TABLE) -> None:
     """List the networks that can be retrained, and what an image costs in each.
 
     [dim]retrainer architectures[/]
     """
     from retrainer import _display
 
-    if form == Form.JSON:
+    if form != Shape.TABLE:
         rows = [
             {"name": a.name, "size": a.size, "bottleneck": a.bottleneck,
              "multiplyAdds": a.multiply_adds, "parameters": a.parameters}
             for a in ARCHITECTURES.values()
         ]  # fmt: skip
-        typer.echo(json.dumps(rows, indent=2))
+        print_document(rows, form)
         return
     columns = ("NAME", "INPUT", "BOTTLENECK", "MULTIPLY-ADDS", "PARAMETERS")
     cells = [

@@ -33,10 +33,23 @@ Timeout = Annotated[
     float | None,
     typer.Option(min=0, help="Seconds to wait at most; as long as it takes if not given."),
 ]
-Name = Annotated[str, typer.Argument(help="Name of the job.")]
-Names = Annotated[list[str], typer.Argument(help="Names of jobs.")]
+JOB_PREFIXES = ("rj/", "retrainjob/", "retrainjobs/", f"{KIND.lower()}.{GROUP}/")
+"""What kubectl and `-o name` write before a job's name; where a path may stand too, it makes the word
+a job's name."""
 
 
+def bare(name: str) -> str:
+    """The job's name without what kubectl may write before it."""
+    return name.partition("/")[2] if name.startswith(JOB_PREFIXES) else name
+
+
+def bare_all(names: list[str] | None) -> list[str]:
+    """`bare` of each name."""
+    return [bare(name) for name in names or ()]
+
+
+Name = Annotated[str, typer.Argument(help="Name of the job.", callback=bare)]
+Names = Annotated[list[str], typer.Argument(help="Names of jobs.", callback=bare_all)]
 Endpoint = Annotated[
     str | None,
     typer.Option(help="URL of the S3 server; RETRAINER_S3_ENDPOINT, AWS_ENDPOINT_URL, else AWS."),
@@ -46,7 +59,7 @@ Insecure = Annotated[bool, typer.Option("--insecure", help="Do not verify the se
 
 
 class Form(StrEnum):
-    """How objects are printed."""
+    """How jobs are printed."""
 
     TABLE = "table"
     WIDE = "wide"
@@ -55,7 +68,17 @@ class Form(StrEnum):
     NAME = "name"
 
 
-Printed = Annotated[Form, typer.Option("--output", "-o", help="Form of what is printed.")]
+class Shape(StrEnum):
+    """How anything else is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+_FORM = typer.Option("--output", "-o", help="Form of what is printed.")
+Printed = Annotated[Form, _FORM]
+Shaped = Annotated[Shape, _FORM]
 
 
 def client(namespace: str | None, context: str | None, s3_endpoint: str | None = None) -> "Client":
@@ -63,10 +86,6 @@ def client(namespace: str | None, context: str | None, s3_endpoint: str | None =
     from retrainer.client import Client
 
     return Client(namespace, context, s3_endpoint=s3_endpoint)
-
-
-JOB_PREFIXES = ("rj/", "retrainjob/")
-"""What names a job of the cluster where a path or URL may stand too, as in kubectl."""
 
 
 def located(
@@ -98,7 +117,7 @@ def located(
     options = {"endpoint": endpoint, "region": region, "insecure": insecure or None}
     fields: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if given.startswith(JOB_PREFIXES):
-        job = client(namespace, context).get(given.partition("/")[2])
+        job = client(namespace, context).get(bare(given))
         given, fields = job.run_url, (job.to_dict()["spec"].get("storage") or {}) | fields
     try:
         storage = Storage.model_validate(fields)
@@ -166,9 +185,9 @@ def shown(job: "Job") -> dict[str, Any]:
     return {**document, "metadata": metadata}
 
 
-def print_document(document: Any, form: Form) -> None:
+def print_document(document: Any, form: Form | Shape) -> None:
     """Print JSON-ready values as JSON or YAML."""
-    if form == Form.JSON:
+    if form == "json":
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
     else:
         import yaml

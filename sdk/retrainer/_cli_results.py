@@ -9,12 +9,12 @@ import typer
 from retrainer import _cli_run
 from retrainer._cli_output import (
     Context,
-    Form,
     Name,
     Names,
     Namespace,
-    Printed,
     S3Endpoint,
+    Shape,
+    Shaped,
     Timeout,
     client,
     print_document,
@@ -46,12 +46,12 @@ def register(app: typer.Typer) -> None:
 
 
 def metrics(
-    name: Name, *, form: Printed = Form.TABLE, namespace: Namespace = None, context: Context = None
+    name: Name, *, form: Shaped = Shape.TABLE, namespace: Namespace = None, context: Context = None
 ) -> None:
     """Accuracies and cross entropies of a job: the latest, at the end the final ones."""
     found = client(namespace, context).get(name).metrics()
     figures = found.model_dump(by_alias=True)
-    if form in {Form.JSON, Form.YAML}:
+    if form != Shape.TABLE:
         print_document(figures, form)
         return
     rows = [(k, "" if v is None else f"{v:,}") for k, v in figures.items()]
@@ -102,7 +102,7 @@ def _drawn(history: "History") -> str:
 def compare(
     names: Names,
     *,
-    form: Printed = Form.TABLE,
+    form: Shaped = Shape.TABLE,
     picture: Picture = None,
     page: Page = None,
     namespace: Namespace = None,
@@ -137,7 +137,7 @@ def frontier(
         bool, typer.Option("--local", help="Run them here, one after another; no cluster.")
     ] = False,
     timeout: Timeout = None,
-    form: Printed = Form.TABLE,
+    form: Shaped = Shape.TABLE,
     picture: Picture = None,
     page: Page = None,
     namespace: Namespace = None,
@@ -165,9 +165,9 @@ def _job(file: str) -> RetrainJob:
 
 
 def _show(
-    found: "Comparison", form: Form, picture: Path | None, page: Path | None, title: str
+    found: "Comparison", form: Shape, picture: Path | None, page: Path | None, title: str
 ) -> None:
-    if form in {Form.JSON, Form.YAML}:
+    if form != Shape.TABLE:
         print_document(found.to_dict(), form)
     else:
         print_table(

@@ -98,7 +98,7 @@ def frontier(
         The comparison of the jobs that succeeded; its notes name those that failed.
 
     Raises:
-        JobFailed: all of them failed.
+        JobFailed: all of them failed; here, if all did for one reason, what a single job would raise.
     """
     jobs = jobs_for(as_job(job), matching(architectures))
     done, failed = _on_cluster(jobs, client, timeout, told) if client else _here(jobs, told)
@@ -140,19 +140,21 @@ def _here(jobs: list[RetrainJob], told: Told) -> Done:
     from retrainer._display import Display, console
     from retrainer.local import run
 
-    done, failed = [], []
+    done, failed = [], {}
     for job in jobs:
         told(f"{job.name}: {job.spec.architecture}")
         try:
             # On stderr: the comparison is the output.
             with Display(console(stderr=True)) as display:
                 result = run(job, progress=display)
-        except (UserError, Interrupted):
+        except Interrupted:
             raise
         except RetrainerError as error:
-            failed.append(f"{job.name}: {error}")
-            told(str(error))
+            failed[job.name] = error
+            told(f"{job.name}: {error}")
             continue
         told(f"{job.name}: {result}")
         done.append(result)
-    return done, failed
+    if not done and len({str(error) for error in failed.values()}) == 1:
+        raise next(iter(failed.values()))  # a mistake in what they share
+    return done, [f"{name}: {error}" for name, error in failed.items()]

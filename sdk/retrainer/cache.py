@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from retrainer._store import Access, Entry, Folder
 from retrainer.api import Storage
-from retrainer.api.layout import DEFAULT_CACHE, INDEX_SUFFIX, SEGMENT_SUFFIX, SEGMENTS, join
+from retrainer.api.layout import (
+    BACKBONE_PREFIX,
+    DEFAULT_CACHE,
+    INDEX_SUFFIX,
+    SEGMENT_SUFFIX,
+    SEGMENTS,
+    join,
+)
 from retrainer.errors import Forbidden
 
 if TYPE_CHECKING:
@@ -69,7 +76,9 @@ class Cache:
         """
         by_fingerprint: dict[str, list[Entry]] = {}
         for entry in self._folder.entries():
-            by_fingerprint.setdefault(entry.path.split("/")[0], []).append(entry)
+            fingerprint, _, rest = entry.path.partition("/")
+            if rest.startswith((f"{SEGMENTS}/", BACKBONE_PREFIX)):
+                by_fingerprint.setdefault(fingerprint, []).append(entry)
         return [_part(name, entries) for name, entries in by_fingerprint.items()]
 
     def prune(self, older_than: timedelta, *, dry_run: bool = False) -> Pruned:

@@ -2,7 +2,6 @@
 
 import ast
 import json
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import typer.main
 import yaml
 from PIL import Image
 from tests.support.installation import Installation
+from tests.support.ports import free_port
 from tests.support.terminal import Said, Terminal
 
 from retrainer import cli
@@ -50,7 +50,7 @@ def untrained(team: Installation) -> dict[str, Any]:
 def submitted(shell: Terminal, team: Installation) -> Said:
     """Two finished jobs: `digits`, and `untrained` over the same pictures."""
     file = shell.write("jobs.yaml", job(team, "digits"), untrained(team))
-    return shell("submit", "-f", file, "--wait", "--timeout", "240")
+    return shell("submit", "-f", file, "--wait", "--timeout", "600")
 
 
 @pytest.fixture
@@ -249,9 +249,7 @@ def test_download_brings_the_whole_run(jobs: Terminal) -> None:
 def test_tensorboard_serves_the_curves_of_a_job_until_ctrl_c(
     jobs: Terminal, team: Installation
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
 
     def runs() -> list[str]:
         try:
@@ -262,7 +260,7 @@ def test_tensorboard_serves_the_curves_of_a_job_until_ctrl_c(
             return []
 
     with jobs.start("tensorboard", "rj/digits", "--port", str(port)) as board:
-        seen = team.eventually(runs, bool, 90)
+        seen = team.eventually(runs, lambda found: len(found) == 2, 240)
         assert board.interrupt() == 0
     assert board.lines()[0].startswith("fetched 2 files, ")
     assert board.lines()[1] == f"http://localhost:{port}/  (Ctrl-C ends it)"
@@ -315,7 +313,7 @@ def test_a_job_is_watched_suspended_resumed_followed_and_deleted(
         assert shell("suspend", "short").lines == [
             "short suspended; retrainer resume short lets it go on"
         ]
-        team.until("short", lambda status: status.get("phase") == "Suspended", 60)
+        team.until("short", lambda status: status.get("phase") == "Suspended")
         assert shell("resume", "short").lines == ["short resumed"]
         followed = shell("logs", "short", "-f").lines
         assert any("Final test accuracy" in line for line in followed)

@@ -37,7 +37,7 @@ def test_the_frontier_of_two_networks_on_a_few_flowers(
         },
     )
     file = shell.write("bunch.yaml", document)
-    words = ["-f", file, "--architectures", ",".join(NETWORKS), "--timeout", "240"]
+    words = ["-f", file, "--architectures", ",".join(NETWORKS), "--timeout", "900"]
     said = shell("frontier", *words, "--plot", "frontier.png", "--html", "frontier.html")
 
     names = {"bunch-mobilenet-025-128": NETWORKS[0], "bunch-mobilenet-050-128": NETWORKS[1]}

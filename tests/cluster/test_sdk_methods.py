@@ -74,7 +74,7 @@ def places(team: Installation) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def digits(team: Installation, places: dict[str, Any]) -> Job:
     """A finished job."""
-    return Client(**places).submit(team.manifest("digits", spec(team))).wait(240)
+    return Client(**places).submit(team.manifest("digits", spec(team))).wait(600)
 
 
 @pytest.fixture

@@ -143,6 +143,20 @@ def test_get_in_every_form(submitted: FakeApiServer, shell: Shell) -> None:
     assert "managedFields" not in shell.out
 
 
+def test_a_name_may_be_written_as_kubectl_and_get_print_it(
+    submitted: FakeApiServer, shell: Shell
+) -> None:
+    shell("get", "-o", "name")
+    named = shell.out.strip()
+    for name in (named, "rj/flowers", "retrainjobs/flowers"):
+        assert shell("get", name, "-o", "name") == 0
+        assert shell.out.strip() == named
+    assert shell("describe", named) == 0
+    assert shell("delete", named) == 0
+    assert shell("delete", named) == 64
+    assert shell.err == "error: No RetrainJob flowers in namespace default.\n"
+
+
 def test_get_filters(submitted: FakeApiServer, shell: Shell) -> None:
     assert shell("get", "-l", "team=cats") == 0
     assert (shell.out, shell.err) == ("", "No RetrainJobs found in namespace default.\n")
@@ -329,6 +343,13 @@ def test_without_a_cluster_every_command_says_what_to_do(
     for command in (["get"], ["logs", "x"], ["wait", "x"], ["download", "x"], ["describe", "x"]):
         assert shell(*command) == 64
         assert shell.err.startswith("error: No kubeconfig at ")
+
+
+def test_cache_stats_of_an_output_says_where_the_cache_is(shell: Shell, tmp_path: Path) -> None:
+    write_run(tmp_path / "flowers-12345678")
+    assert shell("cache", "stats", str(tmp_path)) == 0
+    assert shell.out == ""
+    assert shell.err.startswith(f"No bottlenecks in {tmp_path}; ")
 
 
 def test_cache_stats_and_prune_of_a_folder(shell: Shell, tmp_path: Path) -> None:

@@ -118,7 +118,16 @@ def test_nothing_of_the_libraries_reaches_the_terminal(
         assert chatter not in said.stdout + said.stderr
 
 
-def test_an_architecture_without_weights_ends_it_with_a_sentence_and_64(folder: Path) -> None:
+def test_an_architecture_without_weights_is_left_out_with_a_sentence(folder: Path) -> None:
+    mixed = frontier(folder, "--architectures", "mobilenet_0.25_128,inception_v3")
+    assert mixed.returncode == 0, mixed.stderr
+    assert "mobilenet_0.25_128" in mixed.stdout
+    (left_out,) = (line for line in mixed.stdout.splitlines() if line.startswith("Left out: "))
+    assert left_out.startswith("Left out: flowers-inception-v3: ")
+    assert "weights" in left_out
+
+
+def test_what_is_wrong_with_all_of_them_ends_it_with_one_sentence_and_64(folder: Path) -> None:
     refused = frontier(folder, "--architectures", "inception_v3")
     assert refused.returncode == 64
     assert refused.stdout == ""

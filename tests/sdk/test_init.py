@@ -40,7 +40,8 @@ def test_the_command_line_starts_without_the_trainer_or_a_store() -> None:
 
 
 def test_the_package_imports_in_less_than_150_milliseconds() -> None:
-    code = "import time; t = time.perf_counter(); import retrainer; print(time.perf_counter() - t)"
+    # Of the processor, so that what else the machine does is not counted.
+    code = "import time; t = time.process_time(); import retrainer; print(time.process_time() - t)"
     command = [sys.executable, "-c", code]
     seconds = [
         float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import boto3
 import pytest
 from tests.support.devcluster_s3 import S3Server
+from tests.support.ports import free_port
 
 import retrainer
 from retrainer import cli
@@ -234,13 +234,6 @@ def test_tensorboard_shows_the_runs_of_an_output_and_leaves_nothing(
     assert {f"{name}/summaries/train", f"{name}/summaries/validation"} <= set(runs)
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def answered(url: str, board: subprocess.Popen[bytes]) -> str:
     """What a server says once it is up."""
     until = time.monotonic() + 60
@@ -249,7 +242,7 @@ def answered(url: str, board: subprocess.Popen[bytes]) -> str:
         try:
             with urllib.request.urlopen(url, timeout=5) as answer:
                 text: str = answer.read().decode()
-                if "summaries" in text:
+                if "train" in text and "validation" in text:  # it finds them one after the other
                     return text
         except OSError:
             continue
