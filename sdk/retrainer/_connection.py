@@ -202,6 +202,9 @@ def _load(configuration: Any, context: str | None, kubeconfig: str | Path | None
         what = f"No context {chosen}" if chosen else "No current context"
         known = ", ".join(sorted(contexts)) or "none"
         raise UserError(f"{what} in {given}; it has: {known}.")
+    user = contexts[chosen].get("user")
+    if user and user not in {u["name"] for u in merged["users"]}:
+        raise UserError(f"Context {chosen} of {given} names user {user}, whom it does not have.")
     if errors.texts and not configuration.api_key and not configuration.cert_file:
         why = "; ".join(errors.texts)
         raise UserError(f"The kubeconfig {given} gives no credentials: {why}.")
