@@ -1,6 +1,6 @@
 """Parts of the dashboards: Grafana's panels and variables as ours look.
 
-They need Grafana 10.4 or newer (its XY chart).
+They need Grafana 11.1 or newer: earlier ones keep the XY chart's options in another form.
 """
 
 from typing import Any
@@ -143,6 +143,14 @@ def curve(title: str, about: str, metric: str, *, unit: str) -> Any:
         .show(ScatterShow.POINTS_AND_LINES)
         .point_size(common.ScaleDimensionConfig().fixed(5).min(1).max(100))
         .line_width(2)
+        # The panel's unit is that of every field: without this, step 500 would read 50,000%.
+        .override_by_name(
+            "step",
+            [
+                DynamicConfigValue(id_val="unit", value="none"),
+                DynamicConfigValue(id_val="custom.axisLabel", value="step"),
+            ],
+        )
         .with_target(query(expr, instant=True))
         .with_transformation(
             transform(
@@ -159,7 +167,7 @@ def curve(title: str, about: str, metric: str, *, unit: str) -> Any:
         )
         .build()
     )  # fmt: skip
-    # The SDK's XY chart is that of Grafana 10.1; this is how 10.4 and newer keep it.
+    # The SDK's XY chart is that of Grafana 10.1; this is how 11.1 and newer keep it.
     panel.plugin_version = "11.1.0"
     panel.options = {
         "mapping": "auto",

@@ -170,3 +170,14 @@ def test_everything_chosen_is_one_pattern_and_no_list_of_thousands_of_names(name
     assert variable["multi"]
     assert variable["allValue"] == ".*"
     assert variable["current"]["value"] == "$__all"
+
+
+def test_the_steps_below_a_curve_are_numbers_and_not_percent() -> None:
+    (board,) = [b for b in boards() if b["uid"] == "retrainer-jobs"]
+    charts = [p for p in board["panels"] if p["type"] == "xychart"]
+    assert {p["fieldConfig"]["defaults"]["unit"] for p in charts} == {"percentunit", "none"}
+    for panel in charts:
+        (x,) = [series["x"]["matcher"] for series in panel["options"]["series"]]
+        (override,) = panel["fieldConfig"]["overrides"]
+        assert override["matcher"] == x
+        assert {"id": "unit", "value": "none"} in override["properties"]

@@ -58,9 +58,13 @@ def test_a_label_that_is_never_guessed_has_no_precision_and_one_without_images_n
     rows = per_label(matrix, LABELS)
     assert rows[1]["precision"] is None
     assert rows[1]["recall"] == 0
-    assert rows[1]["f1"] is None
     assert rows[2]["recall"] is None
     assert rows[2]["precision"] == 0
+
+
+def test_f1_is_0_for_a_label_whose_images_are_never_found_and_none_without_images() -> None:
+    rows = per_label(np.array([[2, 0, 0], [3, 0, 0], [0, 0, 0]]), LABELS)
+    assert [row["f1"] for row in rows] == [pytest.approx(4 / 7), 0, None]
 
 
 def test_the_accuracy_without_duplicates_leaves_them_out() -> None:

@@ -180,6 +180,48 @@ def test_the_verdict_says_from_where_curves_part() -> None:
     assert "100% of its training images and 80% of the validation images" in text
 
 
+def test_the_verdict_asks_for_more_steps_while_the_validation_still_gets_better() -> None:
+    first = CurvePoint(
+        step=0,
+        training_accuracy=0.15,
+        validation_accuracy=0.17,
+        cross_entropy=1.62,
+        validation_cross_entropy=1.61,
+    )
+    second = CurvePoint(
+        step=1,
+        training_accuracy=0.44,
+        validation_accuracy=0.32,
+        cross_entropy=1.46,
+        validation_cross_entropy=1.52,
+    )
+    text = charts.verdict([first, second])
+    assert "44% of its training images and 32% of the validation images" in text
+    assert text.endswith("try more steps first, then more images, or distortions.")
+    settled = charts.verdict(curve(training=1.0, validation=0.8, rise=0.1))
+    assert settled.endswith("help more than more steps.")
+
+
+def test_the_verdict_of_a_head_that_only_got_worse_is_that_its_steps_are_too_large() -> None:
+    points = [
+        p.model_copy(update={"validation_cross_entropy": 1.6 + 8 * (i > 0)})
+        for i, p in enumerate(curve(400))
+    ]
+    text = charts.verdict(points)
+    assert text.startswith("The validation cross entropy is lowest at the first evaluation (1.60)")
+    assert text.endswith("try a smaller learningRate.")
+
+
+def test_the_verdict_takes_one_lucky_evaluation_for_no_turn() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.05, 31)
+    points = [
+        p.model_copy(update={"validation_cross_entropy": 0.6 + float(noise[i])})
+        for i, p in enumerate(curve(31, training=0.82, validation=0.8))
+    ]
+    assert min(noise) < -0.08
+    assert charts.verdict(points).startswith("Training and validation stay together")
+
+
 def test_the_verdict_says_when_curves_stay_together() -> None:
     text = charts.verdict(curve(training=0.92, validation=0.9))
     assert text.startswith("Training and validation stay together (at the end 92% and 90%)")
@@ -211,3 +253,58 @@ def test_the_pair_mistaken_most_often_comes_first() -> None:
     text = Parsed(charts.confused(matrix, ["daisy", "rose", "tulip"])).text
     assert text.index("4 of 7") < text.index("1 of 6")
     assert "9" not in text
+
+
+def test_a_label_that_is_never_guessed_is_the_worst_of_the_list() -> None:
+    labels = ["daisy", "rose", "tulip"]
+    page = page_of(labels)
+    truth = np.array([0, 1, 1, 2, 2])
+    scores = np.eye(3, dtype=np.float32)[[1, 1, 1, 2, 1]]
+    page.evaluation.update(evaluate(scores, truth, labels, np.zeros(5, bool)))
+    rows = re.findall(r"<tr><td>(\w+)</td><td class=\"number\">\d+</td>", render(page))
+    assert rows == ["daisy", "rose", "tulip"]
+
+
+@pytest.mark.parametrize(("images", "wide"), [(12, True), (300, False)])
+def test_the_page_says_when_the_interval_is_wide(images: int, wide: bool) -> None:
+    assert ("That is wide" in render(page_of(["daisy", "rose"], images))) == wide
+
+
+def test_a_label_that_is_cut_in_the_table_can_be_pointed_at() -> None:
+    name = "tulips_and_other_spring_bulbs_without_any_space"
+    table = charts.confusion(np.eye(2, dtype=np.intp), [name, "rose"])
+    assert f'<th scope="row" title="{name}">' in table
+    assert f'<th scope="col" title="{name}">' in table
+
+
+def rgb(text: str) -> tuple[float, ...]:
+    if text.startswith("#"):
+        return tuple(int(text[i : i + 2], 16) for i in (1, 3, 5))
+    return tuple(map(float, text.split()))
+
+
+def luminance(colour: tuple[float, ...]) -> float:
+    shares = [c / 255 for c in colour]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in shares]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("kind", ["right", "wrong"])
+def test_counts_can_be_read_on_every_shade_of_the_confusion_matrix(kind: str, dark: bool) -> None:
+    """Contrast as WCAG 2.2 has it; where a dark page changes from light to dark ink it is least."""
+    css = render(page_of(["daisy", "rose"]))
+    found = re.findall(r"--([\w-]+): (#\w{6}|\d+ \d+ \d+);", css.split("@media")[dark])
+    colours = {name: rgb(value) for name, value in found}
+    assert ".confusion .strong { color: #000000; }" in css
+    strong = (0.0, 0.0, 0.0) if dark else colours["ink"]
+    (least, most) = re.findall(rf"--{kind}\) / calc\((\d+)% \+ (\d+)%", css)[0]
+    for shade in np.linspace(0, 1, 101):
+        alpha = (int(least) + int(most) * shade) / 100
+        ground = tuple(
+            alpha * c + (1 - alpha) * p
+            for c, p in zip(colours[kind], colours["paper"], strict=True)
+        )
+        ink = strong if shade > charts.STRONG else colours["ink"]
+        low, high = sorted((luminance(ground), luminance(ink)))
+        assert (high + 0.05) / (low + 0.05) > (3.9 if dark else 4.5), shade

@@ -16,6 +16,9 @@ MOST_POINTS = 500
 # Up to this many labels the confusion matrix shows its counts; with more it is a picture.
 MOST_COUNTED = 24
 
+# From this shade on (0 to 1) a cell's number is bold, and dark where the page is dark.
+STRONG = 0.75
+
 _WIDTH, _HEIGHT = 560.0, 286.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48.0, 14.0, 12.0, 42.0
 
@@ -29,9 +32,14 @@ def points_of(curve: Sequence[CurvePoint], field: str) -> list[tuple[int, float]
     return [(step, float(value)) for step, value in found if value is not None]
 
 
-def smoothed(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Running mean over a twentieth of the curve, centred: batches of 100 images are noisy."""
-    reach = len(points) // 40
+def smoothed(points: list[tuple[int, float]], least: int = 0) -> list[tuple[int, float]]:
+    """Running mean over a twentieth of the curve, centred: batches of 100 images are noisy.
+
+    Args:
+        points: steps and values.
+        least: evaluations to take in on each side of a short curve as well.
+    """
+    reach = max(least, len(points) // 40)
     if reach < 1:
         return points
     values = [value for _, value in points]
@@ -45,10 +53,11 @@ def smoothed(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
 
 
 def verdict(curve: Sequence[CurvePoint]) -> str:
-    """One sentence: whether training and validation part, from where, and what helps."""
+    """Whether training and validation part, from where, and what helps."""
     training = smoothed(points_of(curve, "training_accuracy"))
     validation = smoothed(points_of(curve, "validation_accuracy"))
-    entropy = smoothed(points_of(curve, "validation_cross_entropy"))
+    # Short curves as well: the lowest of some noisy evaluations is lower than the curve.
+    entropy = smoothed(points_of(curve, "validation_cross_entropy"), 2)
     if not validation or not training:
         return "There are no validation images, so nothing watched the training from outside."
     last = min(len(training), len(validation))
@@ -58,6 +67,11 @@ def verdict(curve: Sequence[CurvePoint]) -> str:
     best_step, best = min(entropy, key=lambda p: p[1])
     final = float(np.mean([v for _, v in entropy[-tail:]]))
     if final > 1.15 * best and final - best > 0.05:
+        if best_step == entropy[0][0]:
+            return (
+                f"The validation cross entropy is lowest at the first evaluation ({best:.2f}) and ends "
+                f"at {final:.2f}: the steps are too large; try a smaller learningRate."
+            )
         return (
             f"The validation cross entropy is lowest at about step {best_step:,} ({best:.2f}) and "
             f"rises to {final:.2f} while the training goes on: more steps only make the head surer "
@@ -67,15 +81,22 @@ def verdict(curve: Sequence[CurvePoint]) -> str:
         pairs = list(zip(training, validation, strict=False))
         together = [i for i, ((_, a), (_, b)) in enumerate(pairs) if a - b <= 0.05]
         parted = pairs[min(together[-1] + 1, len(pairs) - 1) if together else 0][0][0]
-        return (
+        said = (
             f"The curves part at about step {parted:,}: at the end the head is right on "
-            f"{100 * ours:.0f}% of its training images and {100 * theirs:.0f}% of the validation "
-            "images, so it knows some of the former by heart; more images, or distortions, help "
-            "more than more steps."
+            f"{100 * ours:.0f}% of its training images and {100 * theirs:.0f}% of the validation images"
+        )
+        if entropy[(len(entropy) - 1) * 3 // 4][1] > 1.02 * final:
+            return (
+                f"{said}. The validation cross entropy still falls: try more steps first, then more "
+                "images, or distortions."
+            )
+        return (
+            f"{said}, so it knows some of the former by heart; more images, or distortions, help more "
+            "than more steps."
         )
     return (
         f"Training and validation stay together (at the end {100 * ours:.0f}% and "
-        f"{100 * theirs:.0f}%): the head does as well on images that it was not trained on."
+        f"{100 * theirs:.0f}%): the head does about as well on images that it was not trained on."
     )
 
 
@@ -176,18 +197,23 @@ def _counted(matrix: npt.NDArray[np.intp], labels: Sequence[str]) -> str:
         for j, count in enumerate(matrix[i]):
             kind = "right" if i == j else "wrong"
             share = float(shares[i, j])
-            strong = " strong" if share > 0.55 else ""
             some = " data-some" if count and i != j else ""
             text = str(int(count)) if count else ""
             # A mistake is drawn stronger than its share: one in ten should be seen.
             shade = share if i == j else min(1.0, share * 1.6)
+            strong = " strong" if shade > STRONG else ""
             cells.append(
                 f'<td class="{kind}{strong}"{some} style="--share:{shade:.3f}" '
                 f'title="{escape(label)} guessed as {escape(labels[j])}: {int(count)}">{text}</td>'
             )
-        rows.append(f'<tr><th scope="row">{escape(label)}</th>{"".join(cells)}</tr>')
+        rows.append(
+            f'<tr><th scope="row" title="{escape(label)}">{escape(label)}</th>{"".join(cells)}</tr>'
+        )
     many = " many" if len(labels) > 10 else ""
-    head = "".join(f'<th scope="col"><span>{escape(label)}</span></th>' for label in labels)
+    head = "".join(
+        f'<th scope="col" title="{escape(label)}"><span>{escape(label)}</span></th>'
+        for label in labels
+    )
     return (
         f'<div class="across"><table class="confusion{many}"><thead><tr><td class="corner">true label '
         f"&#8595; &nbsp; guess &#8594;</td>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"

@@ -37,7 +37,7 @@ def per_label(matrix: npt.NDArray[np.intp], labels: Sequence[str]) -> list[dict[
     """Of each label: `images`, `guesses`, `precision`, `recall`, `f1`; None where undefined.
 
     Precision is the share of the guesses of a label that are right, recall the share of its images
-    that are found, F1 their harmonic mean.
+    that are found, F1 their harmonic mean: 0 for a label whose images are never found.
     """
     found = []
     for number, label in enumerate(labels):
@@ -50,7 +50,7 @@ def per_label(matrix: npt.NDArray[np.intp], labels: Sequence[str]) -> list[dict[
                 "guesses": guesses,
                 "precision": right / guesses if guesses else None,
                 "recall": right / images if images else None,
-                "f1": 2 * right / (images + guesses) if images and guesses else None,
+                "f1": 2 * right / (images + guesses) if images else None,
             }
         )
     return found

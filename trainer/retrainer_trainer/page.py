@@ -22,6 +22,9 @@ MOST_LISTED = 50
 THUMBNAIL = 192
 """Height and width of a mistake's picture, pixels."""
 
+WIDE = 0.2
+"""From this width on the page says of an interval that it is wide."""
+
 # Labels whose counted confusion matrix leaves room for a table beside it.
 _BESIDE = 6
 
@@ -153,13 +156,19 @@ def _hero(page: Page) -> str:
             f'<div class="whisker"><i style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%">'
             f'</i><b style="left:{100 * found["accuracy"]:.2f}%"></b></div>'
             f'<p class="soft note">95% interval {100 * low:.1f} to {100 * high:.1f}%, on {images:,} '
-            f"test image{'' if images == 1 else 's'}.</p></div>"
+            f"test image{'' if images == 1 else 's'}.{_few(high - low)}</p></div>"
         )
     facts = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
         for name, value, more in page.counts
     )
     return f'<section class="hero">{figure}<dl class="facts">{facts}</dl></section>'
+
+
+def _few(width: float) -> str:
+    """What an interval of this width, 0 to 1, means where there are few test images."""
+    text = " <b>That is wide: a few points more or less may be chance.</b>"
+    return text if width > WIDE else ""
 
 
 def _warnings(page: Page) -> str:
