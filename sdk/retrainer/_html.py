@@ -229,7 +229,8 @@ def _spark(values: Sequence[float | None]) -> str:
 
 
 def _shaded(count: int, share: float) -> str:
-    ink = "#fff" if share > 0.5 else "inherit"
+    # The notebook's own ink, dark or light, is read on all but the full blue.
+    ink = "#fff" if share > 0.85 else "inherit"
     style = f"background:rgba(9,105,218,{share:.2f});color:{ink};padding:0 6px"
     return f'<span style="{style}">{count:,}</span>'
 

@@ -33,6 +33,8 @@ LINE_POINTS, LETTER_POINTS = 10.0, 4.4
 ASIDE_POINTS = 16.0
 """Between two jobs of one network."""
 LONGEST_LABEL = 28
+DARK_SHARE = 0.71
+"""From this share of a row on, white on the confusion matrix's blue is read better than black."""
 _FONTS_OF_MANY_SCRIPTS = (
     "Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "PingFang SC", "Hiragino Sans",
     "Microsoft YaHei", "Malgun Gothic", "Arial Unicode MS",
@@ -124,14 +126,15 @@ def confusion(matrix: "ConfusionMatrix", path: str | None = None) -> "Figure":
     ticks = range(len(matrix.labels))
     # A label is a folder's name: between two $ matplotlib would read a formula.
     text: dict[str, Any] = {"parse_math": False, "fontfamily": _families()}
-    axis.set_xticks(ticks, matrix.labels, rotation=45, ha="right", **text)
-    axis.set_yticks(ticks, matrix.labels, **text)
+    labels = [_cut(label) for label in matrix.labels]
+    axis.set_xticks(ticks, labels, rotation=45, ha="right", **text)
+    axis.set_yticks(ticks, labels, **text)
     axis.set(xlabel="guess", ylabel="label")
     if len(matrix.labels) <= 30:
         for i in ticks:
             for j in ticks:
                 if matrix.counts[i, j]:
-                    colour = "white" if share[i, j] > 0.5 else "black"
+                    colour = "white" if share[i, j] > DARK_SHARE else "black"
                     axis.text(
                         j, i, str(matrix.counts[i, j]), ha="center", va="center", color=colour
                     )
@@ -156,7 +159,8 @@ def frontier(comparison: "Comparison", path: str | None = None) -> "Figure":
     edge = [row.name for row in frontier_of(rows)]
     places = _places(rows)
     # Set here: with one job alone matplotlib would warn of limits without a distance.
-    axis.set_xlim(*_limits(rows))
+    low, high = _limits(rows)
+    axis.set_xlim(low, max(high, max(places.values()) * 1.1))
     line = sorted((row for row in rows if row.name in edge), key=lambda row: places[row.name])
     axis.plot(
         [places[row.name] for row in line],
@@ -226,10 +230,13 @@ def _texts(rows: "Sequence[Row]") -> "dict[str, list[str]]":
     texts = {}
     for row in rows:
         title = row.name if named else short(row.architecture or row.name)
-        cut = title if len(title) <= LONGEST_LABEL else f"{title[: LONGEST_LABEL - 1]}…"
         rate = f"{row.images_per_second:,.0f}/s" if row.images_per_second else ""
-        texts[row.name] = [cut, *filter(None, [rate])]
+        texts[row.name] = [_cut(title), *filter(None, [rate])]
     return texts
+
+
+def _cut(label: str) -> str:
+    return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
 
 
 def _labels(

@@ -1,10 +1,12 @@
 """The picture of a comparison: what is written beside each job can be read."""
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.font_manager import get_font_names
 from matplotlib.transforms import Bbox, BboxBase
 
@@ -97,3 +99,42 @@ def test_the_fonts_for_labels_of_other_scripts_are_those_of_this_machine(
     assert first == "sans-serif"
     assert set(others) <= set(get_font_names())
     assert not caplog.records, "matplotlib logs each font that it does not find"
+
+
+def test_the_bubbles_of_many_jobs_of_one_network_stay_on_the_picture() -> None:
+    rows = [row("small", "mobilenet_0.25_128", 136)]
+    rows += [row(f"flowers-{i}", "mobilenet_0.50_160", 147 - i) for i in range(8)]
+    (axis,) = Comparison(rows, [], []).plot().axes
+    right = axis.get_xlim()[1]
+    assert all(np.max(np.ravel(line.get_xdata())) < right for line in axis.lines)
+
+
+def test_the_names_of_labels_are_cut_rather_than_push_the_confusion_matrix_off_the_picture(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    names = [f"{flower} {'and others of its kind ' * 4}" for flower in ("roses", "tulips")]
+    figure = ConfusionMatrix(names, np.eye(2, dtype=np.int64)).plot()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (axis,) = figure.axes
+    for tick in (*axis.get_xticklabels(), *axis.get_yticklabels()):
+        box = tick.get_window_extent(canvas.get_renderer())
+        assert box.x0 >= 0, tick.get_text()
+        assert box.y0 >= 0, tick.get_text()
+    assert not recwarn.list
+
+
+def luminance(colour: Any) -> float:
+    shares = np.array(to_rgb(colour))
+    linear = np.where(shares <= 0.03928, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+@pytest.mark.parametrize("right", [2, 50, 60, 70, 71, 72, 73, 75, 80, 90, 100])
+def test_the_counts_of_a_confusion_matrix_can_be_read_on_every_blue(right: int) -> None:
+    matrix = ConfusionMatrix(["daisy", "rose"], np.array([[right, 100 - right], [0, 1]]))
+    (axis,) = matrix.plot().axes
+    (picture,) = axis.images
+    ground = luminance(picture.cmap(right / 100)[:3])
+    low, high = sorted((ground, luminance(axis.texts[0].get_color())))
+    assert (high + 0.05) / (low + 0.05) > 4.5

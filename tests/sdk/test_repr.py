@@ -1,5 +1,6 @@
 """How jobs look in a notebook, an executed one included."""
 
+import re
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -119,6 +120,25 @@ def test_labels_of_any_letters_are_shown_as_they_are(tmp_path: Path) -> None:
     assert [t.get_text() for t in axis.get_yticklabels()] == ODD_LABELS
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert list(matrix.to_pandas().columns) == ODD_LABELS
+
+
+def luminance(colour: Any) -> float:
+    shares = np.array(colour) / 255
+    linear = np.where(shares <= 0.03928, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+@pytest.mark.parametrize("paper", [255, 17], ids=["light notebook", "dark notebook"])
+@pytest.mark.parametrize("right", [2, 50, 55, 70, 84, 86, 100])
+def test_counts_can_be_read_on_every_shade_of_blue(right: int, paper: int) -> None:
+    matrix = ConfusionMatrix(["daisy", "rose"], np.array([[right, 100 - right], [0, 1]]))
+    found = re.search(r"rgba\((\d+),(\d+),(\d+),([\d.]+)\);color:([#\w]+)", matrix._repr_html_())
+    assert found
+    blue, alpha = np.array([int(c) for c in found.groups()[:3]]), float(found[4])
+    ground = luminance(alpha * blue + (1 - alpha) * paper)
+    ink = 1.0 if found[5] == "#fff" or paper < 128 else 0.0
+    low, high = sorted((ground, ink))
+    assert (high + 0.05) / (low + 0.05) > 4
 
 
 def test_a_runs_folder_of_any_name_is_shown_in_pictures(tmp_path: Path) -> None:
