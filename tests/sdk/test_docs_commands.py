@@ -1,4 +1,4 @@
-"""Commands in the README and the documentation are commands that there are, with options they have."""
+"""The README and the documentation show commands that there are, and help with each message."""
 
 import re
 import shlex
@@ -11,6 +11,7 @@ import typer.main
 from tests.support.run_folder import write_run
 
 from retrainer import cli
+from retrainer.api.conditions import REASONS, REPORT_LOST, Kind, Reason
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
@@ -68,3 +69,26 @@ def form(text: str) -> list[str]:
 
 def test_the_documentation_shows_most_of_the_commands() -> None:
     assert len(COMMANDS) > 30
+
+
+NAMED = [r for r in REASONS if r.kind in (Kind.WAITING, Kind.FAILED) or r is REPORT_LOST]
+
+
+@pytest.mark.parametrize("reason", NAMED, ids=lambda r: r.name)
+def test_troubleshooting_has_a_section_for_each_sentence_that_asks_for_something(
+    reason: Reason,
+) -> None:
+    text = (REPOSITORY / "docs" / "troubleshooting.md").read_text()
+    if reason.sentence == "{detail}":  # no words of its own to search for
+        assert reason.name in text
+        return
+    headings = re.findall(r"^### (.+)", text, re.MULTILINE)
+    messages = [message for heading in headings for message in heading.split(" / ")]
+    sentence = re.sub(r"{.*?}", "...", reason.sentence)
+    assert [m for m in messages if starts(m, sentence)], sentence
+
+
+def starts(message: str, sentence: str) -> bool:
+    """Whether a sentence begins as the message does, `...` standing for one word or several."""
+    pieces = map(re.escape, message.removesuffix("...").split("..."))
+    return re.match(r"\S.*?".join(pieces), sentence) is not None
