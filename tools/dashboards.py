@@ -271,7 +271,12 @@ def operator() -> Any:
         (
             "Now",
             (
-                number("Leaders", "Exactly one replica leads.", f"sum({m.LEADER.name})"),
+                number(
+                    "Leaders",
+                    "Exactly one replica leads.",
+                    f"sum({m.LEADER.name}) or vector(0)",
+                    bad_below=1,
+                ),
                 number("Replicas", "Replicas that are scraped.", f"count({m.LEADER.name})"),
                 number(
                     "Since the last full list",

@@ -109,10 +109,18 @@ def lines(
 
 
 def number(
-    title: str, about: str, expr: str, *, unit: str = "none", bad_from: float | None = None
+    title: str,
+    about: str,
+    expr: str,
+    *,
+    unit: str = "none",
+    bad_below: float | None = None,
+    bad_from: float | None = None,
 ) -> Any:
-    """One large number, a sixth of the width; red from `bad_from` on."""
-    steps = [Threshold(color="text", value=None)]
+    """One large number, a sixth of the width; red below `bad_below` and from `bad_from` on."""
+    steps = [Threshold(color="text" if bad_below is None else "red", value=None)]
+    if bad_below is not None:
+        steps.append(Threshold(color="text", value=bad_below))
     if bad_from is not None:
         steps.append(Threshold(color="red", value=bad_from))
     return (

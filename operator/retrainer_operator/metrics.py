@@ -9,7 +9,14 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.exposition import generate_latest
 from pydantic import ValidationError
 
@@ -85,6 +92,8 @@ class OperatorMetrics:
     """The operator's own metrics, and the text of all."""
 
     def __init__(self) -> None:
+        # The text format has no place for the time of a counter's creation: it would be one more gauge each.
+        disable_created_metrics()
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.finished = Counter(*_own(names.JOBS_FINISHED), registry=self.registry)

@@ -181,3 +181,11 @@ def test_the_steps_below_a_curve_are_numbers_and_not_percent() -> None:
         (override,) = panel["fieldConfig"]["overrides"]
         assert override["matcher"] == x
         assert {"id": "unit", "value": "none"} in override["properties"]
+
+
+def test_no_leader_is_a_red_0_also_when_nothing_is_scraped() -> None:
+    (board,) = [b for b in boards() if b["uid"] == "retrainer-operator"]
+    (panel,) = [p for p in board["panels"] if p["title"] == "Leaders"]
+    steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    assert [(s["color"], s["value"]) for s in steps] == [("red", None), ("text", 1)]
+    assert panel["targets"][0]["expr"] == "sum(retrainer_leader) or vector(0)"

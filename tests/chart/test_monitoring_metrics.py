@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from retrainer.api import Curve, CurvePoint, Report, conditions
+from retrainer.api.metrics import METRICS
 from retrainer_operator.metrics import CURVES_FINISHED, CURVES_RUNNING, Live, OperatorMetrics
 from retrainer_operator.state import Job, job_of
 
@@ -224,6 +225,19 @@ def test_outcomes_are_counted_from_0_so_that_the_first_one_is_an_increase() -> N
     assert {("Succeeded", "Succeeded"), ("Failed", "OOMKilled")} <= said
     final = (conditions.Kind.SUCCEEDED, conditions.Kind.FAILED)
     assert {reason for _, reason in said} == {r.name for r in conditions.REASONS if r.kind in final}
+
+
+def test_every_family_on_the_page_is_one_that_the_reference_lists() -> None:
+    metrics = OperatorMetrics()
+    metrics.pass_seconds.observe(0.01)
+    metrics.wrote("patch", "retrainjobs/status", "200")
+    lives = [Live(job("done", status=succeeded()), ())]
+    page = metrics.render(lives).decode()
+    families = {f.name: f.type for f in text_string_to_metric_families(page)}
+    known = {m.name: m.kind for m in METRICS}
+    assert {
+        n: k for n, k in families.items() if not n.startswith("process_")
+    }.items() <= known.items()
 
 
 def test_the_operators_own_memory_is_exported() -> None:
