@@ -92,8 +92,8 @@ class OperatorMetrics:
     """The operator's own metrics, and the text of all."""
 
     def __init__(self) -> None:
-        # The text format has no place for the time of a counter's creation: it would be one more gauge each.
-        disable_created_metrics()
+        # In the text format the time of a counter's creation would be one more gauge beside it.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.finished = Counter(*_own(names.JOBS_FINISHED), registry=self.registry)
