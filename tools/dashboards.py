@@ -30,6 +30,7 @@ from tools.panels import (  # noqa: E402
     query,
 )
 
+REASONS = "https://retrainer.dev/reference/reasons.html"
 FOLDER = REPOSITORY / "charts" / "retrainer" / "dashboards"
 JOB = f"{{{CHOSEN}}}"
 POD = 'namespace=~"$namespace", retrainer_dev_job=~"$job"'
@@ -148,14 +149,14 @@ def jobs() -> Any:
                 ),
                 listing(
                     "Failures",
-                    "Why each failed job failed; the reference page of reasons says what to do.",
+                    f"Why each failed job failed; [what to do]({REASONS}) by reason.",
                     ("Ended", "dateTimeFromNow", told(conditions.Kind.FAILED, m.JOB_FINISHED)),
                     names=who | {"reason": "Reason"},
                     sort="Ended",
                 ),
                 listing(
                     "Waits",
-                    "What each waiting job waits for; it goes on once that is mended.",
+                    f"What each waiting job waits for; it goes on once [that is mended]({REASONS}).",
                     ("Created", "dateTimeFromNow", told(conditions.Kind.WAITING, m.JOB_CREATED)),
                     names=who | {"reason": "Reason"},
                     sort="Created",

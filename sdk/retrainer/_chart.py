@@ -24,8 +24,9 @@ def chart(
     values = [v for _, _, each in series for v in each if v is not None]
     if not steps or not values:
         return "no evaluation yet"
-    low, high = min(values), max(values)
-    span = high - low or 1.0
+    high = max(values)
+    span = high - min(values) or 1.0
+    low = high - span
     reach = max(1, steps[-1] - steps[0])
     field = [[" "] * width for _ in range(height)]
     for mark, _, each in series:
@@ -42,7 +43,7 @@ def chart(
         side = f"{label:8.3f} |" if label is not None else " " * 8 + " |"
         lines.append(side + "".join(row_cells).rstrip())
     lines.append(" " * 9 + "+" + "-" * width)
-    ends = f"{steps[0]:,}", f"{steps[-1]:,}"
-    lines.append(" " * 10 + ends[0] + ends[1].rjust(width - len(ends[0])))
+    first, last = f"{steps[0]:,}", f"{steps[-1]:,}"
+    lines.append(" " * 10 + first + "steps".center(width - len(first) - len(last)) + last)
     lines.append(" " * 10 + "   ".join(f"{mark} {name}" for mark, name, _ in series))
     return "\n".join(lines)

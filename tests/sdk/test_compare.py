@@ -182,4 +182,11 @@ def test_a_curve_is_drawn_with_characters() -> None:
     assert lines[4] == "   0.200 |o"
     assert lines[-1].strip() == "o validation"
     assert chart([], [("o", "x", [])]) == "no evaluation yet"
-    assert "0.500 |" in chart([0], [("o", "x", [0.5])])
+    assert lines[-2].split() == ["0", "steps", "100"]
+
+
+def test_a_curve_that_is_flat_is_drawn_at_its_value() -> None:
+    for steps in ([0], [0, 10]):
+        lines = chart(steps, [("o", "x", [1.0] * len(steps))]).splitlines()
+        assert lines[0].startswith("   1.000 |o")
+        assert lines[13] == "   0.000 |"
