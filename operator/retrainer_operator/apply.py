@@ -159,9 +159,8 @@ class Reconciler:
             if error.code == 409 and error.cause == "AlreadyExists":
                 await self._find_holder(key, job, name)
             elif error.code == 404 or "being terminated" in str(error):
-                raise RetryLater(
-                    RETRY_REFUSED
-                ) from error  # the namespace goes, and the job with it
+                # The namespace goes, and the job with it.
+                raise RetryLater(RETRY_REFUSED) from error
             elif error.code in _STATUSES:
                 refusal = Refusal(error.code, str(error), self._clock())
                 self._memory.refused(key, name, refusal)

@@ -14,6 +14,7 @@ from retrainer.api.names import (
     EXIT_USER,
     KIND,
     KUEUE_PREFIX,
+    KUEUE_QUEUE,
     LABEL_JOB,
     LABEL_MANAGED_BY,
     LABEL_TASK,
@@ -53,7 +54,7 @@ def train(job: RetrainJob, settings: Settings, *, deadline: int | None) -> Body:
 
 def queue_of(job: RetrainJob) -> str | None:
     """The Kueue queue that the job is labelled for."""
-    return job.metadata.labels.get(f"{KUEUE_PREFIX}queue-name")
+    return job.metadata.labels.get(KUEUE_QUEUE)
 
 
 def _child(

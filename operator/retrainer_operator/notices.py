@@ -52,7 +52,9 @@ class Notices:
         try:
             self._waiting.put_nowait((job, notice, self._moment))
         except asyncio.QueueFull:
-            _logger.warning("Event %s of %s/%s is dropped: too many wait", notice.reason, *job.key)
+            _logger.warning(
+                "Event %s of %s/%s is dropped: too many are waiting", notice.reason, *job.key
+            )
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -66,7 +68,7 @@ class Notices:
             async with asyncio.timeout(_LAST_WORDS):
                 await self._waiting.join()
         except TimeoutError:
-            _logger.warning("%d Events are not written", self._waiting.qsize())
+            _logger.warning("%d Events were not written", self._waiting.qsize())
 
     async def _writer(self) -> None:
         while True:

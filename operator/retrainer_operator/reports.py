@@ -73,7 +73,7 @@ class Reports:
         asking = (self._ask(session, pod) for pod in asked)
         for end in await asyncio.gather(*asking, return_exceptions=True):
             if isinstance(end, Exception):  # of one pod, and no reason to ask no other
-                _logger.error("A report was not taken", exc_info=end)
+                _logger.error("A pod's report could not be taken in", exc_info=end)
 
     async def _ask(self, session: aiohttp.ClientSession, pod: Pod) -> None:
         key = (pod.namespace, pod.job)

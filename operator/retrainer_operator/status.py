@@ -179,10 +179,10 @@ def _later(old: Metrics | None, new: Metrics) -> Metrics:
 
 def _notices(old: RetrainJobStatus, new: RetrainJobStatus, verdict: Verdict) -> tuple[Notice, ...]:
     """One Event per change of reason worth telling: few, since each is a write."""
-    notices: list[Notice] = []
     reason, message = new.reason or "", new.message or ""
     if reason == old.reason and new.phase == old.phase:
-        return tuple(notices)
+        return ()
+    notices: list[Notice] = []
     if old.phase == Phase.SUSPENDED and new.phase not in FINISHED:
         notices.append(Notice("Normal", _RESUMED, _RESUMED_MESSAGE))
     kind = verdict.reason.kind

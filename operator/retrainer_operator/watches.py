@@ -143,9 +143,9 @@ class Watches:
         where = f"namespace {namespace}" if namespace else "the whole cluster"
         text = ", ".join(f"{verb} {resource}" for verb, resource in missing)
         if missing and (namespace, text) not in self._told:
-            _logger.error("No right to %s in %s: it is left out until there is", text, where)
+            _logger.error("No right to %s in %s: it is left out until there is one", text, where)
         elif not missing and any(n == namespace for n, _ in self._told):
-            _logger.info("The rights in %s are there now", where)
+            _logger.info("All rights in %s are granted now", where)
         self._told = {t for t in self._told if t[0] != namespace}
         if missing:
             self._told.add((namespace, text))

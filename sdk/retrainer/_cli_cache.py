@@ -57,7 +57,8 @@ def stats(
         return
     if not parts:
         say(
-            f"No bottlenecks in {url}; a job's are in its cache, else in .bottlenecks of its output."
+            f"No bottlenecks in {url}; a job keeps them in its spec.cache, else in .bottlenecks under "
+            "its output."
         )
         return
     rows = [
@@ -109,8 +110,8 @@ def prune(
         busy = users(client(namespace, context), url)
         if busy:
             raise UserError(
-                f"{url} is in use by {', '.join(busy)}: wait for their end, or give --force "
-                "(they would compute again what they miss)."
+                f"{url} is in use by {', '.join(busy)}: wait until they end, or give --force "
+                "(they would then compute again what is missing)."
             )
     pruned = cache.prune(age, dry_run=dry_run)
     word = "would delete" if dry_run else "deleted"

@@ -58,7 +58,7 @@ def submit(
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Create the jobs of a file; those that are there already with the same spec are left.
+    """Create the jobs of a file; those already there with the same spec are left alone.
 
     [dim]retrainer submit -f job.yaml --wait[/]
     """
@@ -86,7 +86,7 @@ def get(
     ] = "",
     phase: Annotated[Phase | None, typer.Option(help="Only jobs in this phase.")] = None,
     everywhere: Annotated[
-        bool, typer.Option("--all-namespaces", "-A", help="Of every namespace.")
+        bool, typer.Option("--all-namespaces", "-A", help="Jobs of every namespace.")
     ] = False,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Then print a line per change, until Ctrl-C.")
@@ -227,7 +227,7 @@ def _advice(job: "Job") -> str:
     from retrainer.api.conditions import REASONS
 
     advice = next((r.advice for r in REASONS if r.name == job.reason), "")
-    return advice.replace("NAME", job.name).replace("{child}", f"{job.name}-train")
+    return advice.replace("NAME", job.name)
 
 
 def _print_conditions(job: "Job") -> None:
@@ -244,7 +244,7 @@ def _print_conditions(job: "Job") -> None:
 def wait(
     names: Names, *, timeout: Timeout = None, namespace: Namespace = None, context: Context = None
 ) -> None:
-    """Wait until jobs have ended; exit code 1 if one failed or the time is over.
+    """Wait until jobs have ended; exit code 1 if one failed or the time ran out.
 
     [dim]retrainer wait flowers --timeout 600[/]
     """

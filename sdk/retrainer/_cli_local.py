@@ -40,14 +40,16 @@ def register(app: typer.Typer) -> None:
 def init(
     file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("job.yaml"),
     *,
-    name: Annotated[str, typer.Option(help="Name of the job; made from the images'.")] = "",
+    name: Annotated[
+        str, typer.Option(help="Name of the job; made from that of the images if not given.")
+    ] = "",
     images: Annotated[str, typer.Option(help="Path or URL of the images.")] = "flower_photos",
     output: Annotated[str, typer.Option(help="Path or URL of the result.")] = "out",
     architecture: Annotated[
         str,
         typer.Option(help="Network to retrain.", autocompletion=_cli_run.architecture_names),
     ] = "mobilenet_0.50_224",
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that exists.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")] = False,
 ) -> None:
     """Write a commented job.yaml to start from.
 
@@ -67,7 +69,7 @@ def init(
         with file.open("w" if force else "x", encoding="utf-8") as opened:
             opened.write(text)
     except FileExistsError:
-        raise UserError(f"{file} exists already; --force writes over it") from None
+        raise UserError(f"{file} already exists; --force overwrites it") from None
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror}") from error
     typer.echo(f"wrote {file}; edit it, then: retrainer run -f {shlex.quote(str(file))}")
@@ -78,7 +80,7 @@ def validate(
         str, typer.Option("--file", "-f", metavar="FILE", help="Job file; - is standard input.")
     ],
     cluster: Annotated[
-        bool, typer.Option("--cluster", help="Refuse as well what runs on this machine only.")
+        bool, typer.Option("--cluster", help="Also refuse what runs on this machine only.")
     ] = False,
 ) -> None:
     """Check a job file without running it.
@@ -92,7 +94,7 @@ def validate(
     if cluster and any(found for _, found in problems):
         raise InvalidJob([f"{name}: {p}" for name, found in problems for p in found])
     for name, found in problems:
-        typer.echo(f"{name} is right" + (", for this machine only:" if found else ""))
+        typer.echo(f"{name} is valid" + (", for this machine only:" if found else ""))
         for problem in found:
             typer.echo(f"  {problem}")
 
@@ -168,7 +170,7 @@ def tensorboard(
         ),
     ],
     *,
-    port: Annotated[int, typer.Option(help="Where the browser finds it.")] = 6006,
+    port: Annotated[int, typer.Option(help="Port to serve it on.")] = 6006,
     endpoint: Endpoint = None,
     region: Region = None,
     insecure: Insecure = False,

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from retrainer.job import Job
 
 Namespace = Annotated[
-    str | None, typer.Option("--namespace", "-n", help="Of the jobs; the context's if not given.")
+    str | None,
+    typer.Option("--namespace", "-n", help="Namespace of the jobs; the context's if not given."),
 ]
 Context = Annotated[
-    str | None, typer.Option(help="Of the kubeconfig; the current one if not given.")
+    str | None, typer.Option(help="Context of the kubeconfig; the current one if not given.")
 ]
 S3Endpoint = Annotated[
     str | None,
@@ -55,7 +56,9 @@ Endpoint = Annotated[
     typer.Option(help="URL of the S3 server; RETRAINER_S3_ENDPOINT, AWS_ENDPOINT_URL, else AWS."),
 ]
 Region = Annotated[str | None, typer.Option(help="Region of the bucket.")]
-Insecure = Annotated[bool, typer.Option("--insecure", help="Do not verify the server's TLS.")]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Do not verify the server's TLS certificate.")
+]
 
 
 class Form(StrEnum):

@@ -225,7 +225,7 @@ def download(
     context: Context = None,
     s3_endpoint: S3Endpoint = None,
 ) -> None:
-    """Download everything a job has left: networks, labels, figures, page.
+    """Download everything a job has written: networks, labels, figures, page.
 
     [dim]retrainer download flowers networks/[/]
     """

@@ -150,7 +150,7 @@ def run(
 ) -> None:
     """Retrain on this machine.
 
-    Options set fields of the job over what the file says.
+    Options override what the file says.
     Bottlenecks are cached: a second run with another learning rate takes seconds.
     Ctrl-C saves what was computed.
 

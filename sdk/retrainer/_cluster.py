@@ -209,8 +209,8 @@ class Cluster:
             except Gone:
                 version = ""
             except ClusterError as error:
-                patient = isinstance(error, Forbidden)
-                patience = PATIENCE_FORBIDDEN_SECONDS if patient else PATIENCE_SECONDS
+                forbidden = isinstance(error, Forbidden)
+                patience = PATIENCE_FORBIDDEN_SECONDS if forbidden else PATIENCE_SECONDS
                 first = not version and not known and failures == 0
                 if stop.is_set():
                     return

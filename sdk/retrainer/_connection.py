@@ -204,7 +204,9 @@ def _load(configuration: Any, context: str | None, kubeconfig: str | Path | None
         raise UserError(f"{what} in {given}; it has: {known}.")
     user = contexts[chosen].get("user")
     if user and user not in {u["name"] for u in merged["users"]}:
-        raise UserError(f"Context {chosen} of {given} names user {user}, whom it does not have.")
+        raise UserError(
+            f"Context {chosen} of {given} names user {user}, which is not among its users."
+        )
     if errors.texts and not configuration.api_key and not configuration.cert_file:
         why = "; ".join(errors.texts)
         raise UserError(f"The kubeconfig {given} gives no credentials: {why}.")

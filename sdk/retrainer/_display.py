@@ -25,8 +25,6 @@ STEP_LINES = 20
 """At most this many step lines, unless every evaluation is wanted: retrain.py's 400 hide the rest."""
 PLAIN_SECONDS = 5.0
 """Between two progress lines where no bar can move."""
-
-
 WIDE = 10_000
 """Columns of a table that no terminal cuts."""
 
@@ -171,12 +169,12 @@ class Display:
         told = self._images_done or self._trains or not report.progress.images_total
         if report.stage == Phase.BOTTLENECKS or not told:
             self._bottlenecks(report)
-        step_lines(self, report)
+        self._step_lines(report)
         if report.stage == Phase.TRAINING:
             self._trains = True
             self._training(report)
 
-    def point(self, point: CurvePoint) -> None:
+    def _point(self, point: CurvePoint) -> None:
         """One evaluation, the figures of retrain.py's three lines in one."""
         self._printed = point.step
         cells = (
@@ -190,10 +188,19 @@ class Display:
         )
         self._line(f"step {point.step:>6,}   {figures}")
 
-    @property
-    def printed(self) -> int:
-        """The last step that has its line; -1 if none has."""
-        return self._printed
+    def _step_lines(self, report: Report) -> None:
+        """The points of the curve that are due and have not been printed."""
+        points = report.curve.points()
+        if not points:
+            return
+        steps = report.progress.steps or points[-1].step
+        interval = max(1, points[1].step - points[0].step) if len(points) > 1 else max(1, steps)
+        every = 1 if self.every_step else stride(steps // interval + 1, interval)
+        over = report.stage in (Phase.SUCCEEDED, Phase.FAILED) or report.reason == "Exporting"
+        for point in points:
+            last = point is points[-1] and (over or point.step >= steps)
+            if point.step > self._printed and (point.step % every == 0 or last):
+                self._point(point)
 
     def _bottlenecks(self, report: Report) -> None:
         counts = report.progress
@@ -239,21 +246,6 @@ class Display:
 
     def _line(self, text: str, style: str = "") -> None:
         self.out.print(Text(printable(text), style=style), soft_wrap=True)
-
-
-def step_lines(display: Display, report: Report) -> None:
-    """Print the points of the curve that are due and have not been printed."""
-    points = report.curve.points()
-    if not points:
-        return
-    steps = report.progress.steps or points[-1].step
-    interval = max(1, points[1].step - points[0].step) if len(points) > 1 else max(1, steps)
-    every = 1 if display.every_step else stride(steps // interval + 1, interval)
-    over = report.stage in (Phase.SUCCEEDED, Phase.FAILED) or report.reason == "Exporting"
-    for point in points:
-        last = point is points[-1] and (over or point.step >= steps)
-        if point.step > display.printed and (point.step % every == 0 or last):
-            display.point(point)
 
 
 def summary(result: Result) -> list[tuple[str, str]]:

@@ -92,7 +92,7 @@ class Classifier:
         if int(self._output["shape"][-1]) != len(self.labels):
             raise UserError(
                 f"{run} has {len(self.labels)} labels, but its network has "
-                f"{int(self._output['shape'][-1])} outputs: they are not of the same run"
+                f"{int(self._output['shape'][-1])} outputs: they are not from the same run"
             )
 
     @classmethod
@@ -120,7 +120,7 @@ class Classifier:
         """Label one image, given by its path or its bytes; `scores` holds the `top` best labels.
 
         Raises:
-            UserError: it cannot be read or is no image; the message names it.
+            UserError: it cannot be read or is not an image; the message names it.
         """
         from retrainer_trainer import images
 

@@ -54,8 +54,8 @@ def refusal(status: int, body: bytes, asked: Asked) -> RetrainerError:
             error: RetrainerError = UserError(f"The label selector cannot be read: {message}.")
         case 401:
             error = Forbidden(
-                f"The Kubernetes API server {asked.server} does not accept these credentials, asked to "
-                f"{asked.verb} {asked.resource}: log in again (kubectl auth whoami shows as whom)."
+                f"The Kubernetes API server {asked.server} refused these credentials for "
+                f"{asked.verb} {asked.resource}: log in again, or choose another context."
             )
         case 403:
             error = Forbidden(f"Not allowed to {asked.verb} {asked.resource} {where}: {message}.")

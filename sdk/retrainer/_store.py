@@ -64,7 +64,7 @@ class Folder:
             UserError: the URL is of another kind, or there are no credentials.
         """
         self.url = url.rstrip("/") or "/"
-        self._place, self._key = "", ""
+        self._place, self._key, self._inside = "", "", False
         parts = urlsplit(url)
         if parts.scheme == "s3":
             self._store = self._s3(parts.netloc, parts.path, storage or Storage(), access)
@@ -158,12 +158,12 @@ class Folder:
             ]
         return sorted(listed, key=lambda entry: entry.path)
 
-    def folders(self, under: str = "") -> list[str]:
+    def folders(self) -> list[str]:
         """Names of the folders directly in it."""
         import obstore
 
-        with self._mapped(under):
-            found = obstore.list_with_delimiter(self._open(), prefix=under or None)
+        with self._mapped(""):
+            found = obstore.list_with_delimiter(self._open())
         return sorted(str(p).rsplit("/", 1)[-1] for p in found["common_prefixes"])
 
     def download(self, to: Path, entries: Iterable[Entry]) -> int:
@@ -239,7 +239,7 @@ class Folder:
         text = str(error)
         why = next((words for sign, words in _SIGNS if sign in text), _innermost(text))
         sentence = f"Cannot read {where} at {self._place}: {why}."
-        if not getattr(self, "_inside", False):
+        if not self._inside:
             return sentence
         url = urlsplit(self._place)
         service, _, namespace = (url.hostname or "s3").partition(".")
@@ -257,7 +257,7 @@ def endpoint_for(storage: Storage, access: Access) -> str | None:
     The argument, RETRAINER_S3_ENDPOINT, the job's own, then what AWS's tools read.
 
     Raises:
-        UserError: it is no URL.
+        UserError: it is not a URL.
     """
     own = (access.endpoint, os.environ.get(ENV_ENDPOINT), storage.endpoint)
     endpoint = next(filter(None, [*own, *map(os.environ.get, _ENV_AWS_ENDPOINTS)]), None)

@@ -244,7 +244,7 @@ def _phase(phase: "Phase | str | None") -> Phase | None:
         return Phase(phase)
     except ValueError:
         raise UserError(
-            f"There is no phase {phase!r}: one of {', '.join(p.value for p in Phase)}."
+            f"There is no phase {phase!r}: give one of {', '.join(p.value for p in Phase)}."
         ) from None
 
 

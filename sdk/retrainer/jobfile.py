@@ -38,7 +38,7 @@ def read(file: str | Path) -> str:
 
     Raises:
         NotFound: there is no such file.
-        UserError: it cannot be read, or is no text.
+        UserError: it cannot be read, or is not text.
     """
     try:
         body = sys.stdin.buffer.read() if str(file) == STDIN else Path(file).read_bytes()
@@ -48,7 +48,7 @@ def read(file: str | Path) -> str:
             f"there is no file {file}; `retrainer init {file}` writes one to start from"
         ) from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{_name(file)} is no UTF-8 text: is it a job file?") from error
+        raise UserError(f"{_name(file)} is not UTF-8 text: is it a job file?") from error
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
 
@@ -64,14 +64,14 @@ def documents(text: str, where: str) -> list[tuple[str, Any]]:
         Pairs of where the document is (`job.yaml`, or `job.yaml, document 2`) and what it holds.
 
     Raises:
-        UserError: no YAML, with line and column; or nothing in it.
+        UserError: not YAML, with line and column; or nothing in it.
     """
     try:
         found = list(yaml.load_all(text, Loader=_UniqueKeys))
     except yaml.MarkedYAMLError as error:
         raise UserError(f"{where}: {_syntax(error)}") from error
     except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{where}: no YAML: {error}") from error
+        raise UserError(f"{where}: not YAML: {error}") from error
     filled = [(i, document) for i, document in enumerate(found, 1) if document is not None]
     if not filled:
         raise UserError(f"{where} is empty; `retrainer init` shows what belongs in it")
@@ -92,7 +92,7 @@ def load_all(file: str | Path) -> list[RetrainJob]:
 
     Raises:
         InvalidJob: one sentence per wrong field of every document.
-        UserError: the file is missing or no YAML.
+        UserError: the file is missing or not YAML.
     """
     found = documents(read(file), _name(file))
     if len(found) == 1:
@@ -114,12 +114,13 @@ def load(file: str | Path) -> RetrainJob:
 
     Raises:
         InvalidJob: one sentence per wrong field, each with its path in the file.
-        UserError: the file is missing, is no YAML, or holds several jobs.
+        UserError: the file is missing, is not YAML, or holds several jobs.
     """
     jobs = load_all(file)
     if len(jobs) > 1:
         raise UserError(
-            f"{_name(file)} holds {len(jobs)} jobs ({', '.join(j.name for j in jobs)}); one is wanted"
+            f"{_name(file)} holds {len(jobs)} jobs ({', '.join(j.name for j in jobs)}); "
+            "give a file with one"
         )
     return jobs[0]
 
@@ -129,7 +130,7 @@ def as_job(job: RetrainJob | Mapping[str, Any] | str | Path) -> RetrainJob:
 
     Raises:
         InvalidJob: one sentence per wrong field.
-        UserError: the file is missing, is no YAML, or holds several jobs.
+        UserError: the file is missing, is not YAML, or holds several jobs.
     """
     if isinstance(job, RetrainJob):
         return job

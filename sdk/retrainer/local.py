@@ -304,7 +304,7 @@ def _follow(events: Iterable[str], last: _Last) -> None:
 def _stop(child: subprocess.Popen[bytes], events: Iterable[str], last: _Last) -> int:
     """Ask the trainer to stop, wait for what it saves; a second Ctrl-C ends it at once."""
     child.terminate()
-    last.watch.log("stopping, once what was computed is saved (Ctrl-C again: at once)")
+    last.watch.log("stopping once what was computed is saved (Ctrl-C again stops at once)")
     killer = threading.Timer(GRACE_SECONDS, child.kill)
     killer.start()
     try:

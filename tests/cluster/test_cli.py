@@ -89,7 +89,7 @@ def test_init_writes_a_file_that_validate_accepts_here_and_refuses_for_a_cluster
         "wrote first.yaml; edit it, then: retrainer run -f first.yaml"
     ]
     assert (
-        shell("validate", "-f", "first.yaml").lines[0] == "photos is right, for this machine only:"
+        shell("validate", "-f", "first.yaml").lines[0] == "photos is valid, for this machine only:"
     )
     refused = shell("validate", "-f", "first.yaml", "--cluster", code=64)
     assert "spec.images" in refused.err
@@ -298,7 +298,7 @@ def test_a_cache_in_use_is_not_pruned(jobs: Terminal, team: Installation) -> Non
     jobs("submit", "-f", jobs.write("held.yaml", job(team, "held", suspend=True, cache=own)))
     try:
         refused = jobs("cache", "prune", own, "--older-than", "0m", code=64)
-        assert f"is in use by {team.namespace}/held: wait for their end" in refused.err
+        assert f"is in use by {team.namespace}/held: wait until they end" in refused.err
     finally:
         jobs("delete", "held")
 

@@ -207,6 +207,14 @@ def test_describe_tells_everything_and_what_to_do(submitted: FakeApiServer, shel
     assert "Job/flowers-train   killed (x2)" in shell.out
 
 
+def test_the_advice_on_a_failed_child_finds_it_by_its_label(
+    submitted: FakeApiServer, shell: Shell
+) -> None:
+    submitted.status("flowers", phase="Failed", reason="ChildFailed", message="Job x failed: y")
+    assert shell("describe", "flowers") == 0
+    assert "kubectl describe job -l retrainer.dev/job=flowers" in shell.out
+
+
 def test_logs_are_printed_with_their_pods_and_control_characters_as_escapes(
     submitted: FakeApiServer, shell: Shell
 ) -> None:
@@ -375,7 +383,7 @@ def test_prune_is_refused_while_a_job_uses_the_cache(
         monkeypatch.setenv(name, "x")
     place = "s3://models/flowers/.bottlenecks"
     assert shell("cache", "prune", place, "--older-than", "1d") == 64
-    assert "is in use by default/flowers: wait for their end, or give --force" in shell.err
+    assert "is in use by default/flowers: wait until they end, or give --force" in shell.err
 
 
 def test_predict_takes_a_job_of_the_cluster(

@@ -134,14 +134,14 @@ def test_a_reader_that_closes_the_pipe_sees_no_error() -> None:
 def test_init_writes_a_job_that_validate_finds_right(say: Say, folder: Path) -> None:
     said = say("init", "--images", "s3://photos/Garden_Birds/", "--output", "s3://models/birds")
     assert said == (0, "wrote job.yaml; edit it, then: retrainer run -f job.yaml\n", "")
-    assert say("validate", "-f", "job.yaml") == (0, "garden-birds is right\n", "")
+    assert say("validate", "-f", "job.yaml") == (0, "garden-birds is valid\n", "")
     assert jobfile.load("job.yaml").spec.images == "s3://photos/Garden_Birds/"
 
 
 def test_init_does_not_write_over_a_file(say: Say, folder: Path) -> None:
     Path("job.yaml").write_text("mine")
     said = say("init")
-    assert (said.code, said.err) == (64, "error: job.yaml exists already; --force writes over it\n")
+    assert (said.code, said.err) == (64, "error: job.yaml already exists; --force overwrites it\n")
     assert Path("job.yaml").read_text() == "mine"
     assert say("init", "--force").code == 0
     assert jobfile.load("job.yaml").name == "flower-photos"
@@ -187,12 +187,12 @@ def test_validate_looks_at_every_document(say: Say, folder: Path) -> None:
 def test_a_job_is_read_from_standard_input_whatever_the_locale(before: bytes) -> None:
     text = jobfile.template(images="s3://photos/blümchen", output="s3://models/flowers")
     said = given(before + text.replace("\n", "\r\n").encode(), PYTHONIOENCODING="latin-1")
-    assert (said.code, said.out, said.err) == (0, "flowers is right\n", "")
+    assert (said.code, said.out, said.err) == (0, "flowers is valid\n", "")
 
 
 def test_what_is_no_text_on_standard_input_is_told() -> None:
     said = given(b"\xff\xfe\x00")
-    assert said == (64, "", "error: standard input is no UTF-8 text: is it a job file?\n")
+    assert said == (64, "", "error: standard input is not UTF-8 text: is it a job file?\n")
 
 
 def given(body: bytes, **environment: str) -> Said:
@@ -209,7 +209,7 @@ def test_validate_says_what_keeps_a_job_from_a_cluster(say: Say, folder: Path) -
     sentence = "spec.images: must be s3://BUCKET/FOLDER in a cluster, got 'flower_photos'"
     assert say("validate", "-f", "job.yaml") == (
         0,
-        f"flowers is right, for this machine only:\n  {sentence}\n",
+        f"flowers is valid, for this machine only:\n  {sentence}\n",
         "",
     )
     assert say("validate", "-f", "job.yaml", "--cluster") == (

@@ -178,7 +178,7 @@ def test_forbidden_names_the_verb_and_the_resource(server: FakeApiServer, client
 
 def test_expired_credentials_say_to_log_in(server: FakeApiServer, client: Client) -> None:
     server.fail("GET", refused(401, "Unauthorized"))
-    with pytest.raises(Forbidden, match=r"does not accept these credentials.*log in again"):
+    with pytest.raises(Forbidden, match=r"refused these credentials.*log in again"):
         client.get("flowers")
 
 
@@ -255,7 +255,7 @@ def test_list_filters_by_phase_and_label_oldest_first(
 
 
 def test_an_unknown_phase_names_the_known_ones(client: Client) -> None:
-    with pytest.raises(UserError, match="There is no phase 'Done': one of Pending, Suspended"):
+    with pytest.raises(UserError, match="There is no phase 'Done': give one of Pending, Suspended"):
         client.list("Done")
 
 

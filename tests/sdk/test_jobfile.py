@@ -62,9 +62,9 @@ BROKEN = [
     ("spec:\n  x: 1\n  x: 2\n", "job.yaml: line 3, column 3: x is given twice"),
     ("? [a]\n: 1", "job.yaml: line 1, column 3: found unhashable key"),
     ("!!python/object/apply:os.system [ls]", "job.yaml: line 1, column 1: could not determine"),
-    (b"\xff\xd8\xff\xe0JFIF", "job.yaml is no UTF-8 text"),
-    (b"a\x00b", "job.yaml: no YAML"),
-    ("[" * 5000, "job.yaml: no YAML"),
+    (b"\xff\xd8\xff\xe0JFIF", "job.yaml is not UTF-8 text"),
+    (b"a\x00b", "job.yaml: not YAML"),
+    ("[" * 5000, "job.yaml: not YAML"),
 ]
 
 
@@ -116,7 +116,7 @@ def test_all_documents_of_a_file_are_read(tmp_path: Path) -> None:
 
 def test_where_one_job_is_wanted_several_are_refused(tmp_path: Path) -> None:
     file = written(tmp_path, GOOD + "---\n" + jobfile.template(name="birds"))
-    with pytest.raises(UserError, match=r"holds 2 jobs \(flowers, birds\); one is wanted"):
+    with pytest.raises(UserError, match=r"holds 2 jobs \(flowers, birds\); give a file with one"):
         jobfile.load(file)
 
 

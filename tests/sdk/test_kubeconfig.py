@@ -45,7 +45,7 @@ def test_a_context_whose_user_is_not_there_is_refused_as_by_kubectl(tmp_path: Pa
     file = tmp_path / "config"
     file.write_text(KUBECONFIG.replace("name: u,", "name: other,"))
     with pytest.raises(
-        UserError, match=r"^Context home of .* names user u, whom it does not have\.$"
+        UserError, match=r"^Context home of .* names user u, which is not among its users\.$"
     ):
         Client(kubeconfig=file)
 

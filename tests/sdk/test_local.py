@@ -161,7 +161,12 @@ def test_without_test_images_there_is_no_accuracy(tmp_path: Path) -> None:
 
 
 ENDS: list[tuple[str, type[RetrainerError], str, int]] = [
-    ("one-label", UserError, "/photos has 1 label folders, at least 2 are needed: roses.", 64),
+    (
+        "one-label",
+        UserError,
+        "At least 2 label folders are needed in /photos, which has 1: roses.",
+        64,
+    ),
     ("no-folder", NotFound, "No images under /photos: there is no such folder.", 64),
     ("denied", StorageDenied, "refused access to bucket b (spec.images).", 64),
     ("unreachable", StorageError, "Cannot reach http://s3:7070: connection refused. The tr", 1),
@@ -244,7 +249,7 @@ def test_ctrl_c_stops_the_trainer_in_order_and_says_what_is_in_the_cache(
         "Run it again to go on."
     )
     assert caught.value.exit_code == 130
-    assert heard.logs[1].startswith("stopping, once what was computed is saved")
+    assert heard.logs[1].startswith("stopping once what was computed is saved")
     assert gone(int(heard.logs[0].split()[-1]))
     assert list(logs.iterdir()) == []
 

@@ -133,7 +133,11 @@ def main(scenario: str) -> None:
             training()
             succeed(test_images=0)
         case "one-label":
-            fail(64, "TooFewLabels", "/photos has 1 label folders, at least 2 are needed: roses.")
+            fail(
+                64,
+                "TooFewLabels",
+                "At least 2 label folders are needed in /photos, which has 1: roses.",
+            )
         case "no-folder":
             fail(64, "ImagesNotFound", "No images under /photos: there is no such folder.")
         case "denied":

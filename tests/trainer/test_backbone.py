@@ -223,7 +223,7 @@ def test_another_size_of_the_same_width_is_used_with_a_warning(tmp_path: Path) -
     assert found.body == b"mobilenet_5_0_160_tf_no_top.weights.h5"
     assert warned == [
         f"{folder} has no weights of mobilenet_0.50_224: mobilenet_5_0_160_tf_no_top.weights.h5, "
-        "trained at another size, is used and a little less accurate."
+        "trained at another size, is used instead; it is a little less accurate."
     ]
 
 
@@ -317,7 +317,7 @@ def test_a_download_is_kept_only_if_it_is_whole_and_a_file_of_weights() -> None:
     with (
         answering(page, len(page)) as url,
         pytest.raises(
-            StorageError, match=r"\(what comes is no HDF5 file, but perhaps a proxy's page"
+            StorageError, match=r"\(what came is not an HDF5 file, perhaps a proxy's page"
         ),
     ):
         download(url)

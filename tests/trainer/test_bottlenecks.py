@@ -229,9 +229,9 @@ def test_bad_files_are_rejected_with_path_and_reason_and_the_job_goes_on(
     assert reasons == {
         "daisy/text.jpg": "not a JPEG, PNG, WebP, BMP or GIF image",
         "daisy/tab\tnew\nline.jpg": "0 bytes",
-        "roses/circle.jpg": "it was listed, but is not there any more",
+        "roses/circle.jpg": "it was listed, but is no longer there",
         "roses/cut.jpg": "JPEG: Premature end of JPEG file",
-        "roses/nowhere.jpg": "it was listed, but is not there any more",
+        "roses/nowhere.jpg": "it was listed, but is no longer there",
     }
     assert int(ready.usable.sum()) == 81
     assert not ready.usable[list(ready.rejected)].any()

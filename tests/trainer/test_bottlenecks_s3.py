@@ -75,7 +75,7 @@ def test_an_object_replaced_after_the_listing_is_listed_again(
     (expected,) = ready.backbone.start()([images.pixels(photo(9999), 128)])
     assert (ready.matrix[paths.index("daisy/0005.jpg")] == expected).all()
     assert filled.rejected == {
-        paths.index("daisy/0006.jpg"): "it was listed, but is not there any more"
+        paths.index("daisy/0006.jpg"): "it was listed, but is no longer there"
     }
 
 

@@ -79,7 +79,7 @@ def test_hidden_files_and_files_beside_the_folders_are_left_out(tmp_path: Path) 
         (root / name).write_bytes(b"x")
     catalog, said = catalog_of(root, tmp_path)
     assert len(catalog) == 60
-    assert said[1] == "4 files beside the label folders or hidden are left out."
+    assert said[1] == "4 files are left out: hidden, or beside the label folders."
 
 
 def test_odd_names_are_kept_and_shown_on_one_line(tmp_path: Path) -> None:
@@ -127,7 +127,8 @@ def test_images_without_label_folders_are_refused(tmp_path: Path) -> None:
 def test_one_label_is_refused(tmp_path: Path) -> None:
     images = photos(tmp_path / "in", {"daisy": 30})
     assert (
-        refusal(images, tmp_path) == f"{images} has 1 label folders, at least 2 are needed: daisy"
+        refusal(images, tmp_path)
+        == f"At least 2 label folders are needed in {images}, which has 1: daisy"
     )
 
 
@@ -161,8 +162,8 @@ def test_a_small_label_and_one_without_test_images_are_warned_of(tmp_path: Path)
     images = photos(tmp_path / "in", {"daisy": 60, "roses": 3})
     catalog, _ = catalog_of(images, tmp_path)
     assert catalog.warnings == (
-        "No validation images of roses: it is not measured.",
-        "No test images of roses: it is not measured.",
+        "No validation images of roses: not measured.",
+        "No test images of roses: not measured.",
         "Fewer than 20 images of roses.",
     )
 

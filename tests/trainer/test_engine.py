@@ -112,7 +112,7 @@ def test_a_job_on_the_device_fills_a_cache_of_its_own_with_the_same_bottlenecks(
     rows = np.flatnonzero(on_cores.matrix.any(axis=1))
     assert len(rows) > 140 * 3
     assert apart(ready.matrix[rows], on_cores.matrix[rows]) < TOLERANCE
-    assert "Bottlenecks are computed on /CPU:0 of TensorFlow, in batches of 64." in heard.lines
+    assert "Bottlenecks are computed on TensorFlow's /CPU:0, in batches of 64." in heard.lines
     again = Heard(wanted)
     on_device(wanted, again)
     assert again.report.progress.images_computed == 0
@@ -178,7 +178,7 @@ def test_too_little_memory_for_a_batch_makes_smaller_ones() -> None:
     pixels = [images.pixels(photo(seed), 8) for seed in range(70)]
     found = engine(pixels)
     assert warned == [
-        "The memory of /CPU:0 is too small for batches of 64; from here on they are of 16."
+        "The memory of /CPU:0 is too small for batches of 64; from now on they have 16 images."
     ]
     means = [one.astype(np.float32).mean(axis=(0, 1)) / 127.5 - 1 for one in pixels]
     np.testing.assert_allclose(found, means, atol=1e-5)
@@ -204,7 +204,7 @@ def test_a_device_that_fails_is_an_error_in_one_line() -> None:
         with tf.control_dependencies([tf.debugging.assert_less(pixels, -9.0, "DNN is broken")]):
             return tf.reduce_mean(pixels, (1, 2))
 
-    with pytest.raises(RetrainerError, match=r"^/CPU:0 fails \(.*DNN is broken.*\): see whether"):
+    with pytest.raises(RetrainerError, match=r"^/CPU:0 fails \(.*DNN is broken.*\): check that"):
         Keras(network, "/CPU:0", pytest.fail)([images.pixels(photo(1), 8)])
 
 

@@ -129,7 +129,7 @@ def test_a_task_that_is_none_ends_with_64(task: str) -> None:
         timeout=60,
     )
     assert done.returncode == 64
-    assert done.stderr.startswith("RETRAINER_TASK is no task: ")
+    assert done.stderr.startswith("RETRAINER_TASK is not a task: ")
     assert "Traceback" not in done.stderr
 
 
@@ -179,7 +179,7 @@ def test_a_task_that_is_asked_to_stop_keeps_what_it_has(tmp_path: Path, number: 
     assert done.code == 143
     assert done.report.reason == "Interrupted"
     assert lines(done.stdout)[-1] == (
-        "Stopped before the end; what was computed is in the cache, run it again to go on."
+        "Stopped before the end; what was computed is in the cache: run it again to go on."
     )
     computed = done.report.progress.images_computed or 0
     assert 5 < computed < 3000
@@ -313,7 +313,7 @@ def test_a_task_asked_to_stop_while_its_store_is_dead_ends_in_time_and_says_what
     assert done.report.reason == "Interrupted"
     assert done.stderr == ""
     said = re.fullmatch(
-        r"Stopped before the end, and (\d+) bottlenecks that were computed are lost, for they could "
+        r"Stopped before the end, and (\d+) bottlenecks that were computed are lost, because they could "
         rf"not be written to the cache \(Cannot reach {server.endpoint}: .+\); run it again to go on\.",
         done.report.message,
     )

@@ -231,7 +231,9 @@ def test_an_export_of_another_head_is_noticed(exported: Exported, tmp_path: Path
     count.add(run(exported.pixels, []), np.repeat(np.arange(3), EACH), guess)
     assert count.differs
     heard = Heard(spec("images", "output"), "train")
-    with pytest.raises(RetrainerError, match="The exported tflite guesses otherwise") as caught:
+    with pytest.raises(
+        RetrainerError, match="The exported tflite disagrees with the head"
+    ) as caught:
         finish.tell_difference("tflite", count, heard)
     assert caught.value.reason == "ExportDiffers"
 
@@ -242,7 +244,7 @@ def test_one_percent_may_differ_and_a_lenient_export_only_warns() -> None:
     assert bad.differs
     heard = Heard(spec("images", "output"), "train")
     finish.tell_difference("tfliteInt8", bad, heard)
-    assert heard.warnings == ["tfliteInt8 guesses otherwise than the head on 4 of 300 images."]
+    assert heard.warnings == ["The exported tfliteInt8 disagrees with the head on 4 of 300 images."]
 
 
 def test_slow_formats_are_announced(exported: Exported) -> None:

@@ -180,7 +180,7 @@ def test_a_header_of_ten_billion_pixels_is_rejected_before_decoding() -> None:
 
 
 def test_an_image_of_no_pixels_is_rejected() -> None:
-    assert rejected(_png_of(0, 5)) == "it says that it has no pixels"
+    assert rejected(_png_of(0, 5)) == "its header says that it has no pixels"
 
 
 def test_more_than_64_mib_is_rejected() -> None:

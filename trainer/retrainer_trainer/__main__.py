@@ -34,11 +34,12 @@ def main() -> int:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         print(
-            f"{ENV_TASK} is no task: {where + ': ' if where else ''}{first['msg']}", file=sys.stderr
+            f"{ENV_TASK} is not a task: {where + ': ' if where else ''}{first['msg']}",
+            file=sys.stderr,
         )
         return EXIT_USER
     except ValueError:
-        print(f"{ENV_SHARD} is no number: {os.environ[ENV_SHARD]}", file=sys.stderr)
+        print(f"{ENV_SHARD} is not a number: {os.environ[ENV_SHARD]}", file=sys.stderr)
         return EXIT_USER
     reporter = Reporter(task, shard if task.task == TASK_BOTTLENECKS else 0)
     try:

@@ -68,7 +68,7 @@ def open_backbone(
     weights = find_weights(spec, cache, log, warn)
     device = find_gpu(warn)
     if device is not None:
-        log(f"Bottlenecks are computed on {device} of TensorFlow, in batches of {BATCH}.")
+        log(f"Bottlenecks are computed on TensorFlow's {device}, in batches of {BATCH}.")
         return _on_device(network, weights, device, warn)
     known = fingerprint(network, weights, LITERT)
     for entry in sorted(cache.list(known)):

@@ -196,8 +196,7 @@ def fill(
     cache.refresh()
     wants = _missing(job, identities, mine)
     total, cached = int(mine.sum()), int(mine.sum()) - len(wants)
-    before = len(rejected)
-    tally = _Tally(reporter, total + before, cached, len(wants), whole=shards == 1 and not known)
+    tally = _Tally(reporter, total + len(rejected), cached, len(wants))
     if known is None:
         reporter.log(f"{cached} of {total} images are in the cache, {len(wants)} to compute.")
     count = 0
@@ -240,22 +239,19 @@ def _flush_last(cache: Cache, stop: Stop) -> None:
             raise
         raise Interrupted(
             f"Stopped before the end, and {cache.pending} bottlenecks that were computed are lost, "
-            f"for they could not be written to the cache ({error}); run it again to go on."
+            f"because they could not be written to the cache ({error}); run it again to go on."
         ) from error
 
 
 class _Tally:
     """Shows how far the computing is, at most a few times a second."""
 
-    def __init__(
-        self, reporter: Reporter, total: int, cached: int, wanted: int, *, whole: bool
-    ) -> None:
+    def __init__(self, reporter: Reporter, total: int, cached: int, wanted: int) -> None:
         self._reporter, self._cached, self._wanted = reporter, cached, wanted
         self._total = total
         self._begun = time.monotonic()
         self._due = 0.0
         self._share = TRAIN_TASK_SHARE if reporter.report.task == "train" else 100
-        self._whole = whole
         self.show(0, 0, None)
 
     def show(self, computed: int, rejected: int, now: float | None) -> None:

@@ -157,7 +157,7 @@ def list_catalog(
     sets = split.assign(texts, spec.split.testing_percentage, spec.split.validation_percentage)
     log(f"{len(sizes)} images of {len(names)} labels under {spec.images}.")
     if found.beside:
-        log(f"{found.beside} files beside the label folders or hidden are left out.")
+        log(f"{found.beside} files are left out: hidden, or beside the label folders.")
     identities, by_content = _identities(
         store, texts, tags, sizes, log=log, threads=threads or cores()
     )
@@ -322,7 +322,7 @@ def check_labels(catalog: Catalog, spec: RetrainJobSpec, usable: Bools) -> list[
     ):
         missing = np.flatnonzero(counts[which] == 0)
         if share and len(missing):
-            warnings.append(f"No {word} images of {_some(names, missing)}: it is not measured.")
+            warnings.append(f"No {word} images of {_some(names, missing)}: not measured.")
     small = np.flatnonzero(total < SMALL_LABEL)
     if len(small):
         warnings.append(f"Fewer than {SMALL_LABEL} images of {_some(names, small)}.")

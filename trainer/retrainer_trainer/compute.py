@@ -261,7 +261,7 @@ def fetch(store: Store, catalog: Catalog, row: int) -> _Fetched:
         except NotFound as error:
             if error.reason == conditions.BUCKET_NOT_FOUND.name:
                 raise
-            raise _RejectedImageError("it was listed, but is not there any more") from error
+            raise _RejectedImageError("it was listed, but is no longer there") from error
         except ChangedError:
             body = None
         if body is not None and not etag:
@@ -273,7 +273,7 @@ def fetch(store: Store, catalog: Catalog, row: int) -> _Fetched:
         try:
             entry = store.head(path)
         except NotFound as error:
-            raise _RejectedImageError("it was listed, but is not there any more") from error
+            raise _RejectedImageError("it was listed, but is no longer there") from error
         size, etag = entry.size, entry.etag or ""
     raise _RejectedImageError("it is replaced again and again while it is read")
 

@@ -92,11 +92,11 @@ class Keras:
                 self._batch = BATCH // _SMALLER
                 self._warn(
                     f"The memory of {self._device} is too small for batches of {BATCH}; "
-                    f"from here on they are of {self._batch}."
+                    f"from now on they have {self._batch} images."
                 )
             except self._tf.errors.OpError as error:
                 raise RetrainerError(
-                    f"{self._device} fails ({_first_line(error)}): see whether the node's driver fits "
+                    f"{self._device} fails ({_first_line(error)}): check that the node's driver fits "
                     "the container image's CUDA, or ask for no GPU in spec.pod.resources.",
                     reason=conditions.INTERNAL_ERROR.name,
                 ) from error

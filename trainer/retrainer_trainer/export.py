@@ -33,7 +33,7 @@ SAVED_MODEL_BYTES = "savedModelBytes"
 """The SavedModel's signature on image bytes, measured beside `savedModel`, the one on pixels."""
 
 LENIENT = frozenset({Export.TFLITE_INT8.value, SAVED_MODEL_BYTES})
-"""These may guess otherwise than the head: one is rounded to 8 bits, the other decodes by itself."""
+"""These may disagree with the head: one is rounded to 8 bits, the other decodes by itself."""
 
 ONNX_OPSET = 17  # the newest that tf2onnx writes without warnings and every current runtime reads
 

@@ -11,7 +11,8 @@ import yaml
 
 from retrainer import __version__
 from retrainer.api import Report, Task
-from retrainer_trainer import reread
+from retrainer.api.names import API_VERSION, KIND
+from retrainer_trainer import reread, split
 from retrainer_trainer.backbone import Backbone
 from retrainer_trainer.bottlenecks import Bottlenecks
 from retrainer_trainer.catalog import shown
@@ -53,7 +54,11 @@ def counts(
     progress, training = report.progress, task.spec.training
     sets = ", ".join(
         f"{len(ready.rows(which)):,} {name}"
-        for which, name in ((0, "training"), (1, "validation"), (2, "test"))
+        for which, name in (
+            (split.TRAINING, "training"),
+            (split.VALIDATION, "validation"),
+            (split.TESTING, "test"),
+        )
     )
     stopped = f"stopped early, best at {trained.step:,}; " if trained.step < trained.steps else ""
     computed = progress.images_computed and report.images_per_second
@@ -88,8 +93,8 @@ def spec_yaml(task: Task) -> str:
     for field in ("suspend", "backoffLimit", "pod"):
         spec.pop(field, None)
     job = {
-        "apiVersion": "retrainer.dev/v1alpha1",
-        "kind": "RetrainJob",
+        "apiVersion": API_VERSION,
+        "kind": KIND,
         "metadata": {"name": task.name},
         "spec": spec,
     }

@@ -37,7 +37,7 @@ def exported(  # noqa: PLR0917 - a stage: what it takes of the ones before
     """Write all formats, run them, copy them to the run; what `evaluation.json` says, and the graph.
 
     Raises:
-        RetrainerError: an export guesses otherwise than the head.
+        RetrainerError: an export disagrees with the head.
     """
     size = ready.backbone.architecture.size
     labels = [shown(label) for label in ready.catalog.labels]
@@ -92,16 +92,15 @@ def tell_difference(form: str, count: export.Comparison, reporter: Reporter) -> 
     """Say how an export did; refuse one that is not the head's network.
 
     Raises:
-        RetrainerError: it guesses otherwise on more than 1% of the images.
+        RetrainerError: it guesses another label on more than 1% of the images.
     """
     share = f"{100 * count.right / count.images:.1f}%" if count.images else "not measured"
-    reporter.log(f"{form}: accuracy {share} on {count.images} images, {count.different} differ.")
+    reporter.log(
+        f"{form}: accuracy {share} on {count.images} images, {count.different} guesses differ."
+    )
     if not count.differs:
         return
     text = conditions.EXPORT_DIFFERS(export=form, differ=count.different, total=count.images)
-    if form in export.LENIENT:
-        reporter.warn(
-            f"{form} guesses otherwise than the head on {count.different} of {count.images} images."
-        )
-    else:
+    if form not in export.LENIENT:
         raise RetrainerError(text, reason=conditions.EXPORT_DIFFERS.name)
+    reporter.warn(text)

@@ -70,7 +70,7 @@ def decoded(body: bytes, least: int) -> Pixels:
             f"{seen.width} x {seen.height} pixels, at most {MAX_PIXELS // 1_000_000} million are read"
         )
     if seen.width < 1 or seen.height < 1:
-        raise RejectedError("it says that it has no pixels")
+        raise RejectedError("its header says that it has no pixels")
     image = _jpeg(body, seen, least) if seen.format == "JPEG" else _by_opencv(body, seen)
     return upright(image, orientation(body, seen.format))
 

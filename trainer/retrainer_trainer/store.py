@@ -152,19 +152,3 @@ class Store(ABC):
         with ThreadPoolExecutor(self.parallel) as pool:
             for _ in pool.map(self.put_file, files, paths):
                 pass
-
-    def get_folder(self, prefix: str, local: Path) -> None:
-        """Copy every object under `prefix` to below the local folder `local`.
-
-        Raises:
-            UserError: an object's path would lead out of `local`.
-        """
-        inside = local.resolve()
-        for entry in list(self.list(prefix)):
-            if entry.path.endswith("/"):
-                continue
-            target = (local / entry.path.removeprefix(prefix).lstrip("/")).resolve()
-            if not target.is_relative_to(inside):
-                raise UserError(f"{self.url}: the path {entry.path!r} leads out of the folder.")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(self.get(entry.path))

@@ -28,7 +28,7 @@ class LocalStore(Store):
         if not start.is_dir():
             if prefix:
                 return
-            what = "is a file, not a folder" if start.exists() else "there is no such folder"
+            what = "it is a file, not a folder" if start.exists() else "there is no such folder"
             raise NotFound(
                 conditions.NO_IMAGES(url=self.url, detail=what),
                 reason=conditions.NO_IMAGES.name,

@@ -199,7 +199,8 @@ def check_finite(ready: Bottlenecks) -> None:
             row = start + int(np.argmin(good))
             where = shown(ready.catalog.paths[row]) if row < len(ready.catalog) else "a view"
             raise UserError(
-                f"{ready.backbone.weights.origin} gives infinite numbers, the first for {where}.",
+                f"The weights {ready.backbone.weights.origin} give infinite numbers, the first for "
+                f"{where}: name others in spec.weights.",
                 reason=conditions.WEIGHTS_UNREADABLE.name,
             )
 
@@ -293,4 +294,4 @@ def sentence(task: Task, accuracy: float | None, images: int) -> str:
     """How the job ended."""
     if accuracy is None:
         return conditions.SUCCEEDED_UNTESTED(run=task.run_url)
-    return conditions.SUCCEEDED(accuracy=f"{100 * accuracy:.1f}%", images=images, run=task.run_url)
+    return conditions.SUCCEEDED(accuracy=f"{accuracy:.4f}", images=images, run=task.run_url)

@@ -68,7 +68,7 @@ def find_weights(
 
 
 def file_stems(network: Architecture) -> list[str]:
-    """Names, without suffix, of the files that fit, the best first: its size, then larger ones."""
+    """Names, without suffix, of the files that fit, the best first: its size, then the others."""
     if not network.is_mobilenet:
         return [_INCEPTION_FILE]
     width = {1.0: "1_0", 0.75: "7_5", 0.5: "5_0", 0.25: "2_5"}[network.width]
@@ -90,7 +90,7 @@ def _choose(spec: RetrainJobSpec, network: Architecture, warn: Callable[[str], N
                 if i:
                     warn(
                         f"{spec.weights} has no weights of {network.backbone}: {stem}{suffix}, "
-                        "trained at another size, is used and a little less accurate."
+                        "trained at another size, is used instead; it is a little less accurate."
                     )
                 return stem + suffix
     found = sorted(name for name in there if name.endswith(".h5"))
@@ -142,7 +142,7 @@ def download(url: str) -> bytes:
     """A published file of weights, whole: it is kept for everyone who shares the cache.
 
     Raises:
-        StorageError: no connection, one that was cut, or what came is no HDF5 file.
+        StorageError: no connection, one that was cut, or what came is not an HDF5 file.
     """
     try:
         with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - a constant, https
@@ -152,7 +152,7 @@ def download(url: str) -> bytes:
     except OSError as error:
         raise _no_download(url, getattr(error, "reason", error)) from error
     if not body.startswith(_HDF5):
-        raise _no_download(url, "what comes is no HDF5 file, but perhaps a proxy's page")
+        raise _no_download(url, "what came is not an HDF5 file, perhaps a proxy's page")
     return body
 
 

@@ -7,6 +7,8 @@ is a template filled with what was seen. The reference page of the documentation
 from dataclasses import dataclass
 from enum import StrEnum
 
+from retrainer.api.names import LABEL_JOB
+
 
 class ConditionType(StrEnum):
     """Types of `status.conditions`."""
@@ -59,7 +61,7 @@ def _failed(name: str, sentence: str, advice: str = "") -> Reason:
 WAITING_FOR_OPERATOR = _waiting(
     "WaitingForOperator",
     "No operator has taken this job up yet.",
-    "See whether the operator runs, and watches this namespace (the chart's namespaces value).",
+    "Check that the operator runs and watches this namespace (the chart's namespaces value).",
 )
 CREATED = _waiting("Created", "Waiting for the first pod of Job {child}.")
 QUEUED = _waiting("Queued", "Job {child} waits in Kueue queue {queue}.")
@@ -93,7 +95,7 @@ QUOTA_EXCEEDED = _waiting(
 POD_REFUSED = _waiting(
     "PodRefused",
     "Job {child} cannot create a pod: {detail}",
-    "Often a Pod Security level or an admission webhook of the namespace; the message names it.",
+    "Usually a Pod Security level or an admission webhook refuses it; the message says which.",
 )
 WAITING_FOR_CLEANUP = _waiting(
     "WaitingForCleanup", "An earlier Job {child} is still being deleted."
@@ -135,7 +137,7 @@ REPORT_LOST = Reason(
 
 # --- failed: final ---
 INVALID_SPEC = _failed(
-    "InvalidSpec", "{detail}", "Mend the field that the message names and create the job again."
+    "InvalidSpec", "{detail}", "Fix the field that the message names and create the job again."
 )
 NOT_ALLOWED = _failed(
     "NotAllowed",
@@ -145,7 +147,7 @@ NOT_ALLOWED = _failed(
 CHILD_REFUSED = _failed(
     "ChildRefused",
     "The API server refused Job {child} as invalid: {detail}",
-    "Mend spec.pod as the message says and create the job again.",
+    "Fix spec.pod as the message says and create the job again.",
 )
 DEADLINE_EXCEEDED = _failed(
     "DeadlineExceeded",
@@ -164,17 +166,21 @@ BACKOFF_LIMIT_EXCEEDED = _failed(
 )
 TRAINER_FAILED = _failed("TrainerFailed", "{detail}")
 CHILD_LOST = _failed(
-    "ChildFailed", "Job {child} failed: {detail}", "Read its events: kubectl describe job NAME"
+    "ChildFailed",
+    "Job {child} failed: {detail}",
+    f"Read the Job's events: kubectl describe job -l {LABEL_JOB}=NAME",
 )
 
 # --- failed, said by the trainer (exit 64: not tried again) ---
 NO_IMAGES = _failed(
-    "ImagesNotFound", "No images under {url}: {detail}", "One folder per label, images inside."
+    "ImagesNotFound",
+    "No images under {url}: {detail}",
+    "Put one folder per label there, with the images inside.",
 )
 BUCKET_NOT_FOUND = _failed(
     "BucketNotFound",
     "Bucket {bucket} ({field}) does not exist at {endpoint}.",
-    "Create the bucket, or mend the field; the endpoint is part of the answer.",
+    "Create the bucket, or fix the field; check too that storage.endpoint is the right server.",
 )
 STORAGE_DENIED = _failed(
     "StorageDenied",
@@ -182,7 +188,7 @@ STORAGE_DENIED = _failed(
     "Check the Secret's keys and the bucket's policy.",
 )
 TOO_FEW_LABELS = _failed(
-    "TooFewLabels", "{url} has {count} label folders, at least 2 are needed: {detail}"
+    "TooFewLabels", "At least 2 label folders are needed in {url}, which has {count}: {detail}"
 )
 LABEL_WITHOUT_TRAINING = _failed(
     "LabelWithoutTraining", "Label {label} has no training image ({detail}).",
@@ -192,7 +198,7 @@ TOO_MANY_REJECTED = _failed(
     "TooManyRejected",
     "{rejected} of {total} images cannot be read, more than maxRejectedFraction {limit} allows; "
     "the first: {first}.",
-    "Mend or remove them (rejected.csv in the run lists all), or raise maxRejectedFraction.",
+    "Fix or remove them (rejected.csv in the run lists them all), or raise maxRejectedFraction.",
 )
 DIVERGED = _failed(
     "Diverged",
@@ -208,7 +214,7 @@ WEIGHTS_UNREADABLE = _failed(
 )
 EXPORT_DIFFERS = _failed(
     "ExportDiffers",
-    "The exported {export} guesses otherwise than the head on {differ} of {total} test images.",
+    "The exported {export} disagrees with the head on {differ} of {total} images.",
     "A fault of Retrainer or of a library it exports with: please report it.",
 )
 
@@ -221,7 +227,7 @@ STORAGE_UNAVAILABLE = _failed(
 DISK_FULL = _failed("DiskFull", "No space left writing {url}.", "Free some space; the run goes on.")
 INTERRUPTED = _failed(
     "Interrupted",
-    "Stopped before the end; what was computed is in the cache, run it again to go on.",
+    "Stopped before the end; what was computed is in the cache: run it again to go on.",
 )
 INTERNAL_ERROR = _failed("InternalError", "{detail}", "Please report it with the log.")
 

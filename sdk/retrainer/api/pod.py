@@ -76,7 +76,7 @@ class Pod(Model):
     tolerations: list[Toleration] = Field(
         default_factory=list,
         max_length=32,
-        description="Taints that are no hindrance; the operator's defaults if not given.",
+        description="Taints that the pods tolerate; the operator's defaults if not given.",
     )
     affinity: dict[str, Any] | None = Field(
         None,
