@@ -75,7 +75,7 @@ def last_words(case: Case, pod: Pod) -> str:
     if pod.evicted:
         return f"evicted: {pod.evicted}"
     if pod.ended is None:
-        return "no word of it is left"
+        return "nothing is known of how it ended"
     if pod.ended.reason == _OOM:
         return f"killed for using more memory than its limit of {pod.memory_limit}"
     report = progress.of_pod(pod, case.observed.reports, case.uid)

@@ -14,7 +14,7 @@ from retrainer_operator.state import timestamp
 
 _MESSAGE_MAX = 1024
 _RESUMED = "Resumed"
-_RESUMED_MESSAGE = "Let run again."
+_RESUMED_MESSAGE = "Resumed; pods may run again."
 JOB_CREATED = "JobCreated"
 _READY = "The bottlenecks of all images are in the cache."
 

@@ -113,7 +113,7 @@ def frontier(
 
 _SHARED = (
     "Images per second are of jobs that may have run side by side on the same nodes: multiply-adds "
-    "tell better what each network costs."
+    "are the better measure of what each network costs."
 )
 
 

@@ -42,7 +42,7 @@ class Condition(Model):
         "", json_schema_extra={"format": "date-time"}, description="When status last changed."
     )
     observed_generation: int | None = Field(
-        None, description="Generation of the spec it speaks of."
+        None, description="Generation of the spec it refers to."
     )
 
 
@@ -117,7 +117,7 @@ class RetrainJobStatus(Model):
     start_time: str | None = Field(
         None,
         json_schema_extra={"format": "date-time"},
-        description="When a pod was first let run; cleared by suspend.",
+        description="When a pod was first allowed to run; cleared by suspend.",
     )
     completion_time: str | None = Field(
         None, json_schema_extra={"format": "date-time"}, description="When the job ended."

@@ -60,7 +60,7 @@ class Storage(Model):
         | None
     ) = Field(
         None,
-        description="Region of the buckets; us-east-1 if neither this nor the environment says.",
+        description="Region of the buckets; us-east-1 if neither this nor the environment names it.",
     )
     secret_name: ObjectName | None = Field(
         None,
@@ -77,7 +77,7 @@ class Split(Model):
         10, description="Share of images kept for the test, percent."
     )
     validation_percentage: Percentage = Field(
-        10, description="Share of images that watch the training, percent."
+        10, description="Share of images kept for validation during the training, percent."
     )
 
     @model_validator(mode="after")
@@ -110,7 +110,7 @@ class EarlyStopping(Model):
     patience: Whole = Field(
         ge=1,
         le=100_000,
-        description="Evaluations without a better validation accuracy to stop after.",
+        description="Stop after this many evaluations without a better validation accuracy.",
     )
 
 
@@ -135,13 +135,16 @@ class Training(Model):
         -1, description="Images of the final test; -1 is the whole test set."
     )
     seed: Whole = Field(
-        0, ge=0, le=2**31 - 1, description="Equal seeds give equal heads on one CPU type and image."
+        0,
+        ge=0,
+        le=2**31 - 1,
+        description="Equal seeds give equal heads on one CPU type and container image.",
     )
     optimizer: Optimizer = Field(Optimizer.SGD, description="sgd, momentum (0.9) or adam.")
     sampling: Sampling = Field(
         Sampling.PER_LABEL,
         description="perLabel draws the label first, then an image of it, as retrain.py does; "
-        "uniform draws every image alike.",
+        "uniform gives every image the same chance.",
     )
     early_stopping: EarlyStopping | None = Field(
         None, description="Off if not given. The whole validation set is then used each time."
