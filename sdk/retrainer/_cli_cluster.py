@@ -28,6 +28,7 @@ from retrainer._cli_output import (
     shown,
 )
 from retrainer.api import Phase
+from retrainer.api.interval import in_words
 from retrainer.errors import JobFailed, NotFound, UserError
 
 if TYPE_CHECKING:
@@ -213,6 +214,8 @@ def _facts(job: "Job") -> Iterator[tuple[str, str]]:
     if status.progress:
         yield "Progress", _figures(status.progress.model_dump(by_alias=True, exclude_none=True))
     if status.metrics:
+        if job.test_accuracy is not None:
+            yield "Test accuracy", in_words(job.test_accuracy, status.metrics.test_images)
         yield "Metrics", _figures(status.metrics.model_dump(by_alias=True, exclude_none=True))
     if status.artifacts:
         yield "Artifacts", ", ".join(sorted(status.artifacts.values()))

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING
 
+from retrainer.api.interval import in_words
 from retrainer.api.status import Phase
 
 if TYPE_CHECKING:
@@ -53,7 +54,9 @@ def job(job: "Job") -> str:
     if (metrics := status.metrics) and metrics.validation_accuracy is not None:
         rows.append(("validation accuracy", f"{metrics.validation_accuracy:.3f}"))
     if job.test_accuracy is not None:
-        rows.append(("test accuracy", f"<b>{job.test_accuracy:.3f}</b>{_interval(job)}"))
+        images = metrics.test_images if metrics else None
+        accuracy, _, interval = in_words(job.test_accuracy, images).partition(" ")
+        rows.append(("test accuracy", f"<b>{accuracy}</b> {interval}"))
     if len(status.curve) > 1:
         rows.append(("validation curve", _spark([p.validation_accuracy for p in status.curve])))
     table = "".join(
@@ -198,16 +201,6 @@ def _bar(percent: int | None) -> str:
         f'<div style="width:{percent}%;height:9px;background:{_RUNNING};border-radius:5px"></div></div>'
         f" {percent}%"
     )
-
-
-def _interval(job: "Job") -> str:
-    from retrainer.api.interval import wilson
-
-    images = job.status.metrics.test_images if job.status.metrics else None
-    if job.test_accuracy is None or not images:
-        return ""
-    low, high = wilson(job.test_accuracy, images)
-    return f" (95% interval {low:.2f} to {high:.2f}, {images:,} images)"
 
 
 def _spark(values: Sequence[float | None]) -> str:

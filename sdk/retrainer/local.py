@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from retrainer._runs import Run
 from retrainer._store import ENV_ENDPOINT, Access
 from retrainer.api import Phase, Report, RetrainJob, Storage, Task, conditions
+from retrainer.api.interval import in_words
 from retrainer.api.layout import REPORT_PAGE, join
 from retrainer.api.names import ENV_TASK, EXIT_SIGTERM, EXIT_USER
 from retrainer.api.parsing import problems
@@ -118,11 +119,7 @@ class Result(Run):
     def __str__(self) -> str:
         if self.test_accuracy is None:
             return f"trained, no test images; run in {self.url}"
-        text = f"test accuracy {self.test_accuracy:.3f}"
-        if ends := self.interval:
-            low, high = ends
-            text += f" (95% interval {low:.2f} to {high:.2f}, {self.test_images:,} images)"
-        return text
+        return f"test accuracy {in_words(self.test_accuracy, self.test_images)}"
 
     def __repr__(self) -> str:
         return f"<Result {self}, {self.url}>"

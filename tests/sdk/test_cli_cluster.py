@@ -187,6 +187,7 @@ def test_get_watch_prints_a_line_per_change_until_it_is_interrupted(
 def test_describe_tells_everything_and_what_to_do(submitted: FakeApiServer, shell: Shell) -> None:
     submitted.status(
         "flowers", phase="Failed", reason="OOMKilled", message="Pod p was killed.",
+        metrics={"testAccuracy": 0.8909, "testImages": 165},
         conditions=[{"type": "Failed", "status": "True", "reason": "OOMKilled",
                      "message": "Pod p was killed.", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
     )  # fmt: skip
@@ -201,6 +202,7 @@ def test_describe_tells_everything_and_what_to_do(submitted: FakeApiServer, shel
         "Message:              Pod p was killed.",
         "What to do:           Create the job again with a larger spec.pod.resources.limits.memory.",
         "Images:               s3://photos/flowers",
+        "Test accuracy:        0.891 (95% interval 0.83 to 0.93, 165 images)",
         "Logs:                 retrainer logs flowers -n default",
     ):
         assert line in shell.out.splitlines()
@@ -351,29 +353,6 @@ def test_without_a_cluster_every_command_says_what_to_do(
     for command in (["get"], ["logs", "x"], ["wait", "x"], ["download", "x"], ["describe", "x"]):
         assert shell(*command) == 64
         assert shell.err.startswith("error: No kubeconfig at ")
-
-
-def test_cache_stats_of_an_output_says_where_the_cache_is(shell: Shell, tmp_path: Path) -> None:
-    write_run(tmp_path / "flowers-12345678")
-    assert shell("cache", "stats", str(tmp_path)) == 0
-    assert shell.out == ""
-    assert shell.err.startswith(f"No bottlenecks in {tmp_path}; ")
-
-
-def test_cache_stats_and_prune_of_a_folder(shell: Shell, tmp_path: Path) -> None:
-    segments = tmp_path / "fp1" / "segments"
-    segments.mkdir(parents=True)
-    for name, size in (("a.parquet", 4096), ("a.index", 40 + 28 * 10)):
-        (segments / name).write_bytes(b"x" * size)
-        os.utime(segments / name, (1_600_000_000, 1_600_000_000))
-    assert shell("cache", "stats", str(tmp_path)) == 0
-    assert shell.out.splitlines()[1].split()[:5] == ["fp1", "10", "1", "4.3", "KiB"]
-    assert shell("cache", "prune", str(tmp_path), "--older-than", "soon") == 64
-    assert shell.err == "error: --older-than soon: give a number and m, h or d, such as 90d.\n"
-    assert shell("cache", "prune", str(tmp_path), "--older-than", "1d", "--dry-run") == 0
-    assert shell.err == "would delete 1 segments with 10 bottlenecks, 4.3 KiB\n"
-    assert shell("cache", "prune", str(tmp_path), "--older-than", "1d") == 0
-    assert not list(segments.iterdir())
 
 
 def test_prune_is_refused_while_a_job_uses_the_cache(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 import typer
+from tests.support.run_folder import write_run
 
 from retrainer import __version__, _cli_run, cli, jobfile
 from retrainer.api import ARCHITECTURES, Export, Optimizer, parse_job
@@ -315,6 +316,31 @@ def test_a_mistake_in_the_file_is_not_blamed_on_an_option() -> None:
 def test_a_document_that_is_no_mapping_is_told_so() -> None:
     with pytest.raises(InvalidJob, match="must be a mapping"):
         _cli_run.job_with([], {"steps": 3})
+
+
+# --- cache ---
+def test_cache_stats_of_an_output_says_where_the_cache_is(say: Say, folder: Path) -> None:
+    write_run(folder / "flowers-12345678")
+    said = say("cache", "stats", str(folder))
+    assert (said.code, said.out) == (0, "")
+    assert said.err.startswith(f"No bottlenecks in {folder}; ")
+
+
+def test_cache_stats_and_prune_of_a_folder(say: Say, folder: Path) -> None:
+    segments = folder / "fp1" / "segments"
+    segments.mkdir(parents=True)
+    for name, size in (("a.parquet", 4096), ("a.index", 40 + 28 * 10)):
+        (segments / name).write_bytes(b"x" * size)
+        os.utime(segments / name, (1_600_000_000, 1_600_000_000))
+    stats = say("cache", "stats", str(folder))
+    assert stats.out.splitlines()[1].split()[:5] == ["fp1", "10", "1", "4.3", "KiB"]
+    prune = ("cache", "prune", str(folder), "--older-than")
+    error = "error: --older-than soon: give a number and m, h or d, such as 90d.\n"
+    assert say(*prune, "soon") == (64, "", error)
+    counted = "would delete 1 segments with 10 bottlenecks, 4.3 KiB\n"
+    assert say(*prune, "1d", "--dry-run") == (0, "", counted)
+    assert say(*prune, "1d").code == 0
+    assert not list(segments.iterdir())
 
 
 # --- the rest ---

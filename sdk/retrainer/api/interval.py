@@ -29,3 +29,16 @@ def wilson(accuracy: float, images: int) -> tuple[float, float]:
     middle = (right + z2 / 2) / (1 + z2)
     half = Z_95 * math.sqrt(right * (1 - right) / images + z2 / (4 * images)) / (1 + z2)
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def in_words(accuracy: float, images: int | None) -> str:
+    """An accuracy with its interval, for people: `0.891 (95% interval 0.83 to 0.93, 165 images)`.
+
+    Args:
+        accuracy: share of images guessed right, 0 to 1.
+        images: how many images it was measured on; without that, there is no interval.
+    """
+    if not images:
+        return f"{accuracy:.3f}"
+    low, high = wilson(accuracy, images)
+    return f"{accuracy:.3f} (95% interval {low:.2f} to {high:.2f}, {images:,} images)"
