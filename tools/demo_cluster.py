@@ -40,7 +40,7 @@ def shown(cluster: DevCluster, *arguments: str) -> int:
 
 def main() -> int:
     """Run the demo; the exit code of its job."""
-    say("1. A cluster on this machine (the first time, building Kubernetes takes some ten minutes)")
+    say("1. A cluster on this machine (building Kubernetes, the first time, takes some 20 minutes)")
     cluster = ensure("node", name="dev", images=("operator", "trainer"))
     assert cluster.s3 is not None
 

@@ -86,7 +86,11 @@ SECRET_MISSING = _waiting(
     "Pod {pod} waits for Secret {secret} with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: {detail}",
     "Create the Secret in the job's namespace; the pod then goes on by itself.",
 )
-POD_BLOCKED = _waiting("PodBlocked", "Pod {pod} cannot start: {detail}")
+POD_BLOCKED = _waiting(
+    "PodBlocked",
+    "Pod {pod} cannot start: {detail}",
+    f"Read the pod's events: kubectl describe pod -l {LABEL_JOB}=NAME",
+)
 QUOTA_EXCEEDED = _waiting(
     "QuotaExceeded",
     "A quota of the namespace is used up, and Job {child} waits: {detail}",
@@ -110,7 +114,11 @@ NOT_PERMITTED = _waiting(
     "The operator may not {verb} {resource} in namespace {namespace}: {detail}",
     "Grant the chart's Role in that namespace, or add it to the chart's namespaces value.",
 )
-RETRYING = _waiting("Retrying", "Pod {pod} failed and is tried again: {detail}")
+RETRYING = _waiting(
+    "Retrying",
+    "Pod {pod} failed and is tried again: {detail}",
+    "Read the log of the pod that failed: retrainer logs NAME",
+)
 
 # --- running: the stage that the report names ---
 BOTTLENECKS = Reason(
@@ -164,7 +172,7 @@ BACKOFF_LIMIT_EXCEEDED = _failed(
     "Failed {times}; the last pod: {detail}",
     "Read the last pod's log: retrainer logs NAME",
 )
-TRAINER_FAILED = _failed("TrainerFailed", "{detail}")
+TRAINER_FAILED = _failed("TrainerFailed", "{detail}", "Read the log: retrainer logs NAME")
 CHILD_LOST = _failed(
     "ChildFailed",
     "Job {child} failed: {detail}",
@@ -188,7 +196,9 @@ STORAGE_DENIED = _failed(
     "Check the Secret's keys and the bucket's policy.",
 )
 TOO_FEW_LABELS = _failed(
-    "TooFewLabels", "At least 2 label folders are needed in {url}, which has {count}: {detail}"
+    "TooFewLabels",
+    "At least 2 label folders are needed in {url}, which has {count}: {detail}",
+    "Put one folder per label there, with the images inside.",
 )
 LABEL_WITHOUT_TRAINING = _failed(
     "LabelWithoutTraining", "Label {label} has no training image ({detail}).",
@@ -207,10 +217,14 @@ DIVERGED = _failed(
     "Create the job again with the smaller learningRate; the bottlenecks are cached.",
 )
 WEIGHTS_NOT_FOUND = _failed(
-    "WeightsNotFound", "No weights for {architecture} in {url}; it has: {found}."
+    "WeightsNotFound",
+    "No weights for {architecture} in {url}; it has: {found}.",
+    "Put the architecture's file there, or create the job again with an architecture of those.",
 )
 WEIGHTS_UNREADABLE = _failed(
-    "WeightsUnreadable", "{url} holds no weights for {architecture}: {detail}"
+    "WeightsUnreadable",
+    "{url} holds no weights for {architecture}: {detail}",
+    "Put the whole file there, as Keras publishes it for this architecture.",
 )
 EXPORT_DIFFERS = _failed(
     "ExportDiffers",
