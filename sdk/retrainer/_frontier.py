@@ -65,7 +65,6 @@ def _for(job: RetrainJob, architecture: str) -> RetrainJob:
     slug = architecture.replace("_", "-").replace(".", "")
     name = f"{job.name[: NAME_MAX - 1 - len(slug)].rstrip('-')}-{slug}"
     return job.model_copy(
-        deep=True,
         update={
             "metadata": job.metadata.model_copy(update={"name": name, "uid": None}),
             "spec": job.spec.model_copy(deep=True, update={"architecture": architecture}),

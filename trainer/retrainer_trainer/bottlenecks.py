@@ -60,8 +60,7 @@ class Bottlenecks:
     """Everything that the head is trained on. N images, V = `spec.distortions.views` or 0.
 
     Attributes:
-        catalog: of the job, N images in the order of their paths; `catalog.label` and
-            `catalog.rows(split.TRAINING)` index its images, as everything below does.
+        catalog: of the job, N images in the order of their paths, by which all of this is indexed.
         backbone: that computed them.
         matrix: (N + rows of views, width) float32; row i is image i of the catalog.
         views: (N, V) the rows of `matrix` that hold an image's distorted views; -1 for an image that

@@ -91,7 +91,6 @@ class Catalog:
         identities: (N, 16) what each image's content is known by.
         label: (N,) index into `labels`.
         sets: (N,) split.TRAINING, VALIDATION or TESTING.
-        by_content: (N,) whether the identity was made from the image's bytes (no ETag).
         warnings: sentences for people.
     """
 
@@ -102,15 +101,10 @@ class Catalog:
     identities: Identities
     label: npt.NDArray[np.int32]
     sets: npt.NDArray[np.int8]
-    by_content: Bools
     warnings: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.sizes)
-
-    def rows(self, which: int) -> npt.NDArray[np.int64]:
-        """Indices of the images of one set, ascending."""
-        return np.flatnonzero(self.sets == which)
 
     def duplicates(self) -> list[npt.NDArray[np.int64]]:
         """Groups of images that are the same under several paths, each group ascending."""
@@ -158,10 +152,8 @@ def list_catalog(
     log(f"{len(sizes)} images of {len(names)} labels under {spec.images}.")
     if found.beside:
         log(f"{found.beside} files are left out: hidden, or beside the label folders.")
-    identities, by_content = _identities(
-        store, texts, tags, sizes, log=log, threads=threads or cores()
-    )
-    catalog = Catalog(tuple(names), texts, tags, sizes, identities, label, sets, by_content, ())
+    identities = _identities(store, texts, tags, sizes, log=log, threads=threads or cores())
+    catalog = Catalog(tuple(names), texts, tags, sizes, identities, label, sets, ())
     warnings = check_labels(catalog, spec, np.ones(len(sizes), bool))
     twice = catalog.duplicates()
     if twice:
@@ -208,9 +200,9 @@ class _Listing:
 
     def nothing(self) -> str:
         if self.labels:
-            return f"its {len(self.labels)} folders are empty"
+            return "all of its label folders are empty"
         if self.beside:
-            return f"it has {self.beside} files but no label folders"
+            return "it has files but no label folders"
         return "it is empty"
 
 
@@ -238,8 +230,8 @@ def _identities(
     *,
     log: Callable[[str], None],
     threads: int,
-) -> tuple[Identities, Bools]:
-    """The identities, and which of them had to be made from the bytes."""
+) -> Identities:
+    """By the ETags, or by the bytes of images that have none."""
     raw = bytearray()
     unknown: list[int] = []
     for i, (etag, size) in enumerate(zip(etags, sizes.tolist(), strict=True)):
@@ -247,8 +239,6 @@ def _identities(
         if not etag:
             unknown.append(i)
     identities = np.frombuffer(raw, np.uint8).reshape(-1, IDENTITY_BYTES)
-    by_content = np.zeros(len(sizes), bool)
-    by_content[unknown] = True
     if unknown:
         log(f"{len(unknown)} images are told apart by their content, so each is read.")
 
@@ -265,7 +255,7 @@ def _identities(
             for start in range(0, len(unknown), _CHUNK):
                 for _ in pool.map(read, unknown[start : start + _CHUNK]):
                     pass
-    return identities, by_content
+    return identities
 
 
 def _refuse_nested(spec: RetrainJobSpec) -> None:
