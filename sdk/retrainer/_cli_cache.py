@@ -116,7 +116,7 @@ def prune(
     pruned = cache.prune(age, dry_run=dry_run)
     word = "would delete" if dry_run else "deleted"
     say(
-        f"{word} {pruned.segments:,} segments with {pruned.bottlenecks:,} bottlenecks, "
+        f"{word}: segments {pruned.segments:,}, bottlenecks {pruned.bottlenecks:,}, "
         f"{_size(pruned.size)}"
     )
 

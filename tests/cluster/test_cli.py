@@ -285,7 +285,7 @@ def test_the_caches_contents_are_counted_and_the_old_ones_pruned(
         )
     place = f"s3://{team.bucket.name}/{copy}"
     kept = jobs("cache", "prune", place, "--older-than", "1d")
-    assert kept.err == "deleted 0 segments with 0 bottlenecks, 0 B\n"
+    assert kept.err == "deleted: segments 0, bottlenecks 0, 0 B\n"
     would = jobs("cache", "prune", place, "--older-than", "0m", "--dry-run").err
     assert would.startswith("would delete ")
     done = jobs("cache", "prune", place, "--older-than", "0m").err

@@ -337,7 +337,7 @@ def test_cache_stats_and_prune_of_a_folder(say: Say, folder: Path) -> None:
     prune = ("cache", "prune", str(folder), "--older-than")
     error = "error: --older-than soon: give a number and m, h or d, such as 90d.\n"
     assert say(*prune, "soon") == (64, "", error)
-    counted = "would delete 1 segments with 10 bottlenecks, 4.3 KiB\n"
+    counted = "would delete: segments 1, bottlenecks 10, 4.3 KiB\n"
     assert say(*prune, "1d", "--dry-run") == (0, "", counted)
     assert say(*prune, "1d").code == 0
     assert not list(segments.iterdir())

@@ -244,7 +244,7 @@ def test_bad_files_are_rejected_with_path_and_reason_and_the_job_goes_on(
     assert heard.report.progress.images_rejected == 5
     (warning,) = heard.warnings
     assert warning.startswith(
-        "5 images are rejected: daisy/tab\\tnew\\nline.jpg (0 bytes); daisy/text"
+        "Images rejected: 5, daisy/tab\\tnew\\nline.jpg (0 bytes); daisy/text"
     )
 
 

@@ -198,7 +198,7 @@ def test_the_same_image_under_two_labels_is_listed(tmp_path: Path) -> None:
     (images / "roses/copy.jpg").write_bytes((images / "daisy/0007.jpg").read_bytes())
     catalog, _ = catalog_of(images, tmp_path)
     assert catalog.warnings == (
-        "1 images are there more than once, such as daisy/0007.jpg and roses/copy.jpg; "
+        "Images that are there more than once: 1, such as daisy/0007.jpg and roses/copy.jpg; "
         "duplicates.csv in the run lists them.",
     )
     rows = list(csv.DictReader(io.StringIO(duplicates_csv(catalog))))

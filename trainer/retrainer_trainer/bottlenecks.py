@@ -374,6 +374,6 @@ def _log_rejected(catalog: Catalog, filled: Filled, reporter: Reporter) -> None:
     listed = [f"{shown(catalog.paths[i])} ({filled.rejected[i]})" for i in rows]
     more = len(filled.rejected) - len(listed)
     reporter.warn(
-        f"{len(filled.rejected)} images are rejected: {'; '.join(listed)}"
+        f"Images rejected: {len(filled.rejected)}, {'; '.join(listed)}"
         + (f"; and {more} more." if more else ".")
     )

@@ -159,7 +159,7 @@ def list_catalog(
     if twice:
         first = " and ".join(shown(texts[int(i)]) for i in twice[0][:2])
         warnings.append(
-            f"{len(twice)} images are there more than once, such as {first}; "
+            f"Images that are there more than once: {len(twice)}, such as {first}; "
             "duplicates.csv in the run lists them."
         )
     return replace(catalog, warnings=tuple(warnings))
