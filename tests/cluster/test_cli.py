@@ -184,7 +184,7 @@ def test_metrics_are_the_final_ones(jobs: Terminal) -> None:
 def test_plot_draws_in_the_terminal_and_into_a_file(jobs: Terminal) -> None:
     drawn = jobs("plot", "digits").out
     assert "o validation accuracy" in drawn
-    assert drawn.splitlines()[-2].split() == ["0", "200"]
+    assert drawn.splitlines()[-2].split() == ["0", "steps", "200"]
     assert jobs("plot", "digits", "curve.png", "--whole").err == "wrote curve.png\n"
     with Image.open(jobs.folder / "curve.png") as picture:
         assert picture.size == (1350, 510)
@@ -287,7 +287,7 @@ def test_the_caches_contents_are_counted_and_the_old_ones_pruned(
     kept = jobs("cache", "prune", place, "--older-than", "1d")
     assert kept.err == "deleted: segments 0, bottlenecks 0, 0 B\n"
     would = jobs("cache", "prune", place, "--older-than", "0m", "--dry-run").err
-    assert would.startswith("would delete ")
+    assert would.startswith("would delete: ")
     done = jobs("cache", "prune", place, "--older-than", "0m").err
     assert done == would.replace("would delete", "deleted")
     assert not [key for key in team.bucket.keys(copy) if "/segments/" in key]
