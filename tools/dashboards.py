@@ -10,8 +10,8 @@ from typing import Any
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from retrainer.api import conditions
-from retrainer.api import metrics as m
+from retrainer.api import prometheus as m
+from retrainer.api import reasons as conditions
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))  # run as a file, not as a module

@@ -17,10 +17,12 @@ from pathlib import Path
 
 from rich.text import Text
 
-from retrainer import _cli_run, _display, local
 from retrainer.api import ARCHITECTURES, RetrainJob, parse_job
 from retrainer.api.names import API_VERSION, KIND
+from retrainer.cli import run
 from retrainer.errors import RetrainerError
+from retrainer.local import display as _display
+from retrainer.local import process
 
 STEPS = 500
 RATES = (0.01, 0.1)
@@ -61,7 +63,7 @@ def architecture_for(weights: str) -> str:
 def jobs(options: argparse.Namespace) -> list[RetrainJob]:
     """Two jobs that differ in the learning rate only."""
     if options.images:
-        name, images = _cli_run.name_of(options.images), options.images
+        name, images = run.name_of(options.images), options.images
         weights = options.weights or "imagenet"
         given = options.architecture or (
             "mobilenet_0.50_224" if weights == "imagenet" else architecture_for(weights)
@@ -120,7 +122,7 @@ def show(options: argparse.Namespace) -> None:
         say(f"\nRun {number} of 2: {what}, learning rate {training.learning_rate:g}")
         begun = time.monotonic()
         with _display.Display(out) as display:
-            result = local.run(job, progress=display)
+            result = process.run(job, progress=display)
         results.append((training.learning_rate, result, time.monotonic() - begun))
         say(str(result), "bold green")
 

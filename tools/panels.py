@@ -36,7 +36,7 @@ from grafana_foundation_sdk.models.dashboard import (
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 from grafana_foundation_sdk.models.xychart import ScatterShow
 
-from retrainer.api import metrics as m
+from retrainer.api import prometheus as m
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 CHOSEN = 'namespace=~"$namespace", name=~"$job"'

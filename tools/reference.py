@@ -17,10 +17,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 import retrainer
-from retrainer import cli
 from retrainer.api import ARCHITECTURES, RetrainJobSpec, RetrainJobStatus
-from retrainer.api.conditions import REASONS, Kind
-from retrainer.api.metrics import METRICS
+from retrainer.api.prometheus import METRICS
+from retrainer.api.reasons import REASONS, Kind
+from retrainer.cli import main as cli
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))  # run as a file, not as a module

@@ -11,20 +11,20 @@ import time
 from collections.abc import Sequence
 
 from retrainer.errors import RetrainerError
-from retrainer_operator import handlers
-from retrainer_operator.apply import Reconciler
-from retrainer_operator.kube import Kube, connection
-from retrainer_operator.leader import Leader
-from retrainer_operator.metrics import Live, OperatorMetrics
-from retrainer_operator.notices import Notices
-from retrainer_operator.observe import Memory
-from retrainer_operator.queue import Queue
-from retrainer_operator.reports import Reports
-from retrainer_operator.resync import Resync
+from retrainer_operator.api_server.client import Kube, connection
+from retrainer_operator.api_server.events import Notices
+from retrainer_operator.api_server.lease import Leader
+from retrainer_operator.planning.snapshots import Key
+from retrainer_operator.reconciling.memory import Memory
+from retrainer_operator.reconciling.queue import Queue
+from retrainer_operator.reconciling.reconciler import Reconciler
+from retrainer_operator.serving.metrics import Live, OperatorMetrics
+from retrainer_operator.serving.web import Web
 from retrainer_operator.settings import Settings
-from retrainer_operator.state import Key
-from retrainer_operator.watches import Watches
-from retrainer_operator.web import Web
+from retrainer_operator.watching import kopf_handlers as handlers
+from retrainer_operator.watching.reports import Reports
+from retrainer_operator.watching.resync import Resync
+from retrainer_operator.watching.watches import Watches
 
 _WORKERS = 16
 """Passes at once: they wait for the API server most of the time; more gained nothing on 2 cores."""

@@ -7,22 +7,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retrainer._cluster import Stop as Stop
-    from retrainer._compare import Comparison as Comparison
-    from retrainer._compare import compare as compare
-    from retrainer._frontier import frontier as frontier
-    from retrainer._predict import Prediction as Prediction
-    from retrainer._predict import predict as predict
-    from retrainer._runs import Run as Run
-    from retrainer.aio import AsyncClient as AsyncClient
-    from retrainer.aio import AsyncJob as AsyncJob
     from retrainer.api import *  # noqa: F403
-    from retrainer.client import Client as Client
+    from retrainer.cluster.aio import AsyncClient as AsyncClient
+    from retrainer.cluster.aio import AsyncJob as AsyncJob
+    from retrainer.cluster.client import Client as Client
+    from retrainer.cluster.job import Job as Job
+    from retrainer.cluster.requests import Stop as Stop
     from retrainer.errors import *  # noqa: F403
-    from retrainer.job import Job as Job
+    from retrainer.inference.classifier import Prediction as Prediction
+    from retrainer.inference.classifier import predict as predict
     from retrainer.jobfile import load as load
-    from retrainer.local import Result as Result
-    from retrainer.local import run as run
+    from retrainer.local.process import Result as Result
+    from retrainer.local.process import run as run
+    from retrainer.results.comparison import Comparison as Comparison
+    from retrainer.results.comparison import compare as compare
+    from retrainer.results.run import Run as Run
+    from retrainer.sweep import frontier as frontier
 
 __version__ = "0.1.0"
 
@@ -38,23 +38,23 @@ _ERRORS = (
 # No module of this package may have one of these names: importing it would replace the function.
 _HERE = ("Prediction", "Result", "load", "predict", "run")
 _CLUSTER = {
-    "AsyncClient": "retrainer.aio",
-    "AsyncJob": "retrainer.aio",
-    "Client": "retrainer.client",
-    "Comparison": "retrainer._compare",
-    "Job": "retrainer.job",
-    "Run": "retrainer._runs",
-    "Stop": "retrainer._cluster",
-    "compare": "retrainer._compare",
-    "frontier": "retrainer._frontier",
+    "AsyncClient": "retrainer.cluster.aio",
+    "AsyncJob": "retrainer.cluster.aio",
+    "Client": "retrainer.cluster.client",
+    "Comparison": "retrainer.results.comparison",
+    "Job": "retrainer.cluster.job",
+    "Run": "retrainer.results.run",
+    "Stop": "retrainer.cluster.requests",
+    "compare": "retrainer.results.comparison",
+    "frontier": "retrainer.sweep",
 }
 _WHERE = {
     **_CLUSTER,
     **dict.fromkeys(_API, "retrainer.api"),
     **dict.fromkeys(_ERRORS, "retrainer.errors"),
     "load": "retrainer.jobfile",
-    **dict.fromkeys(("Result", "run"), "retrainer.local"),
-    **dict.fromkeys(("Prediction", "predict"), "retrainer._predict"),
+    **dict.fromkeys(("Result", "run"), "retrainer.local.process"),
+    **dict.fromkeys(("Prediction", "predict"), "retrainer.inference.classifier"),
 }
 
 __all__ = [*_API, *_ERRORS, *_HERE, *_CLUSTER]  # noqa: PLE0604  tuples of names

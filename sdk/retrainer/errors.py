@@ -10,7 +10,7 @@ class RetrainerError(Exception):
     """Base of everything that Retrainer raises on purpose.
 
     Attributes:
-        reason: one CamelCase word of `retrainer.api.conditions`, for scripts.
+        reason: one CamelCase word of `retrainer.api.reasons`, for scripts.
         exit_code: what a command that ends with this error exits with.
     """
 

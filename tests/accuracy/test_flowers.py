@@ -8,9 +8,10 @@ from sklearn.linear_model import LogisticRegression
 from tests.support import trainer_engine as engine
 
 from retrainer.api import Sampling, Training
-from retrainer_trainer import split, train
+from retrainer_trainer import train
 from retrainer_trainer.bottlenecks import Bottlenecks
-from retrainer_trainer.head import train as train_head
+from retrainer_trainer.dataset import split
+from retrainer_trainer.head.softmax import train as train_head
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from retrainer.api import Training
-from retrainer_trainer.head import Examples, train
+from retrainer_trainer.head.softmax import Examples, train
 
 RIVAL = Path(__file__).parent / "rivals" / "keras_fit.py"
 REPEATS = 3

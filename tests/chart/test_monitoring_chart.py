@@ -13,7 +13,7 @@ import yaml
 from tests.operator.objects import parsed, settings
 from tests.support.chart import CHART, REPOSITORY, rendered
 
-from retrainer_operator import children
+from retrainer_operator.planning import children
 
 EVERYTHING = (
     "--set=monitoring.serviceMonitor.enabled=true",

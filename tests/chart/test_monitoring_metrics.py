@@ -10,10 +10,15 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from retrainer.api import Curve, CurvePoint, Report, conditions
-from retrainer.api.metrics import METRICS
-from retrainer_operator.metrics import CURVES_FINISHED, CURVES_RUNNING, Live, OperatorMetrics
-from retrainer_operator.state import Job, job_of
+from retrainer.api import Curve, CurvePoint, Report, reasons
+from retrainer.api.prometheus import METRICS
+from retrainer_operator.planning.snapshots import Job, job_of
+from retrainer_operator.serving.metrics import (
+    CURVES_FINISHED,
+    CURVES_RUNNING,
+    Live,
+    OperatorMetrics,
+)
 
 CREATED, ENDED = "2026-01-05T10:00:00Z", "2026-01-05T10:00:04Z"
 CREATED_UNIX, ENDED_UNIX = 1767607200.0, 1767607204.0
@@ -223,8 +228,8 @@ def test_outcomes_are_counted_from_0_so_that_the_first_one_is_an_increase() -> N
     assert all(value == 0 for _, value in shown)
     said = {(labels["outcome"], labels["reason"]) for labels, _ in shown}
     assert {("Succeeded", "Succeeded"), ("Failed", "OOMKilled")} <= said
-    final = (conditions.Kind.SUCCEEDED, conditions.Kind.FAILED)
-    assert {reason for _, reason in said} == {r.name for r in conditions.REASONS if r.kind in final}
+    final = (reasons.Kind.SUCCEEDED, reasons.Kind.FAILED)
+    assert {reason for _, reason in said} == {r.name for r in reasons.REASONS if r.kind in final}
 
 
 def test_every_family_on_the_page_is_one_that_the_reference_lists() -> None:

@@ -15,7 +15,7 @@ from tests.support.chart import CHART, REPOSITORY, helm, helm_well, rendered
 from retrainer import __version__
 from retrainer.api import Pod, Resources
 from retrainer_operator.settings import Settings
-from retrainer_operator.watches import RIGHTS
+from retrainer_operator.watching.watches import RIGHTS
 
 # helm is one of the pinned binaries, which need Go.
 pytestmark = pytest.mark.cluster

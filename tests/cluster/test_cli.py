@@ -16,7 +16,7 @@ from tests.support.installation import Installation
 from tests.support.ports import free_port
 from tests.support.terminal import Said, Terminal
 
-from retrainer import cli
+from retrainer.cli import main
 
 pytestmark = pytest.mark.cluster
 
@@ -61,7 +61,7 @@ def jobs(submitted: Said, shell: Terminal) -> Terminal:
 
 def commands(group: Any = None) -> Iterator[tuple[str, ...]]:
     """What `retrainer --help` lists, down to the last word."""
-    group = group or typer.main.get_command(cli.build())
+    group = group or typer.main.get_command(main.build())
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from ((name, *rest) for rest in commands(command))

@@ -10,8 +10,8 @@ import pytest
 from tests.support.installation import Installation, kill_processes
 
 import retrainer
-from retrainer import cli
 from retrainer.api import RetrainJob
+from retrainer.cli import main
 
 pytestmark = pytest.mark.cluster
 FLOWERS = 1498
@@ -63,7 +63,7 @@ def test_a_job_ends_in_the_same_guesses_as_the_local_run(
     for key in keys:
         (folder / key).parent.mkdir(parents=True, exist_ok=True)
         (folder / key).write_bytes(here.bucket.read(prefix + key))
-    assert cli.run(cli.build(), ["predict", str(folder), str(photo)]) == 0
+    assert main.run(main.build(), ["predict", str(folder), str(photo)]) == 0
     assert "sunflowers" in capsys.readouterr().out
 
 

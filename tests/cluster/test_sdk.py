@@ -18,12 +18,13 @@ from tests.support.chart import install_crd
 from tests.support.devcluster_client import DevCluster, ensure
 from tests.support.run_folder import write_run
 
-from retrainer import cli
-from retrainer._cluster import JOBS
-from retrainer._connection import Connection
-from retrainer.aio import AsyncClient
 from retrainer.api.names import LABEL_UID
-from retrainer.client import Client
+from retrainer.cli import main
+from retrainer.cluster.aio import AsyncClient
+from retrainer.cluster.client import Client
+from retrainer.cluster.connection import Connection
+from retrainer.cluster.job import Job
+from retrainer.cluster.requests import JOBS
 from retrainer.errors import (
     AlreadyExists,
     Forbidden,
@@ -32,7 +33,6 @@ from retrainer.errors import (
     NotFound,
     WaitTimeout,
 )
-from retrainer.job import Job
 
 pytestmark = pytest.mark.cluster
 
@@ -371,7 +371,7 @@ def test_the_commands_of_the_readme(
     )
 
     def run(*arguments: str) -> tuple[int, str]:
-        code = cli.run(cli.build(), [*arguments, "-n", namespace])
+        code = main.run(main.build(), [*arguments, "-n", namespace])
         printed = capsys.readouterr()
         assert "Traceback" not in printed.err
         return code, printed.out + printed.err

@@ -7,8 +7,8 @@ import boto3
 import pytest
 from tests.support.installation import Installation
 
-from retrainer.aio import AsyncClient
-from retrainer.client import Client
+from retrainer.cluster.aio import AsyncClient
+from retrainer.cluster.client import Client
 from retrainer.errors import JobFailed, StorageError
 
 pytestmark = pytest.mark.cluster

@@ -6,9 +6,9 @@ from typing import Any
 
 from tests.operator import objects as o
 
-from retrainer_operator.case import Create
-from retrainer_operator.plan import Plan, plan
-from retrainer_operator.state import Observed, timestamp
+from retrainer_operator.planning.case import Create
+from retrainer_operator.planning.plan import Plan, plan
+from retrainer_operator.planning.snapshots import Observed, timestamp
 
 KUEUE = {"kueue.x-k8s.io/queue-name": "gpus", "team": "a"}
 RUNNING = {"phase": "Bottlenecks", "reason": "Running", "startTime": timestamp(o.NOW)}

@@ -14,11 +14,19 @@ from tests.operator import objects
 
 from retrainer.api.names import LABEL_JOB
 from retrainer.errors import ClusterError
-from retrainer_operator.apply import Reconciler
-from retrainer_operator.kube import ApiError
-from retrainer_operator.observe import Memory
+from retrainer_operator.api_server.client import ApiError
+from retrainer_operator.planning.snapshots import (
+    Child,
+    Job,
+    Pod,
+    child_of,
+    job_of,
+    pod_of,
+    timestamp,
+)
+from retrainer_operator.reconciling.memory import Memory
+from retrainer_operator.reconciling.reconciler import Reconciler
 from retrainer_operator.settings import Settings
-from retrainer_operator.state import Child, Job, Pod, child_of, job_of, pod_of, timestamp
 
 Body = dict[str, Any]
 JOB = "/apis/retrainer.dev/v1alpha1/namespaces/team/retrainjobs/flowers"

@@ -16,8 +16,8 @@ from typing import Any
 from tests.operator.harness import ACCOUNT, KWOK, Bed, Operator, eventually
 
 from retrainer.api import parse_job
-from retrainer_operator import children
-from retrainer_operator.kube import ApiError, Kube, connection
+from retrainer_operator.api_server.client import ApiError, Kube, connection
+from retrainer_operator.planning import children
 from retrainer_operator.settings import Settings
 
 Body = dict[str, Any]

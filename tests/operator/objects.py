@@ -9,8 +9,17 @@ from typing import Any
 from retrainer.api import Report, RetrainJob, parse_job
 from retrainer.api.names import LABEL_JOB, LABEL_TASK, LABEL_UID
 from retrainer.api.status import UNSEEN
+from retrainer_operator.planning.snapshots import (
+    Child,
+    Job,
+    Observed,
+    Pod,
+    child_of,
+    job_of,
+    pod_of,
+    timestamp,
+)
 from retrainer_operator.settings import Settings
-from retrainer_operator.state import Child, Job, Observed, Pod, child_of, job_of, pod_of, timestamp
 
 Body = dict[str, Any]
 NOW = 1_800_000_000.0

@@ -8,7 +8,7 @@ from typing import Any
 from tests.operator import objects as o
 from tests.operator.fake_cluster import JOB, KEY, FakeCluster, Run
 
-from retrainer_operator.kube import ApiError
+from retrainer_operator.api_server.client import ApiError
 
 Body = dict[str, Any]
 

@@ -12,7 +12,7 @@ from tests.operator import objects as o
 from tests.operator.fake_cluster import JOB, JOBS, FakeCluster, Run, ended
 
 from retrainer.errors import ClusterError
-from retrainer_operator.queue import RetryLater
+from retrainer_operator.reconciling.queue import RetryLater
 
 
 def _pass(run: Run) -> None:

@@ -8,9 +8,9 @@ import pytest
 from tests.operator import objects as o
 from tests.operator.deciding import decide
 
-from retrainer_operator import progress
-from retrainer_operator.metrics import Live, OperatorMetrics
-from retrainer_operator.state import job_of, pod_of, seconds
+from retrainer_operator.planning import progress
+from retrainer_operator.planning.snapshots import job_of, pod_of, seconds
+from retrainer_operator.serving.metrics import Live, OperatorMetrics
 
 # Each passes the API server's check of a date-time, or Go's of a time.
 NO_TIMES = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from retrainer_operator.kube import ApiError
-from retrainer_operator.leader import Leader
+from retrainer_operator.api_server.client import ApiError
+from retrainer_operator.api_server.lease import Leader
 
 Body = dict[str, Any]
 

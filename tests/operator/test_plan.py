@@ -9,9 +9,9 @@ from tests.operator import objects as o
 from tests.operator.deciding import RUNNING, created, decide, told
 
 from retrainer.api import Pod
-from retrainer_operator.case import Create, Look
-from retrainer_operator.plan import NOTHING, Plan
-from retrainer_operator.state import job_of, timestamp
+from retrainer_operator.planning.case import Create, Look
+from retrainer_operator.planning.plan import NOTHING, Plan
+from retrainer_operator.planning.snapshots import job_of, timestamp
 
 
 def test_a_new_job_gets_its_train_job_and_says_that_it_waits_for_a_pod() -> None:

@@ -6,9 +6,9 @@ import pytest
 from tests.operator import objects as o
 from tests.operator.deciding import RUNNING, created, decide, told
 
-from retrainer_operator.case import Remove
-from retrainer_operator.plan import NOTHING
-from retrainer_operator.state import timestamp
+from retrainer_operator.planning.case import Remove
+from retrainer_operator.planning.plan import NOTHING
+from retrainer_operator.planning.snapshots import timestamp
 
 
 def test_exit_64_fails_with_the_trainers_own_sentence_and_reason() -> None:

@@ -7,10 +7,10 @@ from typing import Any
 from tests.operator import objects as o
 from tests.operator.deciding import KUEUE, RUNNING, created, decide, told
 
-from retrainer_operator.case import Change, Create, Remove
-from retrainer_operator.plan import NOTHING, Plan
-from retrainer_operator.progress import OverallLimit
-from retrainer_operator.state import ChildEvents, Refusal, timestamp
+from retrainer_operator.planning.case import Change, Create, Remove
+from retrainer_operator.planning.plan import NOTHING, Plan
+from retrainer_operator.planning.progress import OverallLimit
+from retrainer_operator.planning.snapshots import ChildEvents, Refusal, timestamp
 
 
 def test_suspend_holds_the_child_and_says_so() -> None:

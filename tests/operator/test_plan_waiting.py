@@ -8,9 +8,9 @@ import pytest
 from tests.operator import objects as o
 from tests.operator.deciding import RUNNING, created, decide, told
 
-from retrainer_operator.case import Look
-from retrainer_operator.plan import Plan
-from retrainer_operator.state import ChildEvents, Refusal
+from retrainer_operator.planning.case import Look
+from retrainer_operator.planning.plan import Plan
+from retrainer_operator.planning.snapshots import ChildEvents, Refusal
 
 
 @pytest.mark.parametrize(

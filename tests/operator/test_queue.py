@@ -7,9 +7,9 @@ import logging
 
 import pytest
 
-from retrainer_operator.kube import ApiError
-from retrainer_operator.queue import Queue, backoff
-from retrainer_operator.state import Key
+from retrainer_operator.api_server.client import ApiError
+from retrainer_operator.planning.snapshots import Key
+from retrainer_operator.reconciling.queue import Queue, backoff
 
 KEY = ("team", "flowers")
 

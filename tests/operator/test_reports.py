@@ -10,8 +10,8 @@ from aiohttp import web
 from tests.operator import objects as o
 
 from retrainer.api import Report
-from retrainer_operator.observe import Memory
-from retrainer_operator.reports import SIZE_MAX, Reports, session_of_pods
+from retrainer_operator.reconciling.memory import Memory
+from retrainer_operator.watching.reports import SIZE_MAX, Reports, session_of_pods
 
 KEY = ("team", "flowers")
 GOOD = o.report(message="well").to_json().encode()

@@ -11,10 +11,10 @@ import pytest
 from tests.operator import objects as o
 
 from retrainer.errors import ClusterError
-from retrainer_operator.kube import ApiError, Kube
-from retrainer_operator.observe import Memory
-from retrainer_operator.resync import LAG_MAX, Resync
-from retrainer_operator.state import Key
+from retrainer_operator.api_server.client import ApiError, Kube
+from retrainer_operator.planning.snapshots import Key
+from retrainer_operator.reconciling.memory import Memory
+from retrainer_operator.watching.resync import LAG_MAX, Resync
 
 LATER = LAG_MAX + 1
 

@@ -15,8 +15,8 @@ from tests.support.fake_apiserver import FakeApiServer, refused
 from tests.support.fake_apiserver_http import serve
 from tests.support.run_folder import write_run
 
-from retrainer import cli
 from retrainer.api.names import LABEL_UID
+from retrainer.cli import main
 
 JOB = """\
 apiVersion: retrainer.dev/v1alpha1
@@ -38,7 +38,7 @@ class Shell:
     err: str = ""
 
     def __call__(self, *arguments: str) -> int:
-        code = cli.run(cli.build(), arguments)
+        code = main.run(main.build(), arguments)
         self.out, self.err = self.capture.readouterr()
         return code
 
@@ -169,7 +169,14 @@ def test_get_filters(submitted: FakeApiServer, shell: Shell) -> None:
 def test_get_watch_prints_a_line_per_change_until_it_is_interrupted(
     submitted: FakeApiServer, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-u", "-c", "from retrainer.cli import main; main()", "get", "-w"]
+    command = [
+        sys.executable,
+        "-u",
+        "-c",
+        "from retrainer.cli.main import main; main()",
+        "get",
+        "-w",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
     assert process.stdout
     assert process.stdout.readline().startswith("NAME")

@@ -12,8 +12,10 @@ import pytest
 import typer
 from tests.support.run_folder import write_run
 
-from retrainer import __version__, _cli_run, cli, jobfile
+from retrainer import __version__, jobfile
 from retrainer.api import ARCHITECTURES, Export, Optimizer, parse_job
+from retrainer.cli import main
+from retrainer.cli import run as _cli_run
 from retrainer.errors import Interrupted, InvalidJob, UserError
 
 
@@ -42,7 +44,7 @@ def say(folder: Path, capsys: pytest.CaptureFixture[str]) -> Say:
     """Runs `retrainer` with the given words."""
 
     def run(*words: str) -> Said:
-        code = cli.run(cli.build(), words)
+        code = main.run(main.build(), words)
         return Said(code, *capsys.readouterr())
 
     return run
@@ -106,16 +108,16 @@ def test_exit_codes_are_those_of_the_error(capsys: pytest.CaptureFixture[str]) -
         (typer.Exit(3), 3),
         (SystemExit("text"), 1),
     ):
-        assert cli.run(raising(error), []) == code
+        assert main.run(raising(error), []) == code
 
 
 def test_a_fault_of_ours_is_no_users_mistake() -> None:
     with pytest.raises(ZeroDivisionError):
-        cli.run(raising(ZeroDivisionError()), [])
+        main.run(raising(ZeroDivisionError()), [])
 
 
 def test_a_full_disk_is_one_sentence() -> None:
-    command = [sys.executable, "-m", "retrainer.cli", "architectures"]
+    command = [sys.executable, "-m", "retrainer.cli.main", "architectures"]
     with Path("/dev/full").open("w") as full:
         said = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert said.returncode == 1
@@ -123,7 +125,7 @@ def test_a_full_disk_is_one_sentence() -> None:
 
 
 def test_a_reader_that_closes_the_pipe_sees_no_error() -> None:
-    command = [sys.executable, "-m", "retrainer.cli", "architectures"]
+    command = [sys.executable, "-m", "retrainer.cli.main", "architectures"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stderr is not None
@@ -198,7 +200,7 @@ def test_what_is_no_text_on_standard_input_is_told() -> None:
 
 def given(body: bytes, **environment: str) -> Said:
     """What `retrainer validate -f -` says to it."""
-    command = [sys.executable, "-m", "retrainer.cli", "validate", "-f", "-"]
+    command = [sys.executable, "-m", "retrainer.cli.main", "validate", "-f", "-"]
     said = subprocess.run(
         command, input=body, capture_output=True, env={**os.environ, **environment}, check=False
     )

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from retrainer import _cli_run, jobfile
+from retrainer import jobfile
 from retrainer.api import RetrainJob, parse_job
+from retrainer.cli import run as _cli_run
 
 FAKE = Path(__file__).resolve().parent.parent / "support" / "fake_trainer.py"
 
@@ -61,13 +62,14 @@ def test_warnings_logs_and_step_lines_are_shown() -> None:
 def test_ctrl_c_says_the_exact_command_that_goes_on() -> None:
     script = (
         "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)  # not as a nohup has it\n"
-        "import sys; from retrainer import _cli_run, cli, jobfile; from retrainer.api import *\n"
+        "import sys; from retrainer import jobfile; from retrainer.cli import main, run\n"
+        "from retrainer.api import *\n"
         "job = parse_job(jobfile.documents(jobfile.template(), 'x')[0][1]); import typer\n"
         "app = typer.Typer()\n"
         "@app.command()\n"
-        "def go(): _cli_run.show([job], again=['retrainer', 'run', '-f', 'my job.yaml'], "
+        "def go(): run.show([job], again=['retrainer', 'run', '-f', 'my job.yaml'], "
         f"program=[sys.executable, {str(FAKE)!r}, 'stop'])\n"
-        "sys.exit(cli.run(app, []))"
+        "sys.exit(main.run(app, []))"
     )
     for number, code in (("INT", 130), ("TERM", 143), ("HUP", 129)):
         with subprocess.Popen(

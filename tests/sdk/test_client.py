@@ -9,10 +9,11 @@ import pytest
 from tests.support.fake_apiserver import Answer, FakeApiServer, refused
 
 import retrainer
-from retrainer._cluster import Cluster
-from retrainer._connection import unreachable
-from retrainer.aio import AsyncClient, AsyncJob
-from retrainer.client import Client
+from retrainer.cluster.aio import AsyncClient, AsyncJob
+from retrainer.cluster.client import Client
+from retrainer.cluster.connection import unreachable
+from retrainer.cluster.job import Job
+from retrainer.cluster.requests import Cluster
 from retrainer.errors import (
     AlreadyExists,
     ClusterError,
@@ -21,7 +22,6 @@ from retrainer.errors import (
     NotFound,
     UserError,
 )
-from retrainer.job import Job
 
 
 def manifest(name: str = "flowers", **spec: Any) -> dict[str, Any]:

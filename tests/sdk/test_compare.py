@@ -10,13 +10,13 @@ from tests.support.fake_apiserver import FakeApiServer
 from tests.support.run_folder import write_run
 from tests.support.submitted import submitted
 
-from retrainer._chart import chart
-from retrainer._cluster import Cluster
-from retrainer._compare import Comparison, Row, compare, frontier_of
-from retrainer._paired import holm, mcnemar
-from retrainer._runs import Run
-from retrainer.client import Client
+from retrainer.cluster.client import Client
+from retrainer.cluster.requests import Cluster
 from retrainer.errors import NotFound, UserError
+from retrainer.results.comparison import Comparison, Row, compare, frontier_of
+from retrainer.results.run import Run
+from retrainer.results.significance import holm, mcnemar
+from retrainer.views.chart import chart
 
 
 @pytest.mark.parametrize(

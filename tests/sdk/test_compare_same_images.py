@@ -5,8 +5,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from tests.support.run_folder import write_run
 
-from retrainer._compare import Comparison, compare
-from retrainer._runs import Run
+from retrainer.results.comparison import Comparison, compare
+from retrainer.results.run import Run
 
 
 def compared(*runs: Path) -> Comparison:

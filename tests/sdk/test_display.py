@@ -5,9 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from retrainer import _display
-from retrainer._display import Display, Pace, duration, printable, stride
 from retrainer.api import CurvePoint, Phase, Progress, Report
+from retrainer.local import display as _display
+from retrainer.local.display import Display, Pace, duration, printable, stride
 
 
 def out(*, terminal: bool = False) -> tuple[Console, io.StringIO]:

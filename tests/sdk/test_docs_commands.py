@@ -10,8 +10,8 @@ import pytest
 import typer.main
 from tests.support.run_folder import write_run
 
-from retrainer import cli
-from retrainer.api.conditions import REASONS, REPORT_LOST, Kind, Reason
+from retrainer.api.reasons import REASONS, REPORT_LOST, Kind, Reason
+from retrainer.cli import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
@@ -36,7 +36,7 @@ COMMANDS = list(commands())
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_documentation_exists_with_its_options(command: str) -> None:
-    known: Any = typer.main.get_command(cli.build())
+    known: Any = typer.main.get_command(main.build())
     words = shlex.split(command, comments=True)[1:]
     while hasattr(known, "commands"):
         assert words[0] in known.commands, command
@@ -53,7 +53,7 @@ def test_the_tutorial_shows_a_comparison_as_it_is_printed(
 ) -> None:
     first = write_run(tmp_path / "flowers-1", [1], name="flowers")
     cached = write_run(tmp_path / "flowers-2", [2], name="flowers", images_per_second=None)
-    assert cli.run(cli.build(), ["compare", str(first), str(cached)]) == 0
+    assert main.run(main.build(), ["compare", str(first), str(cached)]) == 0
     printed = form(capsys.readouterr().out)
     blocks = _BLOCK.findall((REPOSITORY / "docs" / "tutorial.md").read_text())
     assert [form(block) for block in blocks if block.startswith("NAME ")] == [printed]

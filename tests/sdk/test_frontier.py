@@ -8,11 +8,11 @@ from tests.support.fake_apiserver import FakeApiServer
 from tests.support.run_folder import write_run
 
 from retrainer import frontier
-from retrainer._cluster import Cluster
-from retrainer._frontier import jobs_for, matching
 from retrainer.api import RetrainJob, parse_job
-from retrainer.client import Client
+from retrainer.cluster.client import Client
+from retrainer.cluster.requests import Cluster
 from retrainer.errors import JobFailed, UserError
+from retrainer.sweep import jobs_for, matching
 
 
 def base(name: str = "flowers", weights: str = "imagenet") -> RetrainJob:

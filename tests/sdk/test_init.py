@@ -33,7 +33,7 @@ def test_importing_the_package_loads_not_even_pydantic() -> None:
 
 
 def test_the_command_line_starts_without_the_trainer_or_a_store() -> None:
-    loaded = loaded_by("import retrainer.cli; retrainer.cli.build()")
+    loaded = loaded_by("import retrainer.cli.main; retrainer.cli.main.build()")
     assert loaded.isdisjoint(
         {"tensorflow", "numpy", "boto3", "obstore", "cv2", "retrainer_trainer"}
     )

@@ -11,12 +11,12 @@ import pytest
 from tests.support.fake_apiserver import CUT, END, FakeApiServer, refused
 from tests.support.submitted import submitted
 
-from retrainer._cluster import Cluster, Stop
-from retrainer._events import in_order
-from retrainer.aio import AsyncClient
 from retrainer.api.names import LABEL_UID
+from retrainer.cluster.aio import AsyncClient
+from retrainer.cluster.events import in_order
+from retrainer.cluster.job import Job
+from retrainer.cluster.requests import Cluster, Stop
 from retrainer.errors import Forbidden, Interrupted, JobFailed, NotFound, WaitTimeout
-from retrainer.job import Job
 
 
 @pytest.fixture

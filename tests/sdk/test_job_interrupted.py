@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.support.fake_apiserver import FakeApiServer, refused
 from tests.support.submitted import submitted
 
-from retrainer.job import Job
+from retrainer.cluster.job import Job
 
 GONE = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}
 

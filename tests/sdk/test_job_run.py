@@ -8,8 +8,8 @@ from tests.support.fake_apiserver import FakeApiServer
 from tests.support.run_folder import write_run
 from tests.support.submitted import submitted
 
+from retrainer.cluster.job import Job
 from retrainer.errors import NotFound
-from retrainer.job import Job
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from retrainer.client import Client
+from retrainer.cluster.client import Client
 from retrainer.errors import ClusterError, UserError
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from retrainer import jobfile, local
+from retrainer import jobfile
 from retrainer.api import Phase, Report, RetrainJob, Storage, parse_job
 from retrainer.api.interval import wilson
 from retrainer.errors import (
@@ -26,6 +26,7 @@ from retrainer.errors import (
     StorageError,
     UserError,
 )
+from retrainer.local import process as local
 
 FAKE = Path(__file__).resolve().parent.parent / "support" / "fake_trainer.py"
 NOBODY = 2**22 + 1

@@ -19,7 +19,7 @@ from tests.support.devcluster_s3 import S3Server
 from tests.support.ports import free_port
 
 import retrainer
-from retrainer import cli
+from retrainer.cli import main
 from retrainer.errors import NotFound, UserError
 
 pytestmark = pytest.mark.slow
@@ -146,12 +146,12 @@ def test_the_command_prints_what_it_can_and_names_the_rest(
     wrong = tmp_path / "empty.png"
     wrong.touch()
     words = ["predict", done.output, str(image), str(wrong)]
-    assert cli.run(cli.build(), words) == 64
+    assert main.run(main.build(), words) == 64
     out, err = capfd.readouterr()
     assert out.splitlines()[0].split() == ["IMAGE", "LABEL", "SCORE", "THEN"]
     assert out.splitlines()[1].startswith(f"{image}   0 ")
     assert err == f"error: {wrong}: 0 bytes\n"
-    assert cli.run(cli.build(), [*words, "-o", "json"]) == 64
+    assert main.run(main.build(), [*words, "-o", "json"]) == 64
     (row,) = json.loads(capfd.readouterr().out)
     assert (row["image"], row["label"]) == (str(image), "0")
     assert set(row["scores"]) == {"0", "1", "7"}

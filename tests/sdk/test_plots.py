@@ -10,11 +10,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.font_manager import get_font_names
 from matplotlib.transforms import Bbox, BboxBase
 
-from retrainer._compare import Comparison, Row
-from retrainer._frontier import matching
-from retrainer._runs import ConfusionMatrix
 from retrainer.api import ARCHITECTURES
 from retrainer.api.interval import wilson
+from retrainer.results.comparison import Comparison, Row
+from retrainer.results.run import ConfusionMatrix
+from retrainer.sweep import matching
 
 
 def row(name: str, architecture: str, right: int, rate: float | None = 512.0) -> Row:

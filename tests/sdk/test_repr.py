@@ -13,10 +13,10 @@ import pytest
 from tests.support.fake_apiserver import FakeApiServer
 from tests.support.run_folder import write_run
 
-from retrainer._cluster import Cluster
-from retrainer._compare import compare
-from retrainer._runs import ConfusionMatrix, Run
-from retrainer.client import Client
+from retrainer.cluster.client import Client
+from retrainer.cluster.requests import Cluster
+from retrainer.results.comparison import compare
+from retrainer.results.run import ConfusionMatrix, Run
 
 REPOSITORY = Path(__file__).parents[2]
 VOID = {"meta", "img", "br", "rect", "polyline"}
@@ -158,8 +158,8 @@ def test_a_notebook_shows_the_job_while_it_waits_and_its_curve_after(tmp_path: P
     write_run(tmp_path / "run")
     setup = f"""
 import threading
-from retrainer._cluster import Cluster
-from retrainer.client import Client
+from retrainer.cluster.requests import Cluster
+from retrainer.cluster.client import Client
 from tests.support.fake_apiserver import FakeApiServer
 server = FakeApiServer()
 job = Client(cluster=Cluster(server)).submit({{

@@ -17,15 +17,15 @@ from tests.support.devcluster_s3 import S3Server
 from tests.support.fake_apiserver import FakeApiServer
 from tests.support.run_folder import write_run
 
-from retrainer._cluster import Cluster
-from retrainer._runs import Run
-from retrainer._store import Access, Folder, endpoint_for
 from retrainer.api import Storage
-from retrainer.cache import Cache, users
-from retrainer.client import Client
+from retrainer.cluster.client import Client
+from retrainer.cluster.requests import Cluster
 from retrainer.errors import NotFound, StorageDenied, StorageError, UserError
-from retrainer_trainer import cache as trainer_cache
-from retrainer_trainer.store import Store
+from retrainer.results.run import Run
+from retrainer.store.cache import Cache, users
+from retrainer.store.folder import Access, Folder, endpoint_for
+from retrainer_trainer.cache import cache as trainer_cache
+from retrainer_trainer.store.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
-"""An API server in memory: what `retrainer._cluster.Cluster` needs of one, and every way it fails.
+"""An API server in memory: what the SDK needs of one, and every way it fails.
 
-It stands in at the seam (`retrainer._connection.Transport`), so the SDK's own code is all real. A test
-plays the operator (`status`), cuts watches (`cut`), lets versions expire (`expire`), or makes the next
-requests fail (`fail`).
+It stands in at the seam (`retrainer.cluster.connection.Transport`), so the SDK's own code is all
+real. A test plays the operator (`status`), cuts watches (`cut`), lets versions expire (`expire`), or
+makes the next requests fail (`fail`).
 """
 
 import copy
@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from retrainer._connection import unreachable
+from retrainer.cluster.connection import unreachable
 from retrainer.errors import ClusterError
 
 Document = dict[str, Any]

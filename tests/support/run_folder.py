@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from retrainer.api import CurvePoint, Metrics, Phase, Report, layout
-from retrainer_trainer import tables
-from retrainer_trainer.evaluate import evaluate
-from retrainer_trainer.identity import IDENTITY_BYTES, content_identity
+from retrainer_trainer.dataset.identity import IDENTITY_BYTES, content_identity
+from retrainer_trainer.head.evaluate import evaluate
+from retrainer_trainer.outputs import tables
 
 LABELS = ("daisy", "roses", "tulips")
 

@@ -2,9 +2,9 @@
 
 from tests.support.fake_apiserver import FakeApiServer
 
-from retrainer._cluster import Cluster
-from retrainer.client import Client
-from retrainer.job import Job
+from retrainer.cluster.client import Client
+from retrainer.cluster.job import Job
+from retrainer.cluster.requests import Cluster
 
 
 def submitted(server: FakeApiServer, name: str = "flowers") -> Job:

@@ -10,7 +10,7 @@ from tests.operator.harness import Namespace
 from tests.support.ports import free_port
 
 from retrainer.api import Curve, CurvePoint, Metrics, Phase, Progress, Report, Task, parse_job
-from retrainer_trainer.report import Reporter
+from retrainer_trainer.runtime.report import Reporter
 
 POD_ADDRESS = "127.0.77.1"
 """Where the running pod answers, on port 9464."""

@@ -19,15 +19,15 @@ from ai_edge_litert import interpreter  # noqa: F401
 
 from retrainer.api import RetrainJobSpec, Task
 from retrainer_trainer import bottlenecks
-from retrainer_trainer.backbone import open_backbone
-from retrainer_trainer.cache import Cache
-from retrainer_trainer.catalog import list_catalog
-from retrainer_trainer.compute import OpenJob
-from retrainer_trainer.identity import identity
-from retrainer_trainer.report import Reporter
-from retrainer_trainer.stop import Stop
-from retrainer_trainer.store import Entry, Store
-from retrainer_trainer.store_local import LocalStore
+from retrainer_trainer.backbone.compute import OpenJob
+from retrainer_trainer.backbone.network import open_backbone
+from retrainer_trainer.cache.cache import Cache
+from retrainer_trainer.dataset.catalog import list_catalog
+from retrainer_trainer.dataset.identity import identity
+from retrainer_trainer.runtime.report import Reporter
+from retrainer_trainer.runtime.stop import Stop
+from retrainer_trainer.store.local import LocalStore
+from retrainer_trainer.store.store import Entry, Store
 
 WIDTH = 512
 

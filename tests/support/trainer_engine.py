@@ -23,10 +23,10 @@ from PIL import Image
 from retrainer.api import Report, RetrainJobSpec, Task
 from retrainer.api.architectures import architecture
 from retrainer_trainer import bottlenecks
-from retrainer_trainer.backbone import open_backbone
-from retrainer_trainer.report import Reporter
-from retrainer_trainer.stop import Stop
-from retrainer_trainer.store import Store
+from retrainer_trainer.backbone.network import open_backbone
+from retrainer_trainer.runtime.report import Reporter
+from retrainer_trainer.runtime.stop import Stop
+from retrainer_trainer.store.store import Store
 
 ARCHITECTURE = "mobilenet_0.25_128"
 WIDTH = architecture(ARCHITECTURE).bottleneck

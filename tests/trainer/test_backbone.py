@@ -12,11 +12,12 @@ from tests.support.trainer_engine import ARCHITECTURE, photo, spec, warm
 
 from retrainer.api import ARCHITECTURES, Storage, architecture
 from retrainer.errors import StorageError, UserError
-from retrainer_trainer import backbone, images
-from retrainer_trainer.engine import KERAS_GPU, LITERT, Engine, LiteRT
-from retrainer_trainer.quiet import quiet_environment
-from retrainer_trainer.store import Store
-from retrainer_trainer.weights import BUILTIN, Weights, download, file_stems, find_weights
+from retrainer.inference import pixels as images
+from retrainer.inference.silence import quiet_environment
+from retrainer_trainer.backbone import network as backbone
+from retrainer_trainer.backbone.engine import KERAS_GPU, LITERT, Engine, LiteRT
+from retrainer_trainer.backbone.weights import BUILTIN, Weights, download, file_stems, find_weights
+from retrainer_trainer.store.store import Store
 
 quiet_environment()
 pytestmark = pytest.mark.slow  # TensorFlow

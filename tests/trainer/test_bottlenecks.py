@@ -18,12 +18,14 @@ from tests.support.trainer_engine import (
 )
 
 from retrainer.errors import RetrainerError, UserError
-from retrainer_trainer import bottlenecks, images, split
-from retrainer_trainer.cache import Cache
-from retrainer_trainer.distort import distorted, source_size, view_identity
-from retrainer_trainer.identity import content_identity
-from retrainer_trainer.stop import Stop
-from retrainer_trainer.store_local import LocalStore
+from retrainer.inference import pixels as images
+from retrainer_trainer import bottlenecks
+from retrainer_trainer.cache.cache import Cache
+from retrainer_trainer.dataset import split
+from retrainer_trainer.dataset.distort import distorted, source_size, view_identity
+from retrainer_trainer.dataset.identity import content_identity
+from retrainer_trainer.runtime.stop import Stop
+from retrainer_trainer.store.local import LocalStore
 
 
 @pytest.fixture

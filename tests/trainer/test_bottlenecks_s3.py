@@ -8,9 +8,10 @@ from tests.support.devcluster_s3 import S3Server
 from tests.support.trainer_engine import Heard, photo, photos, prepared, spec, warm, warm_store
 from tests.support.trainer_s3 import TinyS3, bucket, upload
 
-from retrainer_trainer import bottlenecks, images
-from retrainer_trainer.stop import Stop
-from retrainer_trainer.store import Store
+from retrainer.inference import pixels
+from retrainer_trainer import bottlenecks
+from retrainer_trainer.runtime.stop import Stop
+from retrainer_trainer.store.store import Store
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_an_object_replaced_after_the_listing_is_listed_again(
     ready, missing = bottlenecks.load(job, filled)
     assert missing == 0
     paths = list(ready.catalog.paths)
-    (expected,) = ready.backbone.start()([images.pixels(photo(9999), 128)])
+    (expected,) = ready.backbone.start()([pixels.pixels(photo(9999), 128)])
     assert (ready.matrix[paths.index("daisy/0005.jpg")] == expected).all()
     assert filled.rejected == {
         paths.index("daisy/0006.jpg"): "it was listed, but is no longer there"

@@ -8,9 +8,9 @@ import pytest
 
 from retrainer.api import Storage
 from retrainer.errors import StorageError
-from retrainer_trainer.cache import Cache, DamagedError, pack_index, unpack_index
-from retrainer_trainer.store import Store
-from retrainer_trainer.store_local import LocalStore
+from retrainer_trainer.cache.cache import Cache, DamagedError, pack_index, unpack_index
+from retrainer_trainer.store.local import LocalStore
+from retrainer_trainer.store.store import Store
 
 WIDTH = 32
 Array = np.ndarray[Any, Any]

@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 from tests.support.trainer_engine import photo, photos, spec
 
 from retrainer.errors import UserError
-from retrainer_trainer import split
-from retrainer_trainer.catalog import (
+from retrainer_trainer.dataset import split
+from retrainer_trainer.dataset.catalog import (
     Catalog,
     Texts,
     check_labels,
@@ -22,9 +22,9 @@ from retrainer_trainer.catalog import (
     rejected_csv,
     shown,
 )
-from retrainer_trainer.cores import cores
-from retrainer_trainer.identity import content_identity, identity, same, shard_of
-from retrainer_trainer.store import Store
+from retrainer_trainer.dataset.identity import content_identity, identity, same, shard_of
+from retrainer_trainer.runtime.cores import cores
+from retrainer_trainer.store.store import Store
 
 IDENTITIES = hnp.arrays(np.uint8, st.tuples(st.integers(0, 200), st.just(16)))
 

@@ -13,13 +13,14 @@ from tests.support.trainer_engine import Heard, photo, photos, prepared, spec, w
 
 from retrainer.api import architecture
 from retrainer.errors import Interrupted, RetrainerError, StorageError
-from retrainer_trainer import bottlenecks, images
-from retrainer_trainer.backbone import convert, keras_network
-from retrainer_trainer.engine import BATCH, KERAS_GPU, LITERT, Keras, LiteRT, gpu
-from retrainer_trainer.quiet import quiet_environment
-from retrainer_trainer.stop import Stop
-from retrainer_trainer.store_local import LocalStore
-from retrainer_trainer.weights import Weights
+from retrainer.inference import pixels as images
+from retrainer.inference.silence import quiet_environment
+from retrainer_trainer import bottlenecks
+from retrainer_trainer.backbone.engine import BATCH, KERAS_GPU, LITERT, Keras, LiteRT, gpu
+from retrainer_trainer.backbone.network import convert, keras_network
+from retrainer_trainer.backbone.weights import Weights
+from retrainer_trainer.runtime.stop import Stop
+from retrainer_trainer.store.local import LocalStore
 
 quiet_environment()
 pytestmark = pytest.mark.slow  # TensorFlow

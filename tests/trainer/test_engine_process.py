@@ -31,8 +31,8 @@ from tests.support.trainer_engine import (
 from tests.support.trainer_s3 import TinyS3, bucket, upload
 
 from retrainer.errors import Interrupted
-from retrainer_trainer.stop import Stop
-from retrainer_trainer.store import Store
+from retrainer_trainer.runtime.stop import Stop
+from retrainer_trainer.store.store import Store
 
 GRACE_SECONDS = 30
 """What a pod is given between SIGTERM and SIGKILL, if it asks for nothing else."""
@@ -215,7 +215,7 @@ def test_the_trainer_of_a_run_that_is_killed_stops_and_keeps_what_it_has(tmp_pat
     shell = 'exec 9>ended; "$0" -m retrainer_trainer; echo $? >&9'
     program = f"""
 import sys
-from retrainer.local import Silent, run
+from retrainer.local.process import Silent, run
 
 class Watch(Silent):
     def report(self, report):

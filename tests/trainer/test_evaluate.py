@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from retrainer_trainer.evaluate import accuracy, evaluate, per_label
+from retrainer_trainer.head.evaluate import accuracy, evaluate, per_label
 
 LABELS = ["daisy", "rose", "tulip"]
 

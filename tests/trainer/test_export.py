@@ -18,12 +18,14 @@ from tests.support.trainer_engine import Heard, spec
 from retrainer.api import Export, Training, architecture
 from retrainer.api.layout import EXPORT_PATHS
 from retrainer.errors import RetrainerError
-from retrainer_trainer import export, export_graph, finish, images
-from retrainer_trainer.backbone import keras_network
-from retrainer_trainer.export import Comparison, Network
-from retrainer_trainer.head import Examples, Head
-from retrainer_trainer.head import train as train_head
-from retrainer_trainer.weights import BUILTIN, Weights
+from retrainer.inference import pixels as images
+from retrainer_trainer.backbone.network import keras_network
+from retrainer_trainer.backbone.weights import BUILTIN, Weights
+from retrainer_trainer.export import formats, stage
+from retrainer_trainer.export import graph as export_graph
+from retrainer_trainer.export.formats import Comparison, Network
+from retrainer_trainer.head.softmax import Examples, Head
+from retrainer_trainer.head.softmax import train as train_head
 
 pytestmark = pytest.mark.slow
 
@@ -61,13 +63,13 @@ def exported(flowers: Path, tmp_path_factory: pytest.TempPathFactory) -> Exporte
     network = Network(backbone, head, LABELS, SIZE)
     folder = tmp_path_factory.mktemp("exports")
     said: list[str] = []
-    graph = export.write(network, list(Export), folder, lambda: pixels[::3], said.append)
+    graph = formats.write(network, list(Export), folder, lambda: pixels[::3], said.append)
     return Exported(folder, network, bodies, pixels, head.scores(matrix, rows), graph, said)
 
 
 @pytest.mark.parametrize("form", FLOATS)
 def test_each_float_export_gives_the_heads_scores(exported: Exported, form: Export) -> None:
-    run = export.runners(exported.folder, [form])[form.value]
+    run = formats.runners(exported.folder, [form])[form.value]
     found = np.concatenate([run(exported.pixels[s : s + 32], []) for s in (0, 32, 64, 96)])
     assert exported.scores.max(1).mean() > 0.5, "the head has learned something to agree on"
     np.testing.assert_allclose(found, exported.scores, atol=2e-3)
@@ -81,7 +83,7 @@ def test_the_int8_file_takes_and_gives_bytes_and_nearly_agrees(exported: Exporte
     assert interpreter.get_input_details()[0]["dtype"] == np.uint8
     assert interpreter.get_output_details()[0]["dtype"] == np.uint8
     assert path.stat().st_size < 0.5 * (exported.folder / EXPORT_PATHS["tflite"]).stat().st_size
-    found = export.tflite_runner(path)(exported.pixels, [])
+    found = formats.tflite_runner(path)(exported.pixels, [])
     assert (found.argmax(1) == exported.scores.argmax(1)).mean() > 0.85
     np.testing.assert_allclose(found.sum(1), 1, atol=0.05)
 
@@ -160,7 +162,7 @@ def test_a_file_that_tensorflow_does_not_read_is_a_different_guess_and_no_end(
     Image.open(io.BytesIO(exported.bodies[0])).convert("1").save(out, "BMP")
     pixels = np.stack([images.pixels(out.getvalue(), SIZE), exported.pixels[1]])
     truth = exported.scores[:2].argmax(1)
-    run = export.runners(exported.folder, [Export.SAVED_MODEL])[export.SAVED_MODEL_BYTES]
+    run = formats.runners(exported.folder, [Export.SAVED_MODEL])[formats.SAVED_MODEL_BYTES]
     count = Comparison()
     count.add(run(pixels, [out.getvalue(), exported.bodies[1]]), truth, truth)
     assert (count.images, count.right, count.different) == (2, 1, 1)
@@ -224,8 +226,8 @@ def test_the_graph_for_tensorboard_is_whole_but_for_its_weights(exported: Export
 def test_an_export_of_another_head_is_noticed(exported: Exported, tmp_path: Path) -> None:
     wrong = Head(exported.network.head.weights[::-1].copy(), exported.network.head.bias)
     network = Network(exported.network.backbone, wrong, LABELS, SIZE)
-    export.write(network, [Export.TFLITE], tmp_path, lambda: exported.pixels)
-    run = export.runners(tmp_path, [Export.TFLITE])["tflite"]
+    formats.write(network, [Export.TFLITE], tmp_path, lambda: exported.pixels)
+    run = formats.runners(tmp_path, [Export.TFLITE])["tflite"]
     count = Comparison()
     guess = exported.scores.argmax(1)
     count.add(run(exported.pixels, []), np.repeat(np.arange(3), EACH), guess)
@@ -234,7 +236,7 @@ def test_an_export_of_another_head_is_noticed(exported: Exported, tmp_path: Path
     with pytest.raises(
         RetrainerError, match="The exported tflite disagrees with the head"
     ) as caught:
-        finish.tell_difference("tflite", count, heard)
+        stage.tell_difference("tflite", count, heard)
     assert caught.value.reason == "ExportDiffers"
 
 
@@ -243,21 +245,21 @@ def test_one_percent_may_differ_and_a_lenient_export_only_warns() -> None:
     bad = Comparison(images=300, right=200, different=4)
     assert bad.differs
     heard = Heard(spec("images", "output"), "train")
-    finish.tell_difference("tfliteInt8", bad, heard)
+    stage.tell_difference("tfliteInt8", bad, heard)
     assert heard.warnings == ["The exported tfliteInt8 disagrees with the head on 4 of 300 images."]
 
 
 def test_slow_formats_are_announced(exported: Exported) -> None:
-    assert exported.said == [export.ANNOUNCED[e] for e in Export if e in export.ANNOUNCED]
+    assert exported.said == [formats.ANNOUNCED[e] for e in Export if e in formats.ANNOUNCED]
 
 
 QUIET = """
 import sys, tempfile, pathlib, numpy as np
 from retrainer_trainer import export
-from retrainer_trainer.backbone import keras_network
-from retrainer_trainer.head import Head
-from retrainer_trainer.weights import BUILTIN, Weights
-from retrainer_trainer.quiet import quiet
+from retrainer_trainer.backbone.network import keras_network
+from retrainer_trainer.head.softmax import Head
+from retrainer_trainer.backbone.weights import BUILTIN, Weights
+from retrainer.inference.silence import quiet
 from retrainer.api import Export, architecture
 backbone = keras_network(architecture("mobilenet_0.25_128"), Weights.of("", BUILTIN.read_bytes()))
 head = Head(np.eye(2, 256, dtype=np.float32), np.zeros(2, np.float32))

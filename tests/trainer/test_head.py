@@ -10,8 +10,8 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from retrainer.api import CurvePoint, EarlyStopping, Optimizer, Sampling, Training
-from retrainer_trainer import head
-from retrainer_trainer.head import Diverged, Examples, Trained, train
+from retrainer_trainer.head import softmax
+from retrainer_trainer.head.softmax import Diverged, Examples, Trained, train
 
 WIDTH = 64
 Doubles = npt.NDArray[np.float64]
@@ -62,7 +62,7 @@ def same(a: Trained, b: Trained) -> bool:
 def reference(examples: Examples, training: Training, steps: int) -> tuple[Doubles, Doubles]:
     """Full-batch training in float64, from the same initial head, one formula per optimizer."""
     generator = np.random.default_rng(training.seed).spawn(3)[0]
-    first = head.initial_head(generator, examples)
+    first = softmax.initial_head(generator, examples)
     weights, bias = first.weights.astype(float), first.bias.astype(float)
     x = examples.matrix[examples.training[:, 0]].astype(float)
     one_hot = np.eye(examples.label_count)[examples.label[examples.training[:, 0]]]
@@ -112,7 +112,7 @@ def test_a_batch_larger_than_a_chunk_is_added_up_to_the_same_gradient() -> None:
 
 def test_the_first_head_is_a_normal_truncated_at_two_deviations_with_bias_0() -> None:
     examples = bottlenecks(counts=(10,) * 200)
-    first = head.initial_head(np.random.default_rng(0), examples)
+    first = softmax.initial_head(np.random.default_rng(0), examples)
     assert np.abs(first.weights).max() <= 0.002
     # A standard normal truncated at 2 has a standard deviation of 0.8796.
     assert first.weights.std() == pytest.approx(0.8796e-3, rel=0.02)
@@ -158,7 +158,7 @@ def test_training_figures_are_of_the_batch_that_the_step_was_made_on() -> None:
     training = Training(steps=7, batch_size=5, eval_interval=7, seed=1)
     point = train(examples, training).curve[-1]
     batches = np.random.default_rng(1).spawn(3)[1]
-    draw = head._draws(examples, examples.training, training.sampling, 5, batches)
+    draw = softmax._draws(examples, examples.training, training.sampling, 5, batches)
     rows = [next(draw) for _ in range(7)][-1]
     trained = train(examples, training).head
     scores = trained.scores(examples.matrix, rows)
@@ -180,7 +180,7 @@ def test_the_matrix_is_neither_copied_nor_written() -> None:
 
 
 def drawn(examples: Examples, sampling: Sampling, count: int) -> npt.NDArray[np.intp]:
-    draw = head._draws(examples, examples.training, sampling, 100, np.random.default_rng(0))
+    draw = softmax._draws(examples, examples.training, sampling, 100, np.random.default_rng(0))
     return np.concatenate([next(draw) for _ in range(count // 100)])
 
 
@@ -217,7 +217,7 @@ def test_a_label_without_validation_images_is_skipped_by_the_draws() -> None:
     trained = train(examples, Training(steps=200, validation_batch_size=1000))
     assert trained.curve[-1].validation_accuracy is not None
     rows = next(
-        head._draws(
+        softmax._draws(
             examples,
             examples.validation[:, None],
             Sampling.PER_LABEL,
@@ -274,7 +274,7 @@ def test_a_diverging_rate_is_told_with_its_step_and_a_rate_that_works(optimizer:
     assert error.reason == "Diverged"
     assert f"The training diverged at step {error.step} with learningRate 1e+06; try " in str(error)
     assert error.head.is_finite()
-    assert number(error.curve[-1].cross_entropy) <= head.DIVERGED_NATS
+    assert number(error.curve[-1].cross_entropy) <= softmax.DIVERGED_NATS
     suggestion = float(str(error).split("try ")[1].split(". ")[0])
     trained = train(examples, Training(steps=400, learning_rate=suggestion, optimizer=optimizer))
     assert number(trained.curve[-1].cross_entropy) < number(trained.curve[0].cross_entropy)

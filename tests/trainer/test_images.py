@@ -11,7 +11,7 @@ import simplejpeg
 from PIL import Image, ImageOps
 from tests.support.trainer_engine import encoded, photo, picture
 
-from retrainer_trainer import images
+from retrainer.inference import pixels
 
 Array = np.ndarray[Any, Any]
 
@@ -32,12 +32,12 @@ def apart(ours: Array, theirs: Array) -> float:
 def test_each_format_is_read_as_pillow_reads_it(kind: str, options: Any, most: float) -> None:
     body = encoded(picture(1), kind, **options)
     theirs = np.asarray(Image.open(io.BytesIO(body)).convert("RGB"))
-    assert apart(images.decoded(body, 1000), theirs) <= most
+    assert apart(pixels.decoded(body, 1000), theirs) <= most
 
 
 def test_pixels_are_a_square_of_bytes_in_rgb() -> None:
     red = np.full((40, 80, 3), (250, 10, 20), np.uint8)
-    got = images.pixels(encoded(red, "PNG"), 32)
+    got = pixels.pixels(encoded(red, "PNG"), 32)
     assert got.shape == (32, 32, 3)
     assert got.dtype == np.uint8
     assert got[16, 16].tolist() == [250, 10, 20]
@@ -51,12 +51,12 @@ def test_a_photo_is_turned_upright_by_its_exif(kind: str, turned: int) -> None:
     options: dict[str, Any] = {"quality": 95, "lossless": True} if kind != "PNG" else {}
     body = encoded(picture(2, 96, 64), kind, exif=exif, **options)
     theirs = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(body))).convert("RGB"))
-    assert apart(images.decoded(body, 1000), theirs) < 0.5
+    assert apart(pixels.decoded(body, 1000), theirs) < 0.5
 
 
 def test_nonsense_in_exif_leaves_the_photo_as_it_is() -> None:
     whole = encoded(picture(3), exif=b"Exif\0\0II*\0" + struct.pack("<I", 4_000_000_000))
-    assert images.decoded(whole, 1000).shape == (48, 64, 3)
+    assert pixels.decoded(whole, 1000).shape == (48, 64, 3)
 
 
 def test_cmyk_is_read_as_pillow_reads_it() -> None:
@@ -64,21 +64,21 @@ def test_cmyk_is_read_as_pillow_reads_it() -> None:
     out = io.BytesIO()
     ink.save(out, "JPEG", quality=95)
     theirs = np.asarray(Image.open(out).convert("RGB"))
-    assert apart(images.decoded(out.getvalue(), 1000), theirs) < 1
+    assert apart(pixels.decoded(out.getvalue(), 1000), theirs) < 1
 
 
 def test_sixteen_bits_are_scaled_not_clipped() -> None:
     deep = (np.arange(64 * 64, dtype=np.uint32).reshape(64, 64) * 16).astype(np.uint16)
     written, body = cv2.imencode(".png", deep)
     assert written
-    got = images.decoded(body.tobytes(), 1)
+    got = pixels.decoded(body.tobytes(), 1)
     assert apart(got[..., 0], np.rint(deep / 257)) < 0.01
 
 
 def test_grey_becomes_three_equal_channels() -> None:
     grey = picture(5)[..., 0]
     for kind in ("JPEG", "PNG"):
-        got = images.decoded(encoded(grey, kind), 1000)
+        got = pixels.decoded(encoded(grey, kind), 1000)
         assert (got[..., 0] == got[..., 2]).all()
         assert apart(got[..., 0], grey) < 2
 
@@ -86,7 +86,7 @@ def test_grey_becomes_three_equal_channels() -> None:
 def test_alpha_is_laid_on_white() -> None:
     clear = np.zeros((20, 20, 4), np.uint8)
     clear[:, 10:] = (200, 100, 0, 128)
-    got = images.decoded(encoded(clear, "PNG"), 1)
+    got = pixels.decoded(encoded(clear, "PNG"), 1)
     assert got[0, 0].tolist() == [255, 255, 255]
     assert np.abs(got[0, 15].astype(int) - (227, 177, 127)).max() <= 1
 
@@ -95,7 +95,7 @@ def test_a_gif_gives_its_first_frame() -> None:
     frames = [Image.fromarray(np.full((20, 30, 3), v, np.uint8)) for v in (40, 200)]
     out = io.BytesIO()
     frames[0].save(out, "GIF", save_all=True, append_images=frames[1:])
-    assert images.decoded(out.getvalue(), 1)[5, 5].tolist() == [40, 40, 40]
+    assert pixels.decoded(out.getvalue(), 1)[5, 5].tolist() == [40, 40, 40]
 
 
 def test_a_large_photo_is_averaged_not_sampled() -> None:
@@ -103,34 +103,34 @@ def test_a_large_photo_is_averaged_not_sampled() -> None:
     stripes = np.zeros((2000, 3000, 3), np.uint8)
     stripes[:, ::2] = 255
     for kind in ("PNG", "JPEG"):
-        got = images.pixels(encoded(stripes, kind), 224).astype(int)
+        got = pixels.pixels(encoded(stripes, kind), 224).astype(int)
         assert np.abs(got - 127).max() < 12, kind
 
 
 def test_decoding_at_a_fraction_gives_nearly_what_full_size_gives() -> None:
     body = photo(6, 1600, 1200)
     full = cv2.resize(simplejpeg.decode_jpeg(body), (224, 224), interpolation=cv2.INTER_AREA)
-    assert apart(images.pixels(body, 224), full) < 1
+    assert apart(pixels.pixels(body, 224), full) < 1
 
 
 @pytest.mark.parametrize(("size", "expected"), [(64, (128, 128)), (128, (128, 128)), (129, (256, 256)),
                                                 (256, (256, 256)), (1000, (1024, 1024))])  # fmt: skip
 def test_a_jpeg_is_decoded_no_smaller_than_needed(size: int, expected: tuple[int, int]) -> None:
-    assert images.decoded(photo(7, 1024, 1024), size).shape[:2] == expected
+    assert pixels.decoded(photo(7, 1024, 1024), size).shape[:2] == expected
 
 
 def test_a_small_photo_is_enlarged() -> None:
-    assert images.pixels(photo(8, 20, 30), 128).shape == (128, 128, 3)
+    assert pixels.pixels(photo(8, 20, 30), 128).shape == (128, 128, 3)
 
 
 def test_a_photo_narrow_one_way_is_both_shrunk_and_enlarged() -> None:
-    assert images.pixels(photo(9, 20, 900), 128).shape == (128, 128, 3)
+    assert pixels.pixels(photo(9, 20, 900), 128).shape == (128, 128, 3)
 
 
 # --- rejected ---
 def rejected(body: bytes) -> str:
-    with pytest.raises(images.RejectedError) as raised:
-        images.pixels(body, 128)
+    with pytest.raises(pixels.RejectedError) as raised:
+        pixels.pixels(body, 128)
     return str(raised.value)
 
 
@@ -184,7 +184,7 @@ def test_an_image_of_no_pixels_is_rejected() -> None:
 
 
 def test_more_than_64_mib_is_rejected() -> None:
-    assert rejected(b"\xff\xd8\xff" + bytes(images.MAX_BYTES)) == (
+    assert rejected(b"\xff\xd8\xff" + bytes(pixels.MAX_BYTES)) == (
         "67108867 bytes, at most 64 MiB are read"
     )
 
@@ -192,7 +192,7 @@ def test_more_than_64_mib_is_rejected() -> None:
 def test_bytes_too_many_at_the_end_do_no_harm() -> None:
     body = photo(1)
     for odd in (body[:-2] + b"\0\0\0" + body[-2:], body + b"junk"):
-        assert apart(images.decoded(odd, 1000), images.decoded(body, 1000)) == 0
+        assert apart(pixels.decoded(odd, 1000), pixels.decoded(body, 1000)) == 0
 
 
 def test_every_real_photo_is_read(flowers: Path) -> None:
@@ -200,4 +200,4 @@ def test_every_real_photo_is_read(flowers: Path) -> None:
     assert len(some) > 50
     for path in some:
         theirs = np.asarray(Image.open(path).convert("RGB"))
-        assert apart(images.decoded(path.read_bytes(), 227), theirs) < 1, path
+        assert apart(pixels.decoded(path.read_bytes(), 227), theirs) < 1, path

@@ -9,9 +9,10 @@ from tests.support import trainer_engine as engine
 from tests.support.trainer_engine import Heard
 
 from retrainer.api import Task, layout
-from retrainer_trainer import images, train
-from retrainer_trainer.export import import_tensorflow
-from retrainer_trainer.stop import Stop
+from retrainer.inference import pixels as images
+from retrainer_trainer import train
+from retrainer_trainer.export.formats import import_tensorflow
+from retrainer_trainer.runtime.stop import Stop
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from retrainer.api import CurvePoint
-from retrainer_trainer import charts
-from retrainer_trainer.evaluate import evaluate
-from retrainer_trainer.page import MOST_LISTED, Mistake, Page, render
+from retrainer_trainer.head.evaluate import evaluate
+from retrainer_trainer.page import charts
+from retrainer_trainer.page.page import MOST_LISTED, Mistake, Page, render
 
 EVIL = "<script>alert('x')</script> & \"rose\""
 VOID = {"meta", "link", "br", "img", "line", "rect", "polyline", "input", "hr"}

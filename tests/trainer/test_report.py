@@ -10,7 +10,7 @@ from tests.support.ports import free_port
 from tests.support.trainer_engine import spec
 
 from retrainer.api import CurvePoint, Report, Task
-from retrainer_trainer.report import Reporter
+from retrainer_trainer.runtime.report import Reporter
 
 
 def task(kind: str = "train") -> Task:

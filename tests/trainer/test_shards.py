@@ -9,8 +9,8 @@ from tests.support.trainer_engine import Heard, photo, photos, spec, warm
 
 from retrainer.api import Progress
 from retrainer_trainer import bottlenecks
-from retrainer_trainer.identity import Identities, identity, shard_of
-from retrainer_trainer.stop import Stop
+from retrainer_trainer.dataset.identity import Identities, identity, shard_of
+from retrainer_trainer.runtime.stop import Stop
 
 MOST_SHARDS = 10_000  # of spec.shards
 

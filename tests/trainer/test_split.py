@@ -4,7 +4,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrainer_trainer import split
+from retrainer_trainer.dataset import split
 
 PATHS = st.lists(st.text(min_size=1, max_size=40), max_size=30)
 

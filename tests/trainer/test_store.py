@@ -12,7 +12,7 @@ from tests.support.trainer_s3 import TinyS3, bucket
 
 from retrainer.api import Storage
 from retrainer.errors import NotFound, RetrainerError, StorageDenied, StorageError, UserError
-from retrainer_trainer.store import ChangedError, Entry, Store, UnreadableError
+from retrainer_trainer.store.store import ChangedError, Entry, Store, UnreadableError
 
 SECRET = "retrainer-secret"
 

@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 
 from retrainer.api import CurvePoint
-from retrainer_trainer.summaries import FLUSH_SECONDS, Summaries
+from retrainer_trainer.outputs.summaries import FLUSH_SECONDS, Summaries
 
 
 class Clock:
@@ -106,7 +106,7 @@ def test_a_second_flush_without_points_writes_nothing(tmp_path: Path) -> None:
 def test_a_record_is_tensorflows(tmp_path: Path, size: int) -> None:
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    from retrainer_trainer.summaries import record
+    from retrainer_trainer.outputs.summaries import record
 
     body = np.random.default_rng(size).bytes(size)
     with (tmp_path / "theirs").open("wb") as file:

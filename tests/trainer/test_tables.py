@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from retrainer.api import CurvePoint
-from retrainer_trainer import tables
-from retrainer_trainer.head import Head
+from retrainer_trainer.head.softmax import Head
+from retrainer_trainer.outputs import tables
 
 
 def test_the_head_is_read_back_to_the_bit_without_pickle() -> None:

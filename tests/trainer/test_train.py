@@ -20,9 +20,10 @@ from tests.support.trainer_engine import Heard
 from retrainer.api import CurvePoint, Export, Report, RetrainJobSpec, Task, layout
 from retrainer.api.interval import wilson
 from retrainer.errors import UserError
-from retrainer_trainer import bottlenecks, split, train
-from retrainer_trainer.head import Diverged
-from retrainer_trainer.stop import Stop
+from retrainer_trainer import bottlenecks, train
+from retrainer_trainer.dataset import split
+from retrainer_trainer.head.softmax import Diverged
+from retrainer_trainer.runtime.stop import Stop
 
 pytestmark = pytest.mark.slow
 
@@ -337,7 +338,7 @@ def test_the_pages_spec_is_a_job_that_can_be_run_again(
     import yaml
 
     from retrainer.api import parse_job
-    from retrainer_trainer.facts import spec_yaml
+    from retrainer_trainer.page.contents import spec_yaml
 
     wanted = spec(photos, cache, tmp_path)
     job = parse_job(yaml.safe_load(spec_yaml(task_of(wanted))))

@@ -10,17 +10,17 @@ import sys
 import tempfile
 import traceback
 
-from retrainer_trainer.quiet import quiet_environment
+from retrainer.inference.silence import quiet_environment
 
 quiet_environment()
 
 from pydantic import ValidationError  # noqa: E402 - TensorFlow reads its settings when it is imported
 
-from retrainer.api import Phase, Task, conditions  # noqa: E402
+from retrainer.api import Phase, Task, reasons  # noqa: E402
 from retrainer.api.names import ENV_SHARD, ENV_TASK, EXIT_USER, TASK_BOTTLENECKS  # noqa: E402
 from retrainer.errors import Interrupted, RetrainerError  # noqa: E402
-from retrainer_trainer.report import ENV_EVENTS, Reporter  # noqa: E402
-from retrainer_trainer.stop import Stop  # noqa: E402
+from retrainer_trainer.runtime.report import ENV_EVENTS, Reporter  # noqa: E402
+from retrainer_trainer.runtime.stop import Stop  # noqa: E402
 
 
 def main() -> int:
@@ -67,14 +67,14 @@ def _do(task: Task, reporter: Reporter, stop: Stop) -> int:
         return error.exit_code
     except MemoryError:
         text = "Out of memory; give the pod more in spec.pod.resources.limits.memory."
-        return _failed(reporter, conditions.INTERNAL_ERROR.name, text, f"Error: {text}")
+        return _failed(reporter, reasons.INTERNAL_ERROR.name, text, f"Error: {text}")
     except Exception as error:  # the report must say what happened
         # A store's errors are no OSError: what is full is the place of temporary files.
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            text = conditions.DISK_FULL(url=tempfile.gettempdir())
-            return _failed(reporter, conditions.DISK_FULL.name, text, f"Error: {text}")
+            text = reasons.DISK_FULL(url=tempfile.gettempdir())
+            return _failed(reporter, reasons.DISK_FULL.name, text, f"Error: {text}")
         text = f"{type(error).__name__}: {error}"
-        return _failed(reporter, conditions.INTERNAL_ERROR.name, text, traceback.format_exc())
+        return _failed(reporter, reasons.INTERNAL_ERROR.name, text, traceback.format_exc())
     return 0
 
 

@@ -14,19 +14,25 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from retrainer.api import Phase, RetrainJobSpec, Task, conditions, layout
+from retrainer.api import Phase, RetrainJobSpec, Task, layout, reasons
 from retrainer.errors import Interrupted, RetrainerError, StorageError, UserError
-from retrainer_trainer import split
-from retrainer_trainer.backbone import Backbone, FindGpu, open_backbone
-from retrainer_trainer.cache import Cache
-from retrainer_trainer.catalog import Catalog, check_labels, list_catalog, rejected_csv, shown
-from retrainer_trainer.compute import OpenJob, Want, computed
-from retrainer_trainer.distort import view_identity
-from retrainer_trainer.engine import gpu
-from retrainer_trainer.identity import IDENTITY_BYTES, Identities, shard_of
-from retrainer_trainer.report import Reporter
-from retrainer_trainer.stop import Stop
-from retrainer_trainer.store import Store
+from retrainer_trainer.backbone.compute import OpenJob, Want, computed
+from retrainer_trainer.backbone.engine import gpu
+from retrainer_trainer.backbone.network import Backbone, FindGpu, open_backbone
+from retrainer_trainer.cache.cache import Cache
+from retrainer_trainer.dataset import split
+from retrainer_trainer.dataset.catalog import (
+    Catalog,
+    check_labels,
+    list_catalog,
+    rejected_csv,
+    shown,
+)
+from retrainer_trainer.dataset.distort import view_identity
+from retrainer_trainer.dataset.identity import IDENTITY_BYTES, Identities, shard_of
+from retrainer_trainer.runtime.report import Reporter
+from retrainer_trainer.runtime.stop import Stop
+from retrainer_trainer.store.store import Store
 
 # A killed pod loses at most this much.
 FLUSH_IMAGES = 4000
@@ -94,7 +100,7 @@ def run(task: Task, shard: int, reporter: Reporter, stop: Stop) -> None:
     _log_rejected(job.catalog, filled, reporter)
     reporter.update(
         stage=Phase.SUCCEEDED,
-        reason=conditions.BOTTLENECKS.name,
+        reason=reasons.BOTTLENECKS.name,
         message=f"{filled.computed} computed, {filled.cached} were in the cache, "
         f"{len(filled.rejected)} rejected.",
         progress={"percent": 100, "remaining_seconds": 0},
@@ -265,8 +271,8 @@ class _Tally:
         share = (self._cached + done) / self._total if self._total else 1.0
         self._reporter.update(
             stage=Phase.BOTTLENECKS,
-            reason=conditions.BOTTLENECKS.name,
-            message=conditions.BOTTLENECKS(
+            reason=reasons.BOTTLENECKS.name,
+            message=reasons.BOTTLENECKS(
                 done=self._cached + done, total=self._total, cached=self._cached
             ),
             images_per_second=rate,
@@ -355,13 +361,13 @@ def check_rejected(job: OpenJob, filled: Filled, run: Store) -> None:
         return
     run.put(layout.REJECTED, rejected_csv(job.catalog, filled.rejected).encode())
     first = min(filled.rejected)
-    text = conditions.TOO_MANY_REJECTED(
+    text = reasons.TOO_MANY_REJECTED(
         rejected=rejected,
         total=total,
         limit=f"{job.spec.max_rejected_fraction:g}",
         first=f"{shown(job.catalog.paths[first])} ({filled.rejected[first]})",
     )
-    raise UserError(text, reason=conditions.TOO_MANY_REJECTED.name)
+    raise UserError(text, reason=reasons.TOO_MANY_REJECTED.name)
 
 
 _SHOWN = 10

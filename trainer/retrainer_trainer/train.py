@@ -11,18 +11,22 @@ from datetime import UTC, datetime
 import numpy as np
 import numpy.typing as npt
 
-from retrainer.api import CurvePoint, Export, Phase, Report, Task, conditions, layout
+from retrainer.api import CurvePoint, Export, Phase, Report, Task, layout, reasons
 from retrainer.errors import NotFound, UserError
-from retrainer_trainer import export, facts, finish, split, tables
 from retrainer_trainer.bottlenecks import TRAIN_TASK_SHARE, Bottlenecks, prepare
-from retrainer_trainer.catalog import duplicates_csv, rejected_csv, shown
-from retrainer_trainer.evaluate import evaluate
-from retrainer_trainer.head import Diverged, Examples, Head, train
-from retrainer_trainer.page import Page, render
-from retrainer_trainer.report import Reporter
-from retrainer_trainer.stop import Stop
-from retrainer_trainer.store import Store
-from retrainer_trainer.summaries import Summaries
+from retrainer_trainer.dataset import split
+from retrainer_trainer.dataset.catalog import duplicates_csv, rejected_csv, shown
+from retrainer_trainer.export import formats as export
+from retrainer_trainer.export import stage
+from retrainer_trainer.head.evaluate import evaluate
+from retrainer_trainer.head.softmax import Diverged, Examples, Head, train
+from retrainer_trainer.outputs import tables
+from retrainer_trainer.outputs.summaries import Summaries
+from retrainer_trainer.page import contents
+from retrainer_trainer.page.page import Page, render
+from retrainer_trainer.runtime.report import Reporter
+from retrainer_trainer.runtime.stop import Stop
+from retrainer_trainer.store.store import Store
 
 Rows = npt.NDArray[np.intp]
 
@@ -82,8 +86,8 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     }
     accuracy, images = evaluation["accuracy"], evaluation["images"]
     reporter.update(
-        reason=conditions.EXPORTING.name,
-        message=conditions.EXPORTING(),
+        reason=reasons.EXPORTING.name,
+        message=reasons.EXPORTING(),
         metrics={"test_accuracy": accuracy, "test_images": images},
         progress={"percent": _TRAINED_SHARE, "step": trained.steps},
     )
@@ -103,7 +107,7 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     importing.join()
     formats = export.wanted(spec.export, ready.backbone.architecture)
     pictures = Store.open(spec.images, spec.storage, "spec.images", reporter.log, stop)
-    exports, graph = finish.exported(ready, trained.head, formats, reporter, pictures, folder)
+    exports, graph = stage.exported(ready, trained.head, formats, reporter, pictures, folder)
     evaluation["exports"] = exports
     folder.put(layout.EVALUATION, json.dumps(evaluation, indent=1, ensure_ascii=False).encode())
     summaries.graph(graph)
@@ -119,21 +123,21 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
         labels=labels,
         evaluation=evaluation,
         curve=trained.curve,
-        counts=facts.counts(reporter.report, ready, trained, task, time.monotonic() - started),
-        mistakes=facts.mistakes(ready, test, scores, labels, pictures),
+        counts=contents.counts(reporter.report, ready, trained, task, time.monotonic() - started),
+        mistakes=contents.mistakes(ready, test, scores, labels, pictures),
         mistake_count=int((scores.argmax(axis=1) != truth).sum()) if images else 0,
-        duplicates=[[row[0][:8], *row[1:]] for row in facts.rows_of(files[layout.DUPLICATES])],
-        rejected=facts.rows_of(files[layout.REJECTED]),
+        duplicates=[[row[0][:8], *row[1:]] for row in contents.rows_of(files[layout.DUPLICATES])],
+        rejected=contents.rows_of(files[layout.REJECTED]),
         warnings=reporter.report.warnings,
-        spec=facts.spec_yaml(task),
-        versions=facts.versions(ready.backbone),
+        spec=contents.spec_yaml(task),
+        versions=contents.versions(ready.backbone),
     )
     folder.put(layout.REPORT_PAGE, render(page).encode("utf-8", "backslashreplace"))
 
     # --- result.json last: where it is, the folder is whole ---
     reporter.update(
         stage=Phase.SUCCEEDED,
-        reason=conditions.SUCCEEDED.name,
+        reason=reasons.SUCCEEDED.name,
         message=sentence(task, accuracy, images),
         progress={"percent": 100, "remaining_seconds": 0},
         artifacts=artifacts(formats),
@@ -148,7 +152,7 @@ def finished(folder: Store, task: Task) -> Report | None:
     try:
         report = Report.model_validate_json(folder.get(layout.RESULT))
     except NotFound as error:
-        if error.reason == conditions.BUCKET_NOT_FOUND.name:
+        if error.reason == reasons.BUCKET_NOT_FOUND.name:
             raise
         return None
     except ValueError:
@@ -201,7 +205,7 @@ def check_finite(ready: Bottlenecks) -> None:
             raise UserError(
                 f"The weights {ready.backbone.weights.origin} give infinite numbers, the first for "
                 f"{where}: name others in spec.weights.",
-                reason=conditions.WEIGHTS_UNREADABLE.name,
+                reason=reasons.WEIGHTS_UNREADABLE.name,
             )
 
 
@@ -226,8 +230,8 @@ def follow(task: Task, reporter: Reporter, summaries: Summaries) -> Callable[[Cu
         left = round(spent * (1 - share) / share) if share else None
         reporter.point(point)
         reporter.update(
-            reason=conditions.TRAINING.name,
-            message=conditions.TRAINING(step=point.step, steps=training.steps),
+            reason=reasons.TRAINING.name,
+            message=reasons.TRAINING(step=point.step, steps=training.steps),
             progress={
                 "percent": TRAIN_TASK_SHARE + int((_TRAINED_SHARE - TRAIN_TASK_SHARE) * share),
                 "remaining_seconds": left,
@@ -293,5 +297,5 @@ def artifacts(formats: list[Export]) -> dict[str, str]:
 def sentence(task: Task, accuracy: float | None, images: int) -> str:
     """How the job ended."""
     if accuracy is None:
-        return conditions.SUCCEEDED_UNTESTED(run=task.run_url)
-    return conditions.SUCCEEDED(accuracy=f"{accuracy:.4f}", images=images, run=task.run_url)
+        return reasons.SUCCEEDED_UNTESTED(run=task.run_url)
+    return reasons.SUCCEEDED(accuracy=f"{accuracy:.4f}", images=images, run=task.run_url)

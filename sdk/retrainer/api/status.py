@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from retrainer.api import conditions
+from retrainer.api import reasons as conditions
 from retrainer.api.fields import URL_MAX, Model
 
 

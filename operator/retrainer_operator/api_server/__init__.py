@@ -1,0 +1,1 @@
+"""Requests to the API server: the client, the Lease, Events and selectors."""

@@ -1,0 +1,1 @@
+"""One pass over a job: observed, planned, applied; and the queue that orders the passes."""

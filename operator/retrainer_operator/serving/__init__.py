@@ -1,0 +1,1 @@
+"""What the operator serves: its metrics and its probes."""

@@ -1,0 +1,1 @@
+"""What the operator learns of the cluster: watches, full lists, and the trainers' reports."""

@@ -1,0 +1,1 @@
+"""The command line `retrainer`, one module for each group of commands."""

@@ -1,0 +1,360 @@
+"""Commands on RetrainJobs of a cluster: submit, get, describe, wait, logs, suspend, resume, delete."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from retrainer.api import Phase
+from retrainer.api.interval import in_words
+from retrainer.cli import cache, results
+from retrainer.cli.output import (
+    Context,
+    Form,
+    Name,
+    Names,
+    Namespace,
+    Printed,
+    Shape,
+    Shaped,
+    Timeout,
+    bare_all,
+    cells,
+    client,
+    columns,
+    print_document,
+    print_jobs,
+    print_table,
+    say,
+    shown,
+)
+from retrainer.errors import JobFailed, NotFound, UserError
+
+if TYPE_CHECKING:
+    from retrainer.cluster.client import Client
+    from retrainer.cluster.job import Job
+
+CLUSTER = "On a cluster"
+"""Heading of these commands in `retrainer --help`."""
+
+File = Annotated[str, typer.Option("--file", "-f", help="Job file; - is standard input.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module, and those on results and the cache, to `app`."""
+    for command in (submit, get, describe, wait, logs, suspend, resume, delete):
+        app.command(rich_help_panel=CLUSTER)(command)
+    app.command("list", rich_help_panel=CLUSTER, help="The same as get.")(get)
+    results.register(app)
+    cache.register(app)
+
+
+def submit(
+    file: File,
+    *,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until all have ended.")] = False,
+    timeout: Timeout = None,
+    form: Printed = Form.NAME,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Create the jobs of a file; those already there with the same spec are left alone.
+
+    [dim]retrainer submit -f job.yaml --wait[/]
+    """
+    from retrainer import jobfile
+
+    cluster = client(namespace, context)
+    jobs = [cluster.submit(job, namespace=namespace) for job in jobfile.load_all(file)]
+    if not wait:
+        print_jobs(jobs, form, one=len(jobs) == 1)
+        return
+    _wait_for(jobs, timeout)
+    for job in jobs:
+        say(f"{job.name}: {job.message}")
+    if form != Form.NAME:
+        print_jobs(jobs, form, one=len(jobs) == 1)
+
+
+def get(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names of jobs; all if none.", callback=bare_all)
+    ] = None,
+    *,
+    selector: Annotated[
+        str, typer.Option("--selector", "-l", help="Label selector, such as team=birds.")
+    ] = "",
+    phase: Annotated[Phase | None, typer.Option(help="Only jobs in this phase.")] = None,
+    everywhere: Annotated[
+        bool, typer.Option("--all-namespaces", "-A", help="Jobs of every namespace.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Then print a line per change, until Ctrl-C.")
+    ] = False,
+    form: Printed = Form.TABLE,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """List jobs.
+
+    [dim]retrainer get[/]
+
+    [dim]retrainer get flowers -o yaml[/]
+
+    [dim]retrainer get -w -l team=birds[/]
+    """
+    cluster = client(namespace, context)
+    if watch:
+        if form not in {Form.TABLE, Form.WIDE}:
+            raise UserError("--watch prints lines: give it with -o table or -o wide.")
+        _print_changes(
+            cluster,
+            set(names or ()),
+            selector,
+            phase,
+            wide=form == Form.WIDE,
+            everywhere=everywhere,
+        )
+        return
+    if names:
+        jobs = [cluster.get(name) for name in names]
+        print_jobs(jobs, form, one=len(jobs) == 1)
+        return
+    found = cluster.list(phase, selector, all_namespaces=everywhere)
+    if not found and form in {Form.TABLE, Form.WIDE}:
+        where = "any namespace" if everywhere else f"namespace {cluster.namespace}"
+        say(f"No RetrainJobs found in {where}.")
+        return
+    print_jobs(found, form, namespaces=everywhere)
+
+
+def _print_changes(
+    cluster: "Client",
+    names: set[str],
+    selector: str,
+    phase: Phase | None,
+    *,
+    wide: bool,
+    everywhere: bool,
+) -> None:
+    """A line per change; columns are as wide as most names need, for nobody knows the next one."""
+    head = columns(wide=wide, namespaces=everywhere)
+    widths = [24 if title in {"NAME", "NAMESPACE"} else max(12, len(title)) for title in head]
+    typer.echo(_line(head, widths))
+    for change in cluster.watch(selector, all_namespaces=everywhere):
+        job = change.job
+        if (names and job.name not in names) or (phase and job.phase != phase):
+            continue
+        row = cells(job, wide=wide, namespaces=everywhere)
+        if change.kind == "Deleted":
+            row = [
+                cell if title in {"NAMESPACE", "NAME"} else ""
+                for cell, title in zip(row, head, strict=True)
+            ]
+            row[head.index("PHASE")] = "(deleted)"
+        typer.echo(_line(row, widths))
+
+
+def _line(row: list[str], widths: list[int]) -> str:
+    return "   ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+
+
+def describe(
+    name: Name, *, form: Shaped = Shape.TABLE, namespace: Namespace = None, context: Context = None
+) -> None:
+    """Everything there is to know about a job, its events and what to do next included."""
+    job = client(namespace, context).get(name)
+    if form != Shape.TABLE:
+        print_document(shown(job), form)
+        return
+    width = 22
+    for title, value in _facts(job):
+        typer.echo(f"{title + ':':<{width}}{value}")
+    _print_conditions(job)
+    typer.echo("\nEvents:")
+    events = job.events()
+    if not events:
+        typer.echo("  none in the last hour")
+        return
+    from retrainer.views.html import age
+
+    rows = (
+        (
+            f"  {age(e.time)}",
+            e.type,
+            e.reason,
+            e.object,
+            f"{e.message} (x{e.count})" if e.count > 1 else e.message,
+        )
+        for e in events
+    )
+    print_table(("  AGE", "TYPE", "REASON", "OBJECT", "MESSAGE"), rows)
+
+
+def _facts(job: "Job") -> Iterator[tuple[str, str]]:
+    status, spec = job.status, job.to_dict()["spec"]
+    yield "Name", job.name
+    yield "Namespace", job.namespace
+    if job.labels:
+        yield "Labels", ", ".join(f"{k}={v}" for k, v in sorted(job.labels.items()))
+    yield "Phase", f"{job.phase.value}" + (f" ({job.reason})" if job.reason else "")
+    yield "Message", job.said
+    if advice := _advice(job):
+        yield "What to do", advice
+    for field in ("architecture", "images", "weights", "cache", "shards"):
+        if field in spec:
+            yield field.capitalize(), str(spec[field])
+    yield "Run", job.run_url
+    created = job.to_dict()["metadata"].get("creationTimestamp")
+    for field, value in (("Created", created), ("Started", status.start_time),
+                         ("Ended", status.completion_time)):  # fmt: skip
+        if value:
+            yield field, value
+    if status.progress:
+        yield "Progress", _figures(status.progress.model_dump(by_alias=True, exclude_none=True))
+    if status.metrics:
+        if job.test_accuracy is not None:
+            yield "Test accuracy", in_words(job.test_accuracy, status.metrics.test_images)
+        yield "Metrics", _figures(status.metrics.model_dump(by_alias=True, exclude_none=True))
+    if status.artifacts:
+        yield "Artifacts", ", ".join(sorted(status.artifacts.values()))
+    yield "Logs", f"retrainer logs {job.name} -n {job.namespace}"
+
+
+def _figures(figures: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value:,}" for name, value in figures.items())
+
+
+def _advice(job: "Job") -> str:
+    from retrainer.api.reasons import REASONS
+
+    advice = next((r.advice for r in REASONS if r.name == job.reason), "")
+    return advice.replace("NAME", job.name)
+
+
+def _print_conditions(job: "Job") -> None:
+    if not job.status.conditions:
+        return
+    typer.echo("Conditions:")
+    rows = (
+        (f"  {c.type}", c.status.value, c.reason, c.last_transition_time, c.message)
+        for c in job.status.conditions
+    )
+    print_table(("  TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"), rows)
+
+
+def wait(
+    names: Names, *, timeout: Timeout = None, namespace: Namespace = None, context: Context = None
+) -> None:
+    """Wait until jobs have ended; exit code 1 if one failed or the time ran out.
+
+    [dim]retrainer wait flowers --timeout 600[/]
+    """
+    cluster = client(namespace, context)
+    jobs = [cluster.get(name) for name in names]
+    _wait_for(jobs, timeout)
+    for job in jobs:
+        typer.echo(f"{job.name}: {job.said}")
+
+
+def _wait_for(jobs: "list[Job]", timeout: float | None) -> None:
+    """All are waited for, then the failed ones are told."""
+    import time
+
+    deadline = None if timeout is None else time.monotonic() + timeout
+    failed = []
+    for job in jobs:
+        left = None if deadline is None else max(0.1, deadline - time.monotonic())
+        try:
+            job.wait(left, progress=True)
+        except JobFailed as error:
+            failed.append(error)
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        raise JobFailed(f"{len(failed)} jobs failed:" + "".join(f"\n  {e}" for e in failed))
+
+
+def logs(
+    name: Name,
+    *,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")
+    ] = False,
+    prefix: Annotated[bool, typer.Option(help="Start each line with its pod's name.")] = True,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Print the logs of all pods of a job.
+
+    [dim]retrainer logs flowers -f[/]
+    """
+    from retrainer.local.display import printable
+
+    job = client(namespace, context).get(name)
+    any_line = False
+    for line in job.logs(follow, prefix=prefix):
+        any_line = True
+        typer.echo(printable(line))
+    if not any_line:
+        say(f"{name} has no logs: {job.said}" if job.pods() else _no_pods(job))
+
+
+def _no_pods(job: "Job") -> str:
+    where = f"; the run is in {job.run_url}" if job.finished else ""
+    return f"{job.name} has no pods ({job.phase.value}: {job.said}){where}"
+
+
+def suspend(names: Names, *, namespace: Namespace = None, context: Context = None) -> None:
+    """Stop jobs' pods; finished bottlenecks are kept."""
+    cluster = client(namespace, context)
+    for name in names:
+        cluster.suspend(name)
+        typer.echo(f"{name} suspended; retrainer resume {name} lets it go on")
+
+
+def resume(names: Names, *, namespace: Namespace = None, context: Context = None) -> None:
+    """Let suspended jobs go on."""
+    cluster = client(namespace, context)
+    for name in names:
+        cluster.resume(name)
+        typer.echo(f"{name} resumed")
+
+
+def delete(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names of jobs.", callback=bare_all)
+    ] = None,
+    *,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Instead: the jobs of this file.")
+    ] = None,
+    ignore_missing: Annotated[
+        bool, typer.Option("--ignore-not-found", help="A job that is not there is no error.")
+    ] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Delete jobs and their pods. Their runs and the cache stay.
+
+    [dim]retrainer delete flowers[/]
+    """
+    from retrainer import jobfile
+
+    wanted = [(name, namespace) for name in names or ()]
+    if file:
+        # Where submit would put them.
+        jobs = jobfile.load_all(file)
+        wanted += [(job.name, namespace or job.metadata.namespace) for job in jobs]
+    if not wanted:
+        raise UserError("Name the jobs to delete, or give -f FILE.")
+    cluster = client(namespace, context)
+    for name, where in wanted:
+        try:
+            cluster.get(name, namespace=where).delete()
+        except NotFound:
+            if not ignore_missing:
+                raise
+            continue
+        typer.echo(f"{name} deleted; what it wrote stays in the store")

@@ -1,0 +1,249 @@
+"""Commands that need no cluster: init, validate, run, predict, tensorboard, architectures."""
+
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retrainer import jobfile
+from retrainer.api import ARCHITECTURES, parse_job
+from retrainer.api.layout import SUMMARIES
+from retrainer.cli import run as _cli_run
+from retrainer.cli.output import (
+    Context,
+    Endpoint,
+    Insecure,
+    Namespace,
+    Region,
+    Shape,
+    Shaped,
+    located,
+    print_document,
+)
+from retrainer.errors import InvalidJob, NotFound, UserError
+from retrainer.local import process
+
+HERE = "On this machine"
+"""Heading of these commands in `retrainer --help`."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to `app`."""
+    for command in (init, validate, _cli_run.run, predict, tensorboard, architectures):
+        app.command(rich_help_panel=HERE)(command)
+
+
+def init(
+    file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("job.yaml"),
+    *,
+    name: Annotated[
+        str, typer.Option(help="Name of the job; made from that of the images if not given.")
+    ] = "",
+    images: Annotated[str, typer.Option(help="Path or URL of the images.")] = "flower_photos",
+    output: Annotated[str, typer.Option(help="Path or URL of the result.")] = "out",
+    architecture: Annotated[
+        str,
+        typer.Option(help="Network to retrain.", autocompletion=_cli_run.architecture_names),
+    ] = "mobilenet_0.50_224",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")] = False,
+) -> None:
+    """Write a commented job.yaml to start from.
+
+    [dim]retrainer init[/]
+
+    [dim]retrainer init birds.yaml --images ~/birds --output ~/networks[/]
+    """
+    text = jobfile.template(
+        file=shlex.quote(str(file)),
+        name=name or _cli_run.name_of(images),
+        architecture=architecture,
+        images=images,
+        output=output,
+    )
+    parse_job(jobfile.documents(text, str(file))[0][1])
+    try:
+        with file.open("w" if force else "x", encoding="utf-8") as opened:
+            opened.write(text)
+    except FileExistsError:
+        raise UserError(f"{file} already exists; --force overwrites it") from None
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror}") from error
+    typer.echo(f"wrote {file}; edit it, then: retrainer run -f {shlex.quote(str(file))}")
+
+
+def validate(
+    file: Annotated[
+        str, typer.Option("--file", "-f", metavar="FILE", help="Job file; - is standard input.")
+    ],
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Also refuse what runs on this machine only.")
+    ] = False,
+) -> None:
+    """Check a job file without running it.
+
+    Exits with 64 if a field is wrong, naming each by its path in the file.
+
+    [dim]retrainer validate -f job.yaml[/]
+    """
+    jobs = jobfile.load_all(file)
+    problems = [(job.name, jobfile.only_here(job)) for job in jobs]
+    if cluster and any(found for _, found in problems):
+        raise InvalidJob([f"{name}: {p}" for name, found in problems for p in found])
+    for name, found in problems:
+        typer.echo(f"{name} is valid" + (", for this machine only:" if found else ""))
+        for problem in found:
+            typer.echo(f"  {problem}")
+
+
+def predict(
+    output: Annotated[
+        str,
+        typer.Argument(
+            help="Path or URL of a job's output (its newest run is used) or of a run; rj/NAME is a "
+            "job of the cluster."
+        ),
+    ],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    *,
+    form: Shaped = Shape.TABLE,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    insecure: Insecure = False,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Label images with a finished run.
+
+    [dim]retrainer predict out rose.jpg[/]
+
+    [dim]retrainer predict s3://models/flowers photos/ -o json[/]
+
+    [dim]retrainer predict rj/flowers rose.jpg[/]
+    """
+    from retrainer.inference.classifier import Classifier, files
+    from retrainer.local import display
+
+    classifier = Classifier.open(
+        *located(
+            output,
+            endpoint=endpoint,
+            region=region,
+            insecure=insecure,
+            namespace=namespace,
+            context=context,
+        )
+    )
+    done, failed = [], []
+    for image in files(images):
+        try:
+            done.append(classifier.one(image))
+        except UserError as error:
+            failed.append(display.printable(str(error)))
+    if form != Shape.TABLE:
+        rows = [
+            {"image": p.image, "label": p.label, "score": round(p.score, 4),
+             "scores": {label: round(s, 4) for label, s in p.scores.items()}}
+            for p in done
+        ]  # fmt: skip
+        print_document(rows, form)
+    elif done:
+        cells = []
+        for p in done:
+            others = list(p.scores.items())[1:3]
+            rest = ", ".join(f"{label} {score:.2f}" for label, score in others)
+            cells.append((p.image, p.label, f"{p.score:.2f}", rest))
+        display.show(display.table(("IMAGE", "LABEL", "SCORE", "THEN"), cells, right="SCORE"))
+    if failed:
+        raise UserError("\n".join(failed))
+
+
+def tensorboard(
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="Path or URL of a run, or of an output to compare its runs; rj/NAME is a job of the "
+            "cluster."
+        ),
+    ],
+    *,
+    port: Annotated[int, typer.Option(help="Port to serve it on.")] = 6006,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    insecure: Insecure = False,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Look at learning curves in TensorBoard; Ctrl-C ends it.
+
+    [dim]retrainer tensorboard out[/]
+
+    [dim]retrainer tensorboard s3://models/flowers/flowers-1a2b3c4d[/]
+    """
+    process.require_trainer(what="tensorboard")
+    from retrainer.store.folder import Folder
+
+    run, storage, access = located(
+        run,
+        endpoint=endpoint,
+        region=region,
+        insecure=insecure,
+        namespace=namespace,
+        context=context,
+    )
+    folder = Folder(run, storage, access)
+    with ExitStack() as stack:
+        stack.enter_context(_cli_run.terminated_as_ctrl_c())
+        wanted = [e for e in folder.entries() if f"/{SUMMARIES}/" in f"/{e.path}"]
+        if not wanted:
+            raise NotFound(f"there are no summaries in {run}: is it a run, or an output with runs?")
+        # TensorBoard leaves files among the temporary ones as well.
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="retrainer-"))
+        place = str(Path(run).expanduser())
+        if "://" in run:
+            place = f"{scratch}/runs"
+            size = folder.download(Path(place), wanted)
+            typer.echo(f"fetched {len(wanted)} files, {size / 1e6:.1f} MB, from {run}")
+        command = [sys.executable, "-m", "tensorboard.main", "--logdir", place, "--port", str(port)]
+        typer.echo(f"http://localhost:{port}/  (Ctrl-C ends it)")
+        environment = {**os.environ, "TMPDIR": scratch}
+        with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as board:
+            try:
+                code = board.wait()
+            except KeyboardInterrupt:
+                board.terminate()
+                return
+    if code:
+        raise UserError(
+            f"TensorBoard ended with {code}; is port {port} taken? Try --port {port + 1}"
+        )
+
+
+def architectures(form: Shaped = Shape.TABLE) -> None:
+    """List the networks that can be retrained, and what an image costs in each.
+
+    [dim]retrainer architectures[/]
+    """
+
+    if form != Shape.TABLE:
+        rows = [
+            {"name": a.name, "size": a.size, "bottleneck": a.bottleneck,
+             "multiplyAdds": a.multiply_adds, "parameters": a.parameters}
+            for a in ARCHITECTURES.values()
+        ]  # fmt: skip
+        print_document(rows, form)
+        return
+    columns = ("NAME", "INPUT", "BOTTLENECK", "MULTIPLY-ADDS", "PARAMETERS")
+    cells = [
+        (a.name, f"{a.size} px", f"{a.bottleneck:,}", f"{a.multiply_adds / 1e6:,.0f} M",
+         f"{a.parameters / 1e6:.2f} M")
+        for a in ARCHITECTURES.values()
+    ]  # fmt: skip
+    from retrainer.local import display
+
+    display.show(display.table(columns, cells, right="INPUT BOTTLENECK MULTIPLY-ADDS PARAMETERS"))

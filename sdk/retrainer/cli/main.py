@@ -1,0 +1,128 @@
+"""`retrainer`, the command line: one typer app, most of its commands registered by two modules.
+
+`_cli_local.register(app)` adds what runs on this machine, `_cli_cluster.register(app)` what talks to
+a cluster. A command raises `RetrainerError`; here it becomes one sentence on stderr and the exit code:
+0, 64 for the user's mistakes (EX_USAGE, as the trainer's), 130 for Ctrl-C, 1 for anything else.
+"""
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from retrainer import __version__
+from retrainer.api.names import EXIT_USER
+from retrainer.cli import cluster, local
+from retrainer.errors import RetrainerError
+
+EXIT_CTRL_C = 130
+EXIT_CLICK_USAGE = 2
+"""What typer exits with when the command line itself is wrong."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"retrainer {__version__}")
+        raise typer.Exit
+
+
+def build() -> typer.Typer:
+    """The app with every command."""
+    app = typer.Typer(
+        name="retrainer",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @app.callback()
+    def retrainer(
+        version: Annotated[
+            bool,
+            typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+        ] = False,
+    ) -> None:
+        """Retrain the last layer of an ImageNet network on your own photos.
+
+        Start here: [bold]retrainer init[/], then [bold]retrainer run -f job.yaml[/] on this machine, or
+        [bold]retrainer submit -f job.yaml[/] on a cluster.
+        """
+
+    local.register(app)
+    cluster.register(app)
+    app.command(rich_help_panel=local.HERE)(completion)
+    return app
+
+
+class Shell(StrEnum):
+    """Shells that can complete what is typed."""
+
+    BASH = "bash"
+    FISH = "fish"
+    ZSH = "zsh"
+
+
+def completion(shell: Annotated[Shell, typer.Argument(help="Which shell.")]) -> None:
+    """Print what makes a shell complete commands, options and networks.
+
+    [dim]source <(retrainer completion bash)[/]
+    """
+    # typer's own way to ask for it; --show-completion has to guess the shell.
+    os.environ["_RETRAINER_COMPLETE"] = f"source_{shell}"
+    raise typer.Exit(run(build(), []))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    Args:
+        arguments: the words after `retrainer`; `sys.argv[1:]` if None.
+    """
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # Python's are for who writes a program
+    sys.exit(run(build(), arguments))
+
+
+def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
+    """Run one command of `app`; errors become a sentence on stderr.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        app(list(arguments) if arguments is not None else None, prog_name="retrainer")
+    except SystemExit as stop:
+        return _code(stop.code)
+    except RetrainerError as error:
+        _say(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_CTRL_C
+    except OSError as error:  # a full disk, a folder that may not be written
+        _say(f"{error.filename or 'cannot write the output'}: {error.strerror or error}")
+        return 1
+    return 0
+
+
+def _code(code: Any) -> int:
+    if code == EXIT_CLICK_USAGE:
+        return EXIT_USER
+    return code if isinstance(code, int) else int(code is not None)
+
+
+def _say(message: str) -> None:
+    red, off = ("\033[1;31m", "\033[0m") if _colour() else ("", "")
+    print(f"{red}error:{off} {message}", file=sys.stderr)
+
+
+def _colour() -> bool:
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Jobs on a cluster: the client, one job, its logs, events and progress."""

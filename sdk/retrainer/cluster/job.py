@@ -1,0 +1,390 @@
+"""The handle of a RetrainJob on a cluster."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retrainer.api import (
+    FINISHED,
+    Metrics,
+    Phase,
+    RetrainJobSpec,
+    RetrainJobStatus,
+    architecture,
+    parse_job,
+)
+from retrainer.api.layout import join
+from retrainer.api.names import LABEL_UID, TASK_BOTTLENECKS, TASK_TRAIN, child, run_name
+from retrainer.api.status import UNSEEN
+from retrainer.cluster import logs
+from retrainer.cluster import progress as _progress
+from retrainer.cluster.events import Event, in_order, moment
+from retrainer.cluster.refusals import Conflict
+from retrainer.cluster.requests import EVENTS, JOBS, PODS, Cluster, Document, Stop
+from retrainer.errors import Interrupted, JobFailed, NotFound, UserError, WaitTimeout
+from retrainer.results.history import History
+from retrainer.store.folder import Access
+
+if TYPE_CHECKING:
+    from retrainer.inference.classifier import Image, Prediction
+    from retrainer.results.comparison import Comparison
+    from retrainer.results.run import ConfusionMatrix, Guess, Run
+
+
+class Job:
+    """One RetrainJob on a cluster, as it was last read.
+
+    Attributes and properties are of that moment; methods ask the cluster or the store anew. `Client`
+    makes these. Every method may raise `ClusterError` (server unreachable), `Forbidden` (the message
+    names the verb and the resource) and `NotFound` (the job was deleted); those that read the run's
+    folder `StorageError`, `StorageDenied`, and `NotFound` while there is no such file yet.
+    """
+
+    def __init__(self, document: Document, cluster: Cluster, access: Access) -> None:
+        self._document = document
+        self._cluster = cluster
+        self._access = access
+
+    # --- what was last read ---
+    @property
+    def name(self) -> str:
+        """`metadata.name`."""
+        return str(self._document["metadata"]["name"])
+
+    @property
+    def namespace(self) -> str:
+        """`metadata.namespace`."""
+        return str(self._document["metadata"]["namespace"])
+
+    @property
+    def uid(self) -> str:
+        """`metadata.uid`; another job of the same name has another one."""
+        return str(self._document["metadata"]["uid"])
+
+    @property
+    def created(self) -> datetime:
+        """When it was created, UTC."""
+        return moment(self._document["metadata"].get("creationTimestamp"))
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """`metadata.labels`."""
+        return dict(self._document["metadata"].get("labels") or {})
+
+    @property
+    def architecture(self) -> str:
+        """`spec.architecture`."""
+        return str(self._document["spec"].get("architecture", ""))
+
+    @property
+    def spec(self) -> RetrainJobSpec:
+        """The spec, checked.
+
+        Raises:
+            InvalidJob: this version of Retrainer does not know all of it.
+        """
+        return parse_job(self._without_status(), where=self.name).spec
+
+    @cached_property
+    def _status(self) -> RetrainJobStatus:
+        return RetrainJobStatus.model_validate(self._document.get("status") or {})
+
+    @property
+    def status(self) -> RetrainJobStatus:
+        """What the operator has written."""
+        return self._status
+
+    @property
+    def phase(self) -> Phase:
+        """Pending until the operator has written one."""
+        return self.status.phase or Phase.PENDING
+
+    @property
+    def reason(self) -> str:
+        """Why it is in this phase, one word; "" before the operator saw it."""
+        return self.status.reason or ""
+
+    @property
+    def message(self) -> str:
+        """Why it is in this phase, one sentence; "" before the operator saw it."""
+        return self.status.message or ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.phase in FINISHED
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """Final accuracy on the test images, 0 to 1; None before the end or without test images."""
+        return self.status.metrics.test_accuracy if self.status.metrics else None
+
+    @property
+    def run_url(self) -> str:
+        """URL of the run's folder, whether anything is in it yet or not."""
+        output = str(self._document["spec"]["output"])
+        return self.status.run or join(output, run_name(self.name, self.uid))
+
+    @property
+    def said(self) -> str:
+        """The operator's sentence, or what is missing for one."""
+        return self.message or self.reason or str(UNSEEN.message)
+
+    def to_dict(self) -> Document:
+        """The whole object as Kubernetes has it; changing it changes nothing."""
+        return dict(self._document)
+
+    def __repr__(self) -> str:
+        return f"<Job {self.namespace}/{self.name}: {self.phase}, {self.said}>"
+
+    def _repr_html_(self) -> str:
+        from retrainer.views import html
+
+        return html.job(self)
+
+    def _without_status(self) -> Document:
+        return {key: value for key, value in self._document.items() if key != "status"}
+
+    def _take(self, document: Document) -> None:
+        self._document = document
+        self.__dict__.pop("_status", None)
+
+    # --- the job on the cluster ---
+    def refresh(self) -> "Job":
+        """Read it again; returns itself.
+
+        Raises:
+            NotFound: it was deleted (a new job of its name is another job).
+        """
+        document = self._cluster.get(JOBS, self.namespace, self.name)
+        if document["metadata"]["uid"] != self.uid:
+            raise self._deleted()
+        self._take(document)
+        return self
+
+    def wait(
+        self,
+        timeout: float | None = None,
+        progress: "bool | _progress.Show | None" = None,
+        *,
+        stop: Stop | None = None,
+    ) -> "Job":
+        """Wait until the job has ended, by a watch; returns itself, succeeded.
+
+        A restart of the API server, a cut connection or an expired watch does not end the wait.
+
+        Args:
+            timeout: seconds to wait at most; None waits as long as it takes.
+            progress: True shows how it is going (a bar in a terminal, the job's page in a notebook,
+                else a line per change on stderr); None the same but silent where neither is there;
+                False nothing; or a function that is called with the job at each change.
+            stop: a `retrainer.Stop`, whose `set()` ends the wait from another thread.
+
+        Raises:
+            JobFailed: it failed; the message is the operator's own sentence.
+            WaitTimeout: not finished in time; the job goes on.
+            NotFound: it was deleted.
+            Interrupted: `stop` was set.
+        """
+        show = _progress.shown(progress)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            self._follow(show, deadline, stop)
+        finally:
+            show.close()
+        if self.phase == Phase.FAILED:
+            raise JobFailed(f"{self.name}: {self.said}", reason=self.reason or None)
+        if self.finished:
+            return self
+        if stop and stop.is_set():
+            raise Interrupted(f"Stopped waiting for {self.name}; the job goes on.")
+        raise WaitTimeout(
+            f"{self.name} was not finished after {round(timeout or 0, 1):g} s; it goes on "
+            f"({self.phase}: {self.said})."
+        )
+
+    def _follow(self, show: _progress.Nothing, deadline: float | None, stop: Stop | None) -> None:
+        """Take every change until it has ended or the time is over."""
+        seen = False
+        for change in self._cluster.follow(
+            JOBS,
+            self.namespace,
+            fields=f"metadata.name={self.name}",
+            deadline=deadline,
+            stop=stop,
+        ):
+            if change.kind == "Synced":
+                if not seen:
+                    raise self._deleted()
+            elif change.document["metadata"]["uid"] == self.uid:
+                seen = True
+                self._take(change.document)
+                if change.kind != "Deleted":
+                    show(self)
+                if self.finished:
+                    return
+                if change.kind == "Deleted":
+                    raise self._deleted()
+
+    def _deleted(self) -> NotFound:
+        return NotFound(
+            f"RetrainJob {self.name} (uid {self.uid}) in namespace {self.namespace} was deleted; what "
+            f"it wrote stays in {self.run_url}."
+        )
+
+    def suspend(self) -> "Job":
+        """Stop its pods; finished bottlenecks are kept. Returns itself.
+
+        Raises:
+            UserError: it has ended already.
+        """
+        return self._set_suspend(True)
+
+    def resume(self) -> "Job":
+        """Let it go on after `suspend`. Returns itself.
+
+        Raises:
+            UserError: it has ended already.
+        """
+        return self._set_suspend(False)
+
+    def _set_suspend(self, suspend: bool) -> "Job":
+        self.refresh()
+        if self.finished:
+            word = "suspended" if suspend else "resumed"
+            raise UserError(f"{self.name} has ended ({self.phase}) and cannot be {word}.")
+        change = {"spec": {"suspend": suspend}}
+        self._take(self._cluster.patch(JOBS, self.namespace, self.name, change))
+        return self
+
+    def delete(self) -> None:
+        """Delete it and its pods. The run's folder and the cache stay.
+
+        Raises:
+            NotFound: it was deleted before; a new job of its name is left alone.
+        """
+        try:
+            self._cluster.delete(JOBS, self.namespace, self.name, self.uid)
+        except Conflict as error:  # the name now has another uid
+            raise self._deleted() from error
+
+    def logs(
+        self, follow: bool = False, *, prefix: bool = True, stop: Stop | None = None
+    ) -> Iterator[str]:
+        """Lines of the logs of all its pods, oldest pod first.
+
+        Args:
+            follow: go on with new lines and new pods until the job has ended; lines of pods that
+                run at the same time then come mixed, each whole.
+            prefix: start each line with `[<pod>] `.
+            stop: a `retrainer.Stop`, whose `set()` ends a followed log from another thread.
+        """
+        if not follow:
+            return logs.recorded(self._cluster, self.namespace, self.uid, prefix)
+        return logs.followed(
+            self._cluster,
+            self.namespace,
+            self.name,
+            self.uid,
+            prefix=prefix,
+            stop=stop or Stop(),
+        )
+
+    def pods(self) -> list[Document]:
+        """Its pods as Kubernetes has them, oldest first."""
+        found, _ = self._cluster.find(PODS, self.namespace, labels=f"{LABEL_UID}={self.uid}")
+        return sorted(found, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
+
+    def events(self) -> list[Event]:
+        """Events of the job, its child Jobs and their pods, oldest first. Kubernetes keeps an hour."""
+        fields = [f"involvedObject.uid={self.uid}"]
+        children = [child(self.name, task) for task in (TASK_BOTTLENECKS, TASK_TRAIN)]
+        fields += [f"involvedObject.kind=Job,involvedObject.name={name}" for name in children]
+        found: list[Document] = []
+        for selector in fields:
+            found += self._cluster.find(EVENTS, self.namespace, fields=selector)[0]
+        # A field selector knows no prefixes, so the namespace's events of pods are read and sifted.
+        pods, _ = self._cluster.find(EVENTS, self.namespace, fields="involvedObject.kind=Pod")
+        prefixes = tuple(f"{name}-" for name in children)
+        found += [e for e in pods if e["involvedObject"]["name"].startswith(prefixes)]
+        return in_order(found)
+
+    # --- how good it is ---
+    def metrics(self) -> Metrics:
+        """The latest figures, and at the end the final ones. Shares (0 to 1), nats; None if not yet."""
+        return self.refresh().status.metrics or Metrics.model_construct(**_NO_METRICS)
+
+    def history(self, whole: bool = False) -> History:
+        """The learning curve.
+
+        Args:
+            whole: every evaluation, read from the run's folder at the end of the job; otherwise at
+                most 20 points, from the status, also while the job runs.
+        """
+        if whole:
+            return self.run.history()
+        self.refresh()
+        return History(self.status.curve, self.name)
+
+    @property
+    def run(self) -> "Run":
+        """Its run's folder in the store; whole once the job has succeeded."""
+        from retrainer.results.run import Run
+
+        storage = self._document["spec"].get("storage") or {}
+        return Run(
+            self.run_url,
+            name=self.name,
+            architecture=self.architecture,
+            storage=storage,
+            access=self._access,
+        )
+
+    def artifacts(self) -> dict[str, str]:
+        """Files of the run: name to URL; empty before the end."""
+        self.refresh()
+        return {name: join(self.run_url, path) for name, path in self.status.artifacts.items()}
+
+    def download(self, path: str | Path = ".") -> Path:
+        """Download the run's folder into `path`, as `<path>/<name>-<uid8>`; where it is now."""
+        return self.run.download(path)
+
+    def confusion_matrix(self) -> "ConfusionMatrix":
+        """Counts of test images: rows are what they are, columns what was guessed."""
+        return self.run.confusion_matrix()
+
+    def misclassified(self) -> "list[Guess]":
+        """Test images guessed wrong, the surest guess first."""
+        return self.run.misclassified()
+
+    def predict(
+        self, images: "Image | Iterable[Image]", top: int | None = None
+    ) -> "list[Prediction]":
+        """Label images with this job's network, on this machine. See `Run.predict`."""
+        return self.run.predict(images, top)
+
+    def compare(self, others: "Sequence[Job | Run | str | Path] | Path") -> "Comparison":
+        """This job beside others: accuracy with its interval, cost, and whether they really differ.
+
+        Args:
+            others: handles, runs, or paths or URLs of runs' folders (read as this job's own is).
+        """
+        from retrainer.results.comparison import compare, listed
+        from retrainer.results.run import Run
+
+        runs = [Run(o, access=self._access) if isinstance(o, str) else o for o in listed(others)]
+        return compare([self, *runs])
+
+    @property
+    def multiply_adds(self) -> int | None:
+        """Of the frozen network, for one image; None for an architecture not known here."""
+        try:
+            return architecture(self.architecture).multiply_adds
+        except ValueError:
+            return None
+
+
+_NO_METRICS: Mapping[str, None] = dict.fromkeys(Metrics.model_fields)

@@ -1,0 +1,358 @@
+"""The SDK's Kubernetes calls: requests on RetrainJobs, Pods and Events, and `follow`.
+
+Every other library's error is mapped here (with `_connection` and `_refusals`) to `retrainer.errors`.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import quote
+
+from retrainer.api.names import CONTAINER, GROUP, PLURAL, VERSION
+from retrainer.cluster.connection import READ_SECONDS, Response, Transport
+from retrainer.cluster.refusals import Asked, Gone, refusal
+from retrainer.errors import ClusterError, Forbidden
+
+PAGE = 500
+"""Objects per request of a list, as kubectl asks for."""
+WATCH_SECONDS = 240
+"""After so long the server ends a watch; the next one goes on from the same version."""
+SILENCE_SECONDS = 90.0
+"""A watch hears a bookmark each minute; one that hears nothing for so long is dead."""
+PATIENCE_SECONDS = 600.0
+"""How long `follow` puts up with a server that it cannot reach."""
+PATIENCE_FORBIDDEN_SECONDS = 30.0
+"""A server that starts refuses requests until it has read its own roles: this long is believed."""
+_BACKOFF = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+Document = dict[str, Any]
+"""A Kubernetes object as JSON."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A kind of object as paths name it."""
+
+    prefix: str
+    plural: str
+    group: str = ""
+
+    def path(self, namespace: str, name: str = "", sub: str = "") -> str:
+        """Path of all, of one, or of a part of one; all namespaces if it is ""."""
+        within = ("namespaces", namespace) if namespace else ()
+        parts = (quote(p, safe="") for p in (*within, self.plural, name, sub) if p)
+        return "/".join([self.prefix, *parts])
+
+
+JOBS = Resource(f"/apis/{GROUP}/{VERSION}", PLURAL, GROUP)
+PODS = Resource("/api/v1", "pods")
+EVENTS = Resource("/api/v1", "events")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that `follow` saw.
+
+    `Synced` (no document) says that everything there is has been told; it comes after each list.
+    """
+
+    kind: Literal["Added", "Modified", "Deleted", "Synced"]
+    document: Document
+
+
+class Stop:
+    """Ends what another thread follows (`wait`, `watch`, `logs`): at once, not at the next event."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._open: list[Response] = []
+
+    def set(self) -> None:
+        """End it; may be called again."""
+        with self._lock:
+            self._event.set()
+            for response in self._open:
+                response.shutdown()
+
+    def is_set(self) -> bool:
+        """Whether it was ended."""
+        return self._event.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep, but no longer than until it is ended; whether it was."""
+        return self._event.wait(seconds)
+
+    @contextmanager
+    def _reading(self, response: Response) -> Iterator[Response]:
+        """While inside, `set` also ends this response."""
+        with self._lock:
+            if self._event.is_set():
+                response.shutdown()
+            self._open.append(response)
+        try:
+            yield response
+        finally:
+            with self._lock:
+                self._open.remove(response)
+            response.close()
+
+
+class Cluster:
+    """Requests to one API server."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.server = transport.server
+        self.namespace = transport.namespace
+
+    # --- one object ---
+    def get(self, resource: Resource, namespace: str, name: str) -> Document:
+        """The object.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return self._json("get", "GET", resource, namespace, name)
+
+    def create(self, resource: Resource, namespace: str, document: Document) -> Document:
+        """The created object; a field that the server does not know is refused.
+
+        Raises:
+            Conflict: one of this name exists.
+            InvalidJob: the server refused it, one sentence per field.
+        """
+        asked = document["metadata"]["name"]
+        query = {"fieldValidation": "Strict", "fieldManager": "retrainer"}
+        return self._json(
+            "create", "POST", resource, namespace, "", query=query, body=document, asked_name=asked
+        )
+
+    def patch(self, resource: Resource, namespace: str, name: str, change: Document) -> Document:
+        """The object after a JSON merge patch."""
+        return self._json(
+            "patch",
+            "PATCH",
+            resource,
+            namespace,
+            name,
+            query={"fieldManager": "retrainer"},
+            body=change,
+            content_type="application/merge-patch+json",
+        )
+
+    def delete(self, resource: Resource, namespace: str, name: str, uid: str | None = None) -> None:
+        """Delete it, and in the background what it owns; only if it has `uid`, where given."""
+        options: Document = {"propagationPolicy": "Background"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        self._json("delete", "DELETE", resource, namespace, name, body=options)
+
+    # --- many ---
+    def find(
+        self, resource: Resource, namespace: str, *, labels: str = "", fields: str = ""
+    ) -> tuple[list[Document], str]:
+        """All objects that match both selectors, and the version of the list."""
+        items: list[Document] = []
+        query = _selectors(labels, fields) | {"limit": str(PAGE)}
+        while True:
+            page = self._json("list", "GET", resource, namespace, query=query)
+            items += page["items"]
+            proceed = page["metadata"].get("continue")
+            if not proceed:
+                return items, page["metadata"]["resourceVersion"]
+            query["continue"] = proceed
+
+    def follow(
+        self,
+        resource: Resource,
+        namespace: str,
+        *,
+        labels: str = "",
+        fields: str = "",
+        deadline: float | None = None,
+        stop: Stop | None = None,
+    ) -> Iterator[Change]:
+        """What is there, then every change, until `deadline` (time.monotonic) or `stop`.
+
+        Survives a cut connection, a restarted server and an expired version: it then lists again
+        and tells what changed in between.
+
+        Raises:
+            Forbidden: no right to list or watch them.
+            ClusterError: the server cannot be reached at first, or for ten minutes.
+        """
+        stop = stop or Stop()
+        known: dict[str, Document] = {}
+        version = ""
+        failures, heard = 0, time.monotonic()
+        asked = Asked("watch", _named(resource), namespace, "", self.server)
+        selectors = _selectors(labels, fields)
+        while not stop.is_set() and (left := _left(deadline)) > 0:
+            try:
+                if not version:
+                    items, version = self.find(resource, namespace, labels=labels, fields=fields)
+                    yield from _differences(known, items)
+                    yield Change("Synced", {})
+                    failures, heard = 0, time.monotonic()
+                for kind, document in self._watch(
+                    asked, resource, selectors, version, left=left, stop=stop
+                ):
+                    version = document["metadata"]["resourceVersion"]
+                    failures, heard = 0, time.monotonic()
+                    if change := _told(known, kind, document):
+                        yield change
+            except Gone:
+                version = ""
+            except ClusterError as error:
+                forbidden = isinstance(error, Forbidden)
+                patience = PATIENCE_FORBIDDEN_SECONDS if forbidden else PATIENCE_SECONDS
+                first = not version and not known and failures == 0
+                if stop.is_set():
+                    return
+                if first or time.monotonic() - heard > patience:
+                    raise
+                pause = min(_BACKOFF[min(failures, len(_BACKOFF) - 1)], max(0.0, _left(deadline)))
+                stop.wait(pause)
+                failures += 1
+
+    def _watch(
+        self,
+        asked: Asked,
+        resource: Resource,
+        selectors: Mapping[str, str],
+        version: str,
+        *,
+        left: float,
+        stop: Stop,
+    ) -> Iterator[tuple[str, Document]]:
+        """One watch, from `version`, until the server ends it."""
+        seconds = max(1, min(WATCH_SECONDS, int(left) + 1))
+        query = {
+            **selectors,
+            "watch": "true",
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(seconds),
+        }
+        silence = min(SILENCE_SECONDS, left + 0.05)
+        path = resource.path(asked.namespace)
+        response = self._transport.open("GET", path, query, read_seconds=silence)
+        with stop._reading(response):
+            if response.status >= 400:
+                raise refusal(response.status, response.read(), asked)
+            for line in response.lines():
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    status = event["object"]
+                    code = int(status.get("code") or 500)
+                    raise refusal(code, json.dumps(status).encode(), asked)
+                yield event["type"], event["object"]
+
+    def log(
+        self,
+        namespace: str,
+        pod: str,
+        *,
+        follow: bool = False,
+        since: str = "",
+        stop: Stop | None = None,
+    ) -> Iterator[tuple[str, str]]:
+        """Lines of a trainer pod's log, each as (RFC 3339 time, text).
+
+        Raises:
+            InvalidJob, ClusterError: the container has not started, or the kubelet is away.
+            NotFound: the pod is gone.
+        """
+        query = {"container": CONTAINER, "timestamps": "true"}
+        query |= {"follow": "true"} if follow else {}
+        query |= {"sinceTime": since} if since else {}
+        asked = Asked("get", "pods/log", namespace, pod, self.server)
+        # A followed pod may be silent for long.
+        seconds = 3600.0 if follow else READ_SECONDS
+        path = PODS.path(namespace, pod, "log")
+        response = self._transport.open("GET", path, query, read_seconds=seconds)
+        with (stop or Stop())._reading(response):
+            if response.status >= 400:
+                raise refusal(response.status, response.read(), asked)
+            for line in response.lines():
+                when, _, text = line.decode(errors="replace").partition(" ")
+                yield when, text
+
+    def _json(
+        self,
+        verb: str,
+        method: str,
+        resource: Resource,
+        namespace: str,
+        name: str = "",
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Document | None = None,
+        content_type: str = "application/json",
+        asked_name: str = "",
+    ) -> Document:
+        response = self._transport.open(
+            method,
+            resource.path(namespace, name),
+            query or {},
+            body=body,
+            content_type=content_type,
+        )
+        raw = response.read()
+        if response.status >= 400:
+            asked = Asked(verb, _named(resource), namespace, name or asked_name, self.server)
+            raise refusal(response.status, raw, asked)
+        try:
+            answer: Document = json.loads(raw)
+        except ValueError as error:
+            raise ClusterError(
+                f"{self.server} answered something that is not JSON: is it a Kubernetes API server?"
+            ) from error
+        return answer
+
+
+def _named(resource: Resource) -> str:
+    return f"{resource.plural}.{resource.group}" if resource.group else resource.plural
+
+
+def _selectors(labels: str, fields: str) -> dict[str, str]:
+    both = {"labelSelector": labels, "fieldSelector": fields}
+    return {name: text for name, text in both.items() if text}
+
+
+def _left(deadline: float | None) -> float:
+    return WATCH_SECONDS if deadline is None else deadline - time.monotonic()
+
+
+_KINDS: dict[str, Literal["Added", "Modified"]] = {"ADDED": "Added", "MODIFIED": "Modified"}
+
+
+def _told(known: dict[str, Document], kind: str, document: Document) -> Change | None:
+    """The change that a watch event is, None for a bookmark; `known` is kept up to date."""
+    if kind == "BOOKMARK":
+        return None
+    uid = document["metadata"]["uid"]
+    if kind == "DELETED":
+        known.pop(uid, None)
+        return Change("Deleted", document)
+    known[uid] = document
+    return Change(_KINDS[kind], document)
+
+
+def _differences(known: dict[str, Document], items: list[Document]) -> Iterator[Change]:
+    """What a new list says beyond `known`, which is brought up to date."""
+    now = {item["metadata"]["uid"]: item for item in items}
+    for uid in [uid for uid in known if uid not in now]:
+        yield Change("Deleted", known.pop(uid))
+    for uid, item in now.items():
+        before = known.get(uid)
+        known[uid] = item
+        if before is None:
+            yield Change("Added", item)
+        elif before["metadata"]["resourceVersion"] != item["metadata"]["resourceVersion"]:
+            yield Change("Modified", item)

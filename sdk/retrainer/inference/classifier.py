@@ -1,0 +1,216 @@
+"""Label images with a finished run: its TensorFlow Lite file through LiteRT, no TensorFlow needed."""
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from retrainer.api import Storage
+from retrainer.api.layout import EXPORT_PATHS, LABELS, RESULT, join
+from retrainer.errors import NotFound, UserError
+from retrainer.store.folder import PARALLEL, Access, Entry, Folder
+
+Image = str | Path | bytes
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What an image was taken for.
+
+    Attributes:
+        image: its path as given; `bytes` for an image given as such.
+        label: the best guess.
+        score: of the best guess, 0 to 1.
+        scores: by label, best first; all of them add up to 1.
+    """
+
+    image: str
+    label: str
+    score: float
+    scores: dict[str, float]
+
+
+def newest_run(output: str, storage: Storage | None = None, access: Access | None = None) -> str:
+    """Path or URL of the newest whole run under `output`; `output` itself if it is a whole run.
+
+    A run is whole when its `result.json` is there, which is written last.
+
+    Raises:
+        NotFound: there is no such folder, or no whole run in it.
+        StorageDenied, StorageError: the store refused, or cannot be reached.
+    """
+    folder = Folder(output, storage, access)
+    if folder.exists(RESULT):
+        return output
+    names = [name for name in folder.folders() if not name.startswith(".")]
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        found = list(pool.map(lambda name: _result(folder, name), names))
+    whole = [(entry.modified, name) for name, entry in zip(names, found, strict=True) if entry]
+    if not whole:
+        begun = f"; unfinished or something else: {', '.join(names[:5])}" if names else ""
+        raise NotFound(f"there is no finished run in {output}{begun}")
+    return join(output, max(whole)[1])
+
+
+def _result(folder: Folder, run: str) -> Entry | None:
+    entries = folder.entries(run)
+    return next((e for e in entries if e.path.endswith(f"{run}/{RESULT}")), None)
+
+
+class Classifier:
+    """A run's exported network, ready to label images.
+
+    Attributes:
+        run: path or URL of the run's folder.
+        labels: names, in the order of the network's outputs.
+        size: height and width of its input, pixels.
+    """
+
+    def __init__(self, run: str, network: bytes, labels: Sequence[str]) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        from retrainer.inference.silence import quiet
+
+        self.run = run
+        self.labels = list(labels)
+        try:
+            with quiet():
+                self._interpreter = Interpreter(
+                    model_content=network, num_threads=os.cpu_count() or 1
+                )
+                self._interpreter.allocate_tensors()
+        except ValueError as error:
+            raise UserError(f"the network in {run} cannot be loaded: {error}") from error
+        self._input = self._interpreter.get_input_details()[0]
+        self._output = self._interpreter.get_output_details()[0]
+        self.size = int(self._input["shape"][1])
+        if int(self._output["shape"][-1]) != len(self.labels):
+            raise UserError(
+                f"{run} has {len(self.labels)} labels, but its network has "
+                f"{int(self._output['shape'][-1])} outputs: they are not from the same run"
+            )
+
+    @classmethod
+    def open(
+        cls, output: str, storage: Storage | None = None, access: Access | None = None
+    ) -> Self:
+        """The newest whole run under `output`, or the run that `output` is.
+
+        Raises:
+            NotFound: there is no such run, or it was not exported as `tflite`.
+            StorageDenied, StorageError: the store refused, or cannot be reached.
+        """
+        run = newest_run(output, storage, access)
+        folder = Folder(run, storage, access)
+        names = [EXPORT_PATHS["tflite"], EXPORT_PATHS["tfliteInt8"]]
+        name = next((n for n in names if folder.exists(n)), None)
+        if name is None:
+            raise NotFound(
+                f"{run} has no {names[0]}: run the job with tflite in spec.export to predict here"
+            )
+        labels = folder.read(LABELS).decode().splitlines()
+        return cls(run, folder.read(name), labels)
+
+    def one(self, image: Image, top: int | None = None) -> Prediction:
+        """Label one image, given by its path or its bytes; `scores` holds the `top` best labels.
+
+        Raises:
+            UserError: it cannot be read or is not an image; the message names it.
+        """
+        from retrainer.inference import pixels as images
+
+        name = "bytes" if isinstance(image, bytes) else str(image)
+        body = image if isinstance(image, bytes) else _read(Path(image))
+        try:
+            pixels = images.pixels(body, self.size)
+        except images.RejectedError as error:
+            raise UserError(f"{name}: {error}") from error
+        scores = self._scores(pixels)
+        order = np.argsort(-scores, kind="stable")
+        ranked = {self.labels[i]: float(scores[i]) for i in order[:top]}
+        return Prediction(name, self.labels[order[0]], float(scores[order[0]]), ranked)
+
+    def _scores(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """(labels,) shares for (size, size, 3) pixels 0..255."""
+        interpreter = self._interpreter
+        interpreter.set_tensor(self._input["index"], _encoded(pixels[None], self._input))
+        interpreter.invoke()
+        return _decoded(interpreter.get_tensor(self._output["index"])[0], self._output)
+
+
+def predict(
+    output: str | Path,
+    images: Iterable[Image] | Image,
+    *,
+    top: int | None = None,
+    storage: Storage | None = None,
+) -> list[Prediction]:
+    """Label images with the newest whole run under `output`.
+
+    Args:
+        output: path or URL of a job's output, or of a run's folder.
+        images: paths of images or of folders of images, or bytes; one or several.
+        top: how many labels to keep in `scores`; all if None.
+        storage: endpoint and region where `output` is an s3:// URL; keys are found as boto3 does.
+
+    Returns:
+        One prediction per image, in the same order.
+
+    Raises:
+        UserError: an image cannot be read.
+        NotFound: there is no finished run.
+    """
+    classifier = Classifier.open(str(output), storage)
+    return [classifier.one(image, top) for image in files(images)]
+
+
+def files(images: Iterable[Image] | Image) -> list[Image]:
+    """Each folder replaced by the files directly in it, hidden ones left out.
+
+    Raises:
+        NotFound: a folder has no files.
+    """
+    found: list[Image] = []
+    for image in [images] if isinstance(images, (str, Path, bytes)) else images:
+        if isinstance(image, bytes) or not Path(image).expanduser().is_dir():
+            found.append(image)
+            continue
+        within = sorted(Path(image).expanduser().iterdir())
+        inside = [f for f in within if f.is_file() and not f.name.startswith(".")]
+        if not inside:
+            raise NotFound(f"there are no files directly in the folder {image}")
+        found += inside
+    return found
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.expanduser().read_bytes()
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {path}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _encoded(pixels: npt.NDArray[np.uint8], tensor: dict[str, Any]) -> npt.NDArray[Any]:
+    """Pixels 0..255 as the tensor's type; a quantized one says its scale and zero point."""
+    kind = tensor["dtype"]
+    scale, zero = tensor["quantization"]
+    if kind == np.float32 or not scale:
+        return pixels.astype(kind)
+    limits = np.iinfo(kind)
+    rounded: npt.NDArray[Any] = np.rint(pixels / scale) + zero
+    return rounded.clip(limits.min, limits.max).astype(kind)
+
+
+def _decoded(values: npt.NDArray[Any], tensor: dict[str, Any]) -> npt.NDArray[np.float32]:
+    scale, zero = tensor["quantization"]
+    if tensor["dtype"] == np.float32 or not scale:
+        return values.astype(np.float32)
+    shares: npt.NDArray[np.float32] = (values.astype(np.float32) - zero) * np.float32(scale)
+    return shares

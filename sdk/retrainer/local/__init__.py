@@ -1,0 +1,1 @@
+"""A run on this machine: the trainer as a process, and how it is shown in a terminal."""

@@ -1,0 +1,278 @@
+"""What a person sees in the terminal: the progress of a run, its result, tables.
+
+On a terminal a bar moves under the lines; elsewhere (a file, a pipe, CI) there are lines only.
+NO_COLOR is respected. Names of files come from strangers' folders, so nothing is read as markup and
+control characters are shown as escapes.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from retrainer.api import CurvePoint, Phase, Report
+from retrainer.api.layout import EXPORT_PATHS, LABELS
+from retrainer.local.process import Result
+
+STEP_LINES = 20
+"""At most this many step lines, unless every evaluation is wanted: retrain.py's 400 hide the rest."""
+PLAIN_SECONDS = 5.0
+"""Between two progress lines where no bar can move."""
+WIDE = 10_000
+"""Columns of a table that no terminal cuts."""
+
+
+def printable(text: str) -> str:
+    """`text` with control characters as escapes, so that a file's name cannot drive the terminal."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that prints text as it is."""
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: str = "") -> Table:
+    """A table without borders, as kubectl prints them.
+
+    Args:
+        columns: headings.
+        rows: one cell per column; None is shown as nothing.
+        right: headings, separated by spaces, of columns that are numbers.
+    """
+    grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for number, name in enumerate(columns):
+        # Where the terminal is narrow the first column, a name or a path, takes several lines.
+        justify: Literal["left", "right"] = "right" if name in right.split() else "left"
+        grid.add_column(name, justify=justify, no_wrap=number > 0, overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text("" if cell is None else printable(str(cell))) for cell in row))
+    return grid
+
+
+def show(grid: Table) -> None:
+    """Print a table; whole lines where no terminal limits their width."""
+    out = console()
+    if not out.is_terminal:
+        out.width = WIDE
+    out.print(grid)
+
+
+def duration(seconds: float) -> str:
+    """Such as `12 s`, `3 min 5 s` or `2 h 4 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def stride(points: int, interval: int) -> int:
+    """Steps between two printed lines: a round multiple of `interval` giving at most STEP_LINES."""
+    least = max(1, math.ceil(points / STEP_LINES))
+    power = 10 ** (len(str(least)) - 1)
+    rounded: int = next(f * power for f in (1, 2, 5, 10) if f * power >= least)
+    return interval * rounded
+
+
+def pace(rate: float, left: int, unit: str) -> str:
+    """Such as `540 images/s, 3 s left`, of a rate per second."""
+    shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+    return f"{shown} {unit}/s" + (f", {duration(left / rate)} left" if left else "")
+
+
+class Pace:
+    """Rate and time left of a count, from when it was first seen."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._start: tuple[float, int] | None = None
+
+    def __call__(self, done: int, left: int, unit: str) -> str:
+        """Such as `540 images/s, 3 s left`; empty until there is something to tell."""
+        now = self._clock()
+        if self._start is None:
+            self._start = (now, done)
+        since, first = self._start
+        if done <= first or now <= since:
+            return ""
+        return pace((done - first) / (now - since), left, unit)
+
+
+class Display:
+    """Watches a run (`retrainer.local.process.Watcher`); use it in a `with` statement."""
+
+    def __init__(
+        self,
+        out: Console | None = None,
+        *,
+        every_step: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.out = out or console()
+        self.every_step = every_step
+        self._clock = clock
+        self._steps = Pace(clock)
+        self._images_done = self._trains = False
+        self._printed = -1  # the last step that has its line
+        self._plain_at, self._plain_what, self._plain_line = -math.inf, "", ""
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+
+    def __enter__(self) -> Self:
+        if self.out.is_terminal and not self.out.is_dumb_terminal and not self.out.is_jupyter:
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[count]}", markup=False),
+                TextColumn("{task.fields[pace]}", style="dim", markup=False),
+                console=self.out,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._task = self._bar.add_task("starting", total=None, count="", pace="")
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def log(self, text: str) -> None:
+        """A line in grey."""
+        self._line(text, "dim")
+
+    def warning(self, text: str) -> None:
+        """A line that stands out."""
+        self._line(f"warning: {text}", "yellow")
+
+    def report(self, report: Report) -> None:
+        """Move the bar; print the step lines that are new."""
+        # The last images may first be told of by a report of the training that followed at once.
+        told = self._images_done or self._trains or not report.progress.images_total
+        if report.stage == Phase.BOTTLENECKS or not told:
+            self._bottlenecks(report)
+        self._step_lines(report)
+        if report.stage == Phase.TRAINING:
+            self._trains = True
+            self._training(report)
+
+    def _point(self, point: CurvePoint) -> None:
+        """One evaluation, the figures of retrain.py's three lines in one."""
+        self._printed = point.step
+        cells = (
+            ("training accuracy", point.training_accuracy, "{:.1%}"),
+            ("validation accuracy", point.validation_accuracy, "{:.1%}"),
+            ("cross entropy", point.cross_entropy, "{:.4f}"),
+        )
+        figures = "   ".join(
+            f"{name} {form.format(value) if value is not None else '-':>6}"
+            for name, value, form in cells
+        )
+        self._line(f"step {point.step:>6,}   {figures}")
+
+    def _step_lines(self, report: Report) -> None:
+        """The points of the curve that are due and have not been printed."""
+        points = report.curve.points()
+        if not points:
+            return
+        steps = report.progress.steps or points[-1].step
+        interval = max(1, points[1].step - points[0].step) if len(points) > 1 else max(1, steps)
+        every = 1 if self.every_step else stride(steps // interval + 1, interval)
+        over = report.stage in (Phase.SUCCEEDED, Phase.FAILED) or report.reason == "Exporting"
+        for point in points:
+            last = point is points[-1] and (over or point.step >= steps)
+            if point.step > self._printed and (point.step % every == 0 or last):
+                self._point(point)
+
+    def _bottlenecks(self, report: Report) -> None:
+        counts = report.progress
+        total, cached = counts.images_total, counts.images_cached or 0
+        computed, rejected = counts.images_computed or 0, counts.images_rejected or 0
+        if not total:
+            self._move("listing images", None, None, "", "")
+            return
+        done = cached + computed + rejected
+        # The trainer's own rate: it leaves out what came before the first image.
+        rate, notes = report.images_per_second, []
+        if rate:
+            notes.append(pace(rate, total - done, "images"))
+        notes += [f"{n:,} {what}" for n, what in ((cached, "cached"), (rejected, "rejected")) if n]
+        note = ", ".join(notes)
+        self._move("bottlenecks", done, total, "images", note)
+        if self._bar and done == total and not self._images_done:
+            self._line(f"bottlenecks {total:,} images" + (f" ({note})" if note else ""))
+        self._images_done = done == total
+
+    def _training(self, report: Report) -> None:
+        counts = report.progress
+        if report.reason == "Exporting":
+            self._move(report.message.rstrip(".").lower() or "exporting", None, None, "", "")
+        elif counts.steps:
+            step = counts.step or 0
+            rate = self._steps(step, counts.steps - step, "steps")
+            self._move("training", step, counts.steps, "steps", rate)
+
+    def _move(self, what: str, done: int | None, total: int | None, unit: str, note: str) -> None:
+        count = f"{done:,}/{total:,} {unit}" if done is not None and total else ""
+        if self._bar:
+            self._bar.update(
+                self._task, description=what, completed=done or 0, total=total, count=count, pace=note
+            )  # fmt: skip
+            return
+        line = f"{what} {count}".rstrip() + (f" ({note})" if note else "")
+        due = self._clock() >= self._plain_at or what != self._plain_what or done == total
+        if due and line != self._plain_line:
+            self._line(line)
+            self._plain_at = self._clock() + PLAIN_SECONDS
+            self._plain_what, self._plain_line = what, line
+
+    def _line(self, text: str, style: str = "") -> None:
+        self.out.print(Text(printable(text), style=style), soft_wrap=True)
+
+
+def summary(result: Result) -> list[tuple[str, str]]:
+    """What is printed under a finished run: pairs of a word and what goes with it."""
+    counts = result.report.progress
+    kinds = (
+        (counts.images_cached, "from the cache"),
+        (counts.images_computed, "computed"),
+        (counts.images_rejected, "rejected"),
+    )
+    images = f"{counts.images_total or 0:,}"
+    if known := [f"{n:,} {word}" for n, word in kinds if n]:
+        images += f" ({', '.join(known)})"
+    usable = (*EXPORT_PATHS.values(), LABELS)
+    files = [path for path in usable if path in result.report.artifacts.values()]
+    rows = [("images", images)]
+    if result.report.seconds is not None:
+        rows.append(("time", duration(result.report.seconds)))
+    rows += [
+        ("run", near(result.url)),
+        ("page", near(result.page)),
+        ("files", ", ".join(files)),
+    ]
+    return rows
+
+
+def near(place: str) -> str:
+    """A path as one would type it: relative where it is below the current folder."""
+    path = Path(place)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else place

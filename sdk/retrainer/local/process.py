@@ -1,0 +1,363 @@
+"""Run a RetrainJob on this machine: the trainer as a process of its own.
+
+It is the program a pod runs (`python -m retrainer_trainer`), given the Task a pod would get. It writes
+its progress as JSON lines to a pipe, one of `{"report": {...}}`, `{"log": "..."}`, `{"warning": "..."}`
+a line; what TensorFlow and other libraries print goes to a log file, kept only if the run fails.
+"""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, NoReturn, Protocol
+
+from pydantic import ValidationError
+
+from retrainer.api import Phase, Report, RetrainJob, Storage, Task, reasons
+from retrainer.api.interval import in_words
+from retrainer.api.layout import REPORT_PAGE, join
+from retrainer.api.names import ENV_TASK, EXIT_SIGTERM, EXIT_USER
+from retrainer.api.parsing import problems
+from retrainer.errors import (
+    Interrupted,
+    JobFailed,
+    MissingExtra,
+    NotFound,
+    RetrainerError,
+    StorageDenied,
+    StorageError,
+    UserError,
+)
+from retrainer.jobfile import as_job
+from retrainer.results.run import Run
+from retrainer.store.folder import ENV_ENDPOINT, Access
+
+# -P: a file of the current folder named like a library must not be imported in its place.
+TRAINER = (sys.executable, "-P", "-m", "retrainer_trainer")
+ENV_EVENTS = "RETRAINER_EVENTS_FD"
+ENV_PORT = "RETRAINER_PORT"
+GRACE_SECONDS = 30.0
+"""How long a stopped trainer may take to save its segment; a kubelet gives as much."""
+LOG_TAIL_BYTES = 4096
+
+_KINDS: dict[str, type[RetrainerError]] = {
+    "StorageDenied": StorageDenied,
+    "StorageUnavailable": StorageError,
+    "ImagesNotFound": NotFound,
+    "BucketNotFound": NotFound,
+}
+
+
+_RUNNING = {"", *(r.name for r in reasons.REASONS if r.kind == reasons.Kind.RUNNING)}
+"""Reasons that say what the trainer is at, not why it ended."""
+_SAID_ANYWAY = (
+    "Error: ",
+    "Traceback ",
+    "Test accuracy ",
+    "Final test accuracy ",
+    reasons.INTERRUPTED(),
+)
+"""Starts of log lines that a pod's log needs; here the run's error or result says the same."""
+
+
+class Watcher(Protocol):
+    """What is told how a run is going."""
+
+    def report(self, report: Report) -> None:
+        """Counts, step and accuracies have changed."""
+
+    def log(self, text: str) -> None:
+        """The trainer says what it does, where that takes long."""
+
+    def warning(self, text: str) -> None:
+        """Something about the images or the job that a person should know."""
+
+
+class Silent:
+    """A Watcher that shows nothing."""
+
+    def report(self, report: Report) -> None:
+        """Nothing."""
+
+    def log(self, text: str) -> None:
+        """Nothing."""
+
+    def warning(self, text: str) -> None:
+        """Nothing."""
+
+
+class Result(Run):
+    """A run that has just ended here: a `Run` whose report is known, so that nothing has to be read.
+
+    Attributes:
+        output: path or URL under which the run lies (`spec.output`).
+    """
+
+    def __init__(self, report: Report, url: str, output: str, storage: Storage) -> None:
+        # Where the trainer has just written, whatever the environment says.
+        super().__init__(url, name=report.name, storage=storage, access=Access(storage.endpoint))
+        self.report = report
+        self.output = output
+
+    @property
+    def test_images(self) -> int:
+        """Number of test images."""
+        return self.report.metrics.test_images or 0
+
+    @property
+    def page(self) -> str:
+        """Path or URL of `report.html`."""
+        return join(self.url, REPORT_PAGE)
+
+    def __str__(self) -> str:
+        if self.test_accuracy is None:
+            return f"trained, no test images; run in {self.url}"
+        return f"test accuracy {in_words(self.test_accuracy, self.test_images)}"
+
+    def __repr__(self) -> str:
+        return f"<Result {self}, {self.url}>"
+
+
+def run(
+    job: RetrainJob | Mapping[str, Any] | str | Path,
+    *,
+    progress: bool | Watcher = True,
+    s3_endpoint: str | None = None,
+    program: Sequence[str] = TRAINER,
+) -> Result:
+    """Run a job on this machine to its end.
+
+    Each call is a new run with its own folder under `spec.output`; bottlenecks of earlier runs are
+    taken from the cache. Keys for s3:// come from the environment or `~/.aws`.
+
+    Args:
+        job: a RetrainJob, a dict, or the path of a YAML file. Its places may be paths.
+        progress: show how it is going; or a Watcher of one's own; or False for silence.
+        s3_endpoint: URL of the S3 server as this machine reaches it, where pods use another one;
+            `$RETRAINER_S3_ENDPOINT` if None, else the job's own.
+        program: the trainer's command line.
+
+    Returns:
+        Accuracy, files, and where they are.
+
+    Raises:
+        InvalidJob: the job is wrong; one sentence per field.
+        UserError: the images or weights are wrong; a new try will not help.
+        Interrupted: Ctrl-C. The trainer has saved what it had.
+        RetrainerError: anything else; the message names the log.
+    """
+    job = _numbered(_reachable(_absolute(as_job(job)), s3_endpoint))
+    if program is TRAINER:
+        require_trainer()
+    if isinstance(progress, bool):
+        if not progress:
+            return _run(job, Silent(), program)
+        from retrainer.local.display import Display
+
+        with Display() as display:
+            return _run(job, display, program)
+    return _run(job, progress, program)
+
+
+def require_trainer(
+    find: Callable[[str], object] = importlib.util.find_spec, *, what: str = "tensorflow"
+) -> None:
+    """Raise MissingExtra unless the trainer's libraries are installed."""
+    if find(what) is None:
+        raise MissingExtra(
+            f"this needs {what}, which is not installed here: pip install 'retrainer[trainer]'"
+        )
+
+
+def _absolute(job: RetrainJob) -> RetrainJob:
+    """`job` with its paths made absolute, so that the report says where things really are."""
+    spec = job.spec
+    places = {"images": spec.images, "output": spec.output, "cache": spec.cache}
+    if spec.weights not in ("imagenet", "builtin"):
+        places["weights"] = spec.weights
+    update = {
+        field: _path(place) for field, place in places.items() if place and "://" not in place
+    }
+    return job.model_copy(update={"spec": spec.model_copy(update=update)})
+
+
+def _reachable(job: RetrainJob, endpoint: str | None) -> RetrainJob:
+    """`job` with the S3 server's URL as this machine reaches it: a pod's name for it is none here."""
+    endpoint = endpoint or os.environ.get(ENV_ENDPOINT)
+    if not endpoint:
+        return job
+    storage = {**job.spec.storage.dump(), "endpoint": endpoint}
+    try:
+        checked = Storage.model_validate(storage)
+    except ValidationError as error:
+        raise UserError(f"{ENV_ENDPOINT}: {problems(error, Storage)[0]}") from error
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"storage": checked})})
+
+
+def _path(place: str) -> str:
+    path = Path(place).expanduser()
+    return str(path.resolve() if ".." in path.parts else path.absolute())
+
+
+def _numbered(job: RetrainJob) -> RetrainJob:
+    """`job` with a uid, which the API server would give it."""
+    metadata = job.metadata.model_copy(update={"uid": str(uuid.uuid4())})
+    return job.model_copy(update={"metadata": metadata})
+
+
+def _run(job: RetrainJob, watch: Watcher, program: Sequence[str]) -> Result:
+    task = Task.of(job, "train")
+    # A folder of the run's own for temporary files: TensorFlow leaves some, a killed trainer more.
+    with tempfile.TemporaryDirectory(prefix="retrainer-", ignore_cleanup_errors=True) as scratch:
+        log = Path(scratch, "trainer.log")
+        last = _Last(watch)
+        child, events = _start(task, program, log)
+        with events:
+            try:
+                _follow(events, last)
+                code = child.wait()
+            except KeyboardInterrupt as stop:
+                number = stop.args[0] if stop.args else signal.SIGINT
+                code = _stop(child, events, last)
+                if code != 0:
+                    raise _interrupted(last.seen, job, number) from stop
+            except BaseException:
+                # The watcher's own: a closed pipe, an error in a notebook's function.
+                _stop(child, events, _Last(Silent()))
+                raise
+        if code == 0 and last.seen and last.seen.stage == Phase.SUCCEEDED:
+            return Result(last.seen, task.run_url, job.spec.output, job.spec.storage)
+        _fail(code, last.seen, log)
+
+
+def _start(
+    task: Task, program: Sequence[str], log: Path
+) -> tuple[subprocess.Popen[bytes], IO[str]]:
+    """Start the trainer; its temporary files go beside `log`."""
+    read, write = os.pipe()
+    environment = {
+        **os.environ,
+        ENV_TASK: task.to_json(),
+        ENV_EVENTS: str(write),
+        ENV_PORT: "0",
+        "TMPDIR": str(log.parent),
+    }
+    try:
+        # A process group of its own: Ctrl-C reaches this process only, which then asks the trainer
+        # to stop as a kubelet would.
+        with log.open("wb") as output:
+            child = subprocess.Popen(
+                program,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(write,),
+                process_group=0,
+            )
+    except OSError as error:
+        os.close(read)
+        raise RetrainerError(f"cannot start {program[0]}: {error.strerror}") from error
+    finally:
+        os.close(write)
+    return child, os.fdopen(read, encoding="utf-8", errors="replace")
+
+
+class _Last:
+    """Passes reports on and keeps the latest."""
+
+    def __init__(self, watch: Watcher) -> None:
+        self.watch = watch
+        self.seen: Report | None = None
+
+    def report(self, report: Report) -> None:
+        self.seen = report
+        self.watch.report(report)
+
+
+def _follow(events: Iterable[str], last: _Last) -> None:
+    """Pass on events until the trainer has closed its end."""
+    for line in events:
+        try:
+            event = json.loads(line)
+            if "report" in event:
+                last.report(Report.model_validate(event["report"]))
+            elif "warning" in event:
+                last.watch.warning(str(event["warning"]))
+            elif "log" in event and not str(event["log"]).startswith(_SAID_ANYWAY):
+                last.watch.log(str(event["log"]))
+        except (ValueError, TypeError, ValidationError):
+            # A line cut short by the trainer's death; its exit code tells what happened.
+            continue
+
+
+def _stop(child: subprocess.Popen[bytes], events: Iterable[str], last: _Last) -> int:
+    """Ask the trainer to stop, wait for what it saves; a second Ctrl-C ends it at once."""
+    child.terminate()
+    last.watch.log("stopping once what was computed is saved (Ctrl-C again stops at once)")
+    killer = threading.Timer(GRACE_SECONDS, child.kill)
+    killer.start()
+    try:
+        _follow(events, last)
+        return child.wait()
+    except KeyboardInterrupt:
+        child.kill()
+        return child.wait()
+    finally:
+        killer.cancel()
+
+
+def _interrupted(report: Report | None, job: RetrainJob, number: int) -> Interrupted:
+    text = "stopped"
+    if report and report.progress.images_total:
+        ready = (report.progress.images_cached or 0) + (report.progress.images_computed or 0)
+        text += (
+            f"; the cache {job.spec.cache_url} holds at least {ready:,} of "
+            f"{report.progress.images_total:,} bottlenecks"
+        )
+    error = Interrupted(f"{text}. Run it again to go on.")
+    error.exit_code = 128 + number
+    return error
+
+
+def _fail(code: int, report: Report | None, log: Path) -> NoReturn:
+    """Raise what the trainer's end means; the log is kept where the error names it."""
+    ended = report is not None and code > 0 and report.reason not in _RUNNING
+    said = report.message if report and ended else ""
+    reason = report.reason if report and said else None
+    if code == EXIT_USER and said:
+        kind = _KINDS.get(reason or "", UserError)
+        raise kind(said, reason=reason)
+    if code == EXIT_SIGTERM:
+        raise Interrupted(
+            "the trainer was stopped from outside (SIGTERM). Run it again to go on.", reason=reason
+        )
+    if not said:
+        said = _ended(code, log)
+    descriptor, kept = tempfile.mkstemp(prefix="retrainer-", suffix=".log")
+    os.close(descriptor)
+    log.replace(kept)
+    kind = _KINDS.get(reason or "", JobFailed)
+    raise kind(f"{said.rstrip('.')}. The trainer's log: {kept}", reason=reason)
+
+
+def _ended(code: int, log: Path) -> str:
+    if code == -signal.SIGKILL:
+        return "the trainer was killed (SIGKILL), most often because memory ran out"
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"the trainer died ({name})"
+    if code == 0:
+        return "the trainer ended without a result"
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
+        tail = file.read().decode(errors="replace").strip().splitlines()
+    last = f": {tail[-1].strip()}" if tail else ""
+    return f"the trainer ended with exit code {code}{last}"

@@ -1,0 +1,1 @@
+"""What a run left: its files, curves, comparisons, plots and notebook tables."""

@@ -1,0 +1,208 @@
+"""Jobs side by side: how good, how costly, and whether the difference is more than noise."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrainer.api import ARCHITECTURES
+from retrainer.errors import NotFound, UserError
+from retrainer.results.run import Guess, Run
+from retrainer.results.significance import Difference, against_best
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from retrainer.cluster.job import Job
+
+
+@dataclass(frozen=True)
+class Row:
+    """One job.
+
+    Attributes:
+        name: of the job.
+        architecture: as in its spec, "" if not known.
+        accuracy: on the test images, 0 to 1; None without test images.
+        low, high: ends of its 95% Wilson interval.
+        images: number of test images.
+        multiply_adds: of the network, for one image.
+        parameters: of the network, head included.
+        images_per_second: bottlenecks computed per second; None if all came from the cache.
+    """
+
+    name: str
+    architecture: str
+    accuracy: float | None
+    low: float | None
+    high: float | None
+    images: int
+    multiply_adds: int | None
+    parameters: int | None
+    images_per_second: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several jobs, the best first; a notebook shows it as a table.
+
+    Attributes:
+        rows: one per job, by test accuracy, then by cost.
+        differences: the best against each other job, on the test images that both have.
+        notes: sentences on where the test images differ, and what cannot be compared and why.
+    """
+
+    rows: list[Row]
+    differences: list[Difference]
+    notes: list[str]
+
+    def __str__(self) -> str:
+        lines = [f"{row.name}: {accuracy_words(row)}" for row in self.rows]
+        return "\n".join([*lines, *map(str, self.differences), *self.notes])
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """A frame with one row per job and the attributes of `Row` as columns.
+
+        Raises:
+            MissingExtra: pandas is not installed.
+        """
+        from retrainer.results.plots import needs_pandas
+
+        frame: pd.DataFrame = needs_pandas().DataFrame([vars(row) for row in self.rows])
+        return frame
+
+    def plot(self, path: str | None = None) -> "Figure":
+        """Test accuracy with its interval against multiply-adds; a bubble's area is the size.
+
+        Args:
+            path: also write the picture there (the ending says the format, such as `.png`).
+        """
+        from retrainer.results import plots
+
+        return plots.frontier(self, path)
+
+    def to_html(self, picture: bool = True) -> str:
+        """A part of an HTML page: the table, the sentences, and the picture (embedded PNG)."""
+        from retrainer.views import html
+
+        return html.comparison(self, picture)
+
+    def _repr_html_(self) -> str:
+        return self.to_html(picture=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON-ready dicts and lists."""
+        return {
+            "rows": [vars(row) for row in self.rows],
+            "differences": [
+                {**vars(d), "significant": d.significant, "sentence": str(d)}
+                for d in self.differences
+            ],
+            "notes": self.notes,
+        }
+
+
+def compare(jobs: "Sequence[Job | Run | str | Path] | Path") -> Comparison:
+    """Jobs side by side.
+
+    Args:
+        jobs: finished jobs, runs, or URLs or paths of runs' folders; at least one, or one text alone.
+
+    Raises:
+        UserError: none is given.
+        NotFound: a run's folder is not there or not whole.
+    """
+    jobs = listed(jobs)
+    if not jobs:
+        raise UserError("Give at least one job to compare.")
+    runs = [Run(j) if isinstance(j, str) else j if isinstance(j, Run) else j.run for j in jobs]
+    names = _distinct(runs)
+    rows = [_row(name, run) for name, run in zip(names, runs, strict=True)]
+    order = sorted(range(len(rows)), key=lambda i: _rank(rows[i]))
+    guesses, notes = _predictions([(names[i], runs[i]) for i in order])
+    differences, more = against_best(guesses)
+    return Comparison([rows[i] for i in order], differences, notes + more)
+
+
+def listed(jobs: Any) -> list[Any]:
+    """What is to be compared: a text alone is no sequence of letters, and a Path is a run."""
+    alone = isinstance(jobs, (str, Path))
+    return [Run(job) if isinstance(job, Path) else job for job in ([jobs] if alone else jobs)]
+
+
+def _row(name: str, run: Run) -> Row:
+    report = run.report
+    network = ARCHITECTURES.get(run.architecture)
+    low, high = run.interval or (None, None)
+    head = (network.bottleneck + 1) * (report.label_count or 0) if network else 0
+    return Row(
+        name,
+        run.architecture,
+        run.test_accuracy,
+        low,
+        high,
+        report.metrics.test_images or 0,
+        network.multiply_adds if network else None,
+        network.parameters + head if network else None,
+        report.images_per_second,
+    )
+
+
+def _rank(row: Row) -> tuple[float, float, str]:
+    accuracy = -1.0 if row.accuracy is None else row.accuracy
+    return -accuracy, row.multiply_adds or math.inf, row.name
+
+
+def _distinct(runs: list[Run]) -> list[str]:
+    """Names of which no two are equal: runs of one name have their folder's, the same folder twice a
+    number."""
+    given = [run.name for run in runs]
+    names = [
+        run.url.rpartition("/")[2] if given.count(name) > 1 else name
+        for name, run in zip(given, runs, strict=True)
+    ]
+    seen: dict[str, int] = {}
+    distinct = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        distinct.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return distinct
+
+
+def _predictions(runs: list[tuple[str, Run]]) -> tuple[dict[str, list[Guess]], list[str]]:
+    """Guesses of each job that can be tested, in the order given; a sentence on each other one."""
+    guesses = {}
+    notes = []
+    for name, run in runs:
+        try:
+            found = run.predictions()
+        except NotFound:
+            notes.append(
+                f"{name} has no predictions.parquet and cannot be tested against the others."
+            )
+            continue
+        if found:
+            guesses[name] = found
+        else:
+            notes.append(f"{name} has no test images and cannot be tested against the others.")
+    return guesses, notes
+
+
+def accuracy_words(row: Row) -> str:
+    """Such as `0.887 (0.83 to 0.93, 165 images)`."""
+    if row.accuracy is None or row.low is None or row.high is None:
+        return "no test images"
+    return f"{row.accuracy:.3f} ({row.low:.2f} to {row.high:.2f}, {row.images:,} images)"
+
+
+def frontier_of(rows: Sequence[Row]) -> list[Row]:
+    """The rows that no other beats in accuracy for as few multiply-adds, cheapest first."""
+    best = -1.0
+    edge = []
+    for row in sorted(rows, key=lambda r: (r.multiply_adds or math.inf, -(r.accuracy or 0))):
+        if row.multiply_adds and row.accuracy is not None and row.accuracy > best:
+            best = row.accuracy
+            edge.append(row)
+    return edge

@@ -1,0 +1,333 @@
+"""Pictures, by matplotlib."""
+
+import functools
+import io
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from retrainer.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from retrainer.results.comparison import Comparison, Row
+    from retrainer.results.history import History
+    from retrainer.results.run import ConfusionMatrix
+
+# Two colours that people with any colour vision tell apart (Okabe and Ito 2008).
+TRAINING, VALIDATION = "#0072B2", "#D55E00"
+_WIDTH_COLOURS = {"1.0": "#0072B2", "0.75": "#009E73", "0.50": "#E69F00", "0.25": "#CC79A7"}
+_OTHER = "#555555"
+DPI = 150
+BUBBLE_POINTS2 = 900.0
+"""Area of the largest bubble, square points."""
+SMALLEST_POINTS2 = 20.0
+"""Beside Inception V3 the smallest MobileNet's true area would not be seen."""
+WIDTH_POINTS, HEIGHT_POINTS = 560.0, 320.0
+"""Of the frontier's axes, about."""
+LINE_POINTS, LETTER_POINTS = 10.0, 4.4
+"""Height and width of its labels, about."""
+ASIDE_POINTS = 16.0
+"""Between two jobs of one network."""
+LONGEST_LABEL = 28
+DARK_SHARE = 0.71
+"""From this share of a row on, white on the confusion matrix's blue is read better than black."""
+_FONTS_OF_MANY_SCRIPTS = (
+    "Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "PingFang SC", "Hiragino Sans",
+    "Microsoft YaHei", "Malgun Gothic", "Arial Unicode MS",
+)  # fmt: skip
+"""For folders named in Chinese, Japanese or Korean, which matplotlib's own font lacks."""
+
+
+def needs_pandas() -> Any:
+    """pandas, imported.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise MissingExtra("pandas is not installed: pip install 'retrainer[pandas]'") from error
+    return pandas
+
+
+@functools.cache
+def _picture() -> "type[Figure]":
+    """Figure that a notebook shows without pyplot's help."""
+    from matplotlib.figure import Figure
+
+    class Picture(Figure):
+        def _repr_png_(self) -> bytes:
+            out = io.BytesIO()
+            self.savefig(out, format="png")
+            return out.getvalue()
+
+    return Picture
+
+
+def _figure(columns: int, width: float, height: float) -> "tuple[Figure, Sequence[Axes]]":
+    """Made without pyplot: nothing is kept open, and no window opens."""
+    figure = _picture()(figsize=(width, height), dpi=DPI, layout="constrained")
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(visible=True, color="#e6e6e6")
+        axis.set_axisbelow(True)
+    return figure, list(axes)
+
+
+def _saved(figure: "Figure", path: str | None) -> "Figure":
+    if path:
+        figure.savefig(path)
+    return figure
+
+
+def curves(history: "History", path: str | None = None) -> "Figure":
+    """Accuracy (0 to 1) and cross entropy (nats) against the step."""
+    figure, (left, right) = _figure(2, 9.0, 3.4)
+    steps = history.column("step")
+    for name, label, colour in (
+        ("training", "training batch", TRAINING),
+        ("validation", "validation", VALIDATION),
+    ):
+        entropy = "cross_entropy" if name == "training" else "validation_cross_entropy"
+        left.plot(steps, _numbers(history.column(f"{name}_accuracy")), color=colour, label=label)
+        right.plot(steps, _numbers(history.column(entropy)), color=colour, label=label)
+    left.set(xlabel="step", ylabel="accuracy")
+    left.set_title(history.title, parse_math=False)
+    right.set(xlabel="step", ylabel="cross entropy (nats)")
+    left.legend(frameon=False, loc="lower right")
+    return _saved(figure, path)
+
+
+def _numbers(values: list[float | None]) -> list[float]:
+    """None becomes NaN, which matplotlib leaves out."""
+    return [float("nan") if value is None else value for value in values]
+
+
+def _families() -> list[str]:
+    """matplotlib's own font first; it looks for each glyph in the next that is on this machine."""
+    from matplotlib.font_manager import get_font_names
+
+    return ["sans-serif", *sorted(set(_FONTS_OF_MANY_SCRIPTS) & set(get_font_names()))]
+
+
+def confusion(matrix: "ConfusionMatrix", path: str | None = None) -> "Figure":
+    """Counts of test images: rows what they are, columns what was guessed."""
+    side = max(3.5, 0.45 * len(matrix.labels) + 1.5)
+    figure, (axis,) = _figure(1, side + 0.6, side)
+    axis.grid(visible=False)
+    share = matrix.counts / matrix.counts.sum(axis=1, keepdims=True).clip(1)
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    ticks = range(len(matrix.labels))
+    # A label is a folder's name: between two $ matplotlib would read a formula.
+    text: dict[str, Any] = {"parse_math": False, "fontfamily": _families()}
+    labels = [_cut(label) for label in matrix.labels]
+    axis.set_xticks(ticks, labels, rotation=45, ha="right", **text)
+    axis.set_yticks(ticks, labels, **text)
+    axis.set(xlabel="guess", ylabel="label")
+    if len(matrix.labels) <= 30:
+        for i in ticks:
+            for j in ticks:
+                if matrix.counts[i, j]:
+                    colour = "white" if share[i, j] > DARK_SHARE else "black"
+                    axis.text(
+                        j, i, str(matrix.counts[i, j]), ha="center", va="center", color=colour
+                    )
+    return _saved(figure, path)
+
+
+def frontier(comparison: "Comparison", path: str | None = None) -> "Figure":
+    """Test accuracy with its 95% interval against multiply-adds; a bubble's area is the size.
+
+    The line joins the jobs that no other beats for as few multiply-adds. Beside each name stands how
+    many images a second its bottlenecks took, where they were computed.
+    """
+    from retrainer.results.comparison import frontier_of
+
+    rows = [row for row in comparison.rows if row.multiply_adds and row.accuracy is not None]
+    figure, (axis,) = _figure(1, 9.0, 5.6)
+    axis.set(xscale="log", xlabel="multiply-adds per image (millions)")
+    axis.set_ylabel(_accuracy_label(rows))
+    if not rows:
+        axis.text(0.5, 0.5, "no job with a test accuracy", transform=axis.transAxes, ha="center")
+        return _saved(figure, path)
+    edge = [row.name for row in frontier_of(rows)]
+    places = _places(rows)
+    # Set here: with one job alone matplotlib would warn of limits without a distance.
+    low, high = _limits(rows)
+    axis.set_xlim(low, max(high, max(places.values()) * 1.1))
+    line = sorted((row for row in rows if row.name in edge), key=lambda row: places[row.name])
+    axis.plot(
+        [places[row.name] for row in line],
+        _numbers([row.accuracy for row in line]),
+        color="#bbbbbb",
+        zorder=1,
+    )
+    largest = max(row.parameters or 0 for row in rows) or 1
+    for row in rows:
+        place, colour = places[row.name], _colour(row.architecture)
+        accuracy = row.accuracy or 0.0
+        # Rounding can put an end of the interval on the wrong side of an accuracy of 0 or 1.
+        below = max(0.0, accuracy - (row.low or 0.0))
+        above = max(0.0, (row.high or 0.0) - accuracy)
+        axis.errorbar(
+            place, accuracy, [[below], [above]], color=colour, alpha=0.45, capsize=3, zorder=2
+        )
+        area = max(SMALLEST_POINTS2, BUBBLE_POINTS2 * (row.parameters or 0) / largest)
+        axis.scatter(place, accuracy, s=area, color=colour, alpha=0.7, zorder=3, lw=0)
+    _labels(axis, rows, places, edge)
+    _legend(figure, axis, rows)
+    axis.set_title(_READING, fontsize=9, color=_OTHER)
+    ticks = _ticks([_millions(row) for row in rows])
+    axis.set_xticks(ticks, [f"{t:,.0f}" for t in ticks])
+    axis.minorticks_off()
+    return _saved(figure, path)
+
+
+_READING = (
+    "bubble: parameters; bar: 95% interval of the test accuracy; line: no cheaper job is as good; "
+    "/s: images per second"
+)
+
+
+def _accuracy_label(rows: "Sequence[Row]") -> str:
+    """With the number of test images, where it is the same for all."""
+    images = {row.images for row in rows}
+    return f"test accuracy ({images.pop():,} images)" if len(images) == 1 else "test accuracy"
+
+
+def _limits(rows: "Sequence[Row]") -> tuple[float, float]:
+    costs = [_millions(row) for row in rows]
+    return min(costs) / 1.5, max(costs) * 1.5
+
+
+def _points(rows: "Sequence[Row]") -> float:
+    """Points of the cost axis for a factor of e."""
+    low, high = _limits(rows)
+    return WIDTH_POINTS / math.log(high / low)
+
+
+def _places(rows: "Sequence[Row]") -> dict[str, float]:
+    """Millions of multiply-adds by name; jobs of one network stand side by side, not on each other."""
+    aside = math.exp(ASIDE_POINTS / _points(rows))
+    seen: Counter[float] = Counter()
+    places = {}
+    for row in rows:
+        cost = _millions(row)
+        places[row.name] = cost * aside ** seen[cost]
+        seen[cost] += 1
+    return places
+
+
+def _texts(rows: "Sequence[Row]") -> "dict[str, list[str]]":
+    """The lines of each job's label: its network, or its name where two have the same; its rate."""
+    named = len({row.architecture for row in rows}) < len(rows)
+    texts = {}
+    for row in rows:
+        title = row.name if named else short(row.architecture or row.name)
+        rate = f"{row.images_per_second:,.0f}/s" if row.images_per_second else ""
+        texts[row.name] = [_cut(title), *filter(None, [rate])]
+    return texts
+
+
+def _cut(label: str) -> str:
+    return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
+
+
+def _labels(
+    axis: "Axes", rows: "Sequence[Row]", places: dict[str, float], edge: Sequence[str]
+) -> None:
+    """What each job is, at the end of its bar: above for those on the line, below for the others.
+
+    Where neighbours on the cost axis are close they stand upright and move aside.
+    """
+    ordered = sorted(rows, key=lambda row: places[row.name])
+    sides = [[r for r in ordered if (r.name in edge) == above] for above in (True, False)]
+    points = _points(rows)
+    marks = [[math.log(places[row.name]) * points for row in side] for side in sides]
+    texts = _texts(rows)
+    widest = LETTER_POINTS * max(len(line) for lines in texts.values() for line in lines)
+    upright = any(any(_shifts(side, widest)) for side in marks)
+    for side, mark, above in zip(sides, marks, (True, False), strict=True):
+        for row, shift in zip(side, _shifts(mark, LINE_POINTS), strict=True):
+            end = row.high if above else row.low
+            axis.annotate(
+                ("  " if upright else "\n").join(texts[row.name]),
+                (places[row.name], end if end is not None else row.accuracy or 0.0),
+                xytext=(shift if upright else 0, 5 if above else -5),
+                textcoords="offset points",
+                ha="center",
+                va="bottom" if above else "top",
+                rotation=90 if upright else 0,
+                fontsize=7.5,
+                parse_math=False,
+            )
+    longest = LETTER_POINTS * max(len("  ".join(lines)) for lines in texts.values())
+    _make_room(axis, rows, longest if upright else 2 * LINE_POINTS)
+
+
+def _make_room(axis: "Axes", rows: "Sequence[Row]", points: float) -> None:
+    """Above and below the bars for the labels, which matplotlib does not count in its limits."""
+    lows, highs = [row.low or 0.0 for row in rows], [row.high or 0.0 for row in rows]
+    span = max(highs) - min(lows) or 0.1
+    share = min(0.35, (points + LINE_POINTS) / HEIGHT_POINTS)
+    room = span * share / (1 - 2 * share)
+    axis.set_ylim(min(lows) - room, max(highs) + room)
+    axis.set_yticks([tick for tick in axis.get_yticks() if 0 <= tick <= 1.0001])
+    axis.set_ylim(min(lows) - room, max(highs) + room)
+
+
+def _shifts(marks: Sequence[float], width: float) -> list[float]:
+    """Points to the right by which each label moves to be clear of the one before."""
+    shifts = []
+    free = -math.inf
+    for mark in marks:
+        shifts.append(max(0.0, free - mark))
+        free = max(mark, free) + width
+    return shifts
+
+
+def _legend(figure: "Figure", axis: "Axes", rows: "Sequence[Row]") -> None:
+    """Which colour is which width, where there is more than one."""
+    present = {_colour(row.architecture) for row in rows}
+    widths = [w for w, colour in _WIDTH_COLOURS.items() if colour in present]
+    if len(present) < 2:
+        return
+    for width in widths:
+        colour = _WIDTH_COLOURS[width]
+        axis.scatter([], [], s=40, color=colour, alpha=0.7, lw=0, label=f"MobileNet {width}")
+    # Below the axes: inside there is no corner that is free of labels in every comparison.
+    figure.legend(frameon=False, loc="outside lower center", ncols=len(widths), fontsize=8)
+
+
+def short(architecture: str) -> str:
+    """Such as `0.50@224` for mobilenet_0.50_224."""
+    parts = architecture.split("_")
+    if parts[0] == "mobilenet" and len(parts) >= 3:
+        return f"{parts[1]}@{parts[2]}" + (" int8" if parts[-1] == "quantized" else "")
+    return architecture
+
+
+def _colour(architecture: str) -> str:
+    parts = architecture.split("_")
+    return _WIDTH_COLOURS.get(parts[1] if len(parts) > 1 else "", _OTHER)
+
+
+def _millions(row: "Row") -> float:
+    return (row.multiply_adds or 0) / 1e6
+
+
+def _ticks(values: list[float]) -> list[float]:
+    """Round numbers over the range of `values`, more of them where the range is small."""
+    low, high = 0.7 * min(values), 1.4 * max(values)
+    decades = range(-1, 6)
+    for factors in ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5)):
+        found = [f * 10.0**d for d in decades for f in factors if low <= f * 10.0**d <= high]
+        if len(found) <= 9:
+            break
+    return found

@@ -1,0 +1,280 @@
+"""A run's folder, read: its report, learning curve, predictions and files."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrainer.api import Report, Storage
+from retrainer.api.interval import wilson
+from retrainer.api.layout import (
+    EVALUATION,
+    HISTORY,
+    LABELS,
+    PREDICTIONS,
+    RESULT,
+    join,
+)
+from retrainer.api.reasons import BUCKET_NOT_FOUND
+from retrainer.api.status import CurvePoint
+from retrainer.errors import NotFound
+from retrainer.results.history import COLUMNS, History
+from retrainer.store.folder import Access, Folder
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from retrainer.inference.classifier import Image, Prediction
+
+
+@dataclass(frozen=True)
+class Guess:
+    """The network's guess for one test image.
+
+    Attributes:
+        path: of the image, relative to `spec.images`.
+        label: what it is (its folder).
+        guess: the label that the network finds most likely.
+        score: of the guess, 0 to 1.
+        label_score: of the label, 0 to 1.
+        identity: what the image's content is known by, 32 hexadecimal digits (see "Image identity" in
+            docs/reference/run.md); "" in a run that was written before it was kept.
+    """
+
+    path: str
+    label: str
+    guess: str
+    score: float
+    label_score: float
+    identity: str = ""
+
+    @property
+    def right(self) -> bool:
+        """Whether the guess is the label."""
+        return self.guess == self.label
+
+
+@dataclass(frozen=True)
+class ConfusionMatrix:
+    """Counts of test images.
+
+    Attributes:
+        labels: in the order of rows and columns.
+        counts: (labels, labels) of int; `counts[i, j]` images are `labels[i]` and were guessed to be
+            `labels[j]`.
+    """
+
+    labels: list[str]
+    counts: "npt.NDArray[np.int64]"
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of images on the diagonal, 0 to 1; None if there are none."""
+        images = int(self.counts.sum())
+        return float(self.counts.trace() / images) if images else None
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """A frame with labels as index (what they are) and as columns (what was guessed)."""
+        from retrainer.results.plots import needs_pandas
+
+        pandas = needs_pandas()
+        frame: pd.DataFrame = pandas.DataFrame(
+            self.counts,
+            index=pandas.Index(self.labels, name="label"),
+            columns=pandas.Index(self.labels, name="guess"),
+        )
+        return frame
+
+    def plot(self, path: str | None = None) -> "Figure":
+        """The matrix as a picture; also written to `path` if given."""
+        from retrainer.results import plots
+
+        return plots.confusion(self, path)
+
+    def _repr_html_(self) -> str:
+        from retrainer.views import html
+
+        return html.confusion(self)
+
+
+class Run:
+    """One run's folder, on this machine or in S3; files are read when asked for, and once.
+
+    Methods raise `NotFound` while there is no such file (`result.json` is written last), and
+    `StorageError` or `StorageDenied` when the store does not give it.
+    """
+
+    def __init__(
+        self,
+        url: str | Path,
+        *,
+        name: str = "",
+        architecture: str = "",
+        storage: Storage | Mapping[str, Any] | None = None,
+        access: Access | None = None,
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            url: of the run's folder: `s3://bucket/flowers/flowers-1a2b3c4d` or a path.
+            name: to show; the report's if "".
+            architecture: of its job; what the run says if "".
+            storage: endpoint and region, as in the job's spec.
+            access: another endpoint or other credentials for this machine.
+        """
+        self.url = str(url).rstrip("/")
+        self._given_name = name
+        self._given_architecture = architecture
+        self._storage = storage if isinstance(storage, Storage) else _storage(storage)
+        self._access = access
+
+    def __repr__(self) -> str:
+        return f"<Run {self.url}>"
+
+    @cached_property
+    def folder(self) -> Folder:
+        """Where it lies."""
+        return Folder(self.url, self._storage, self._access)
+
+    @property
+    def name(self) -> str:
+        """Of its job."""
+        return self._given_name or self.report.name
+
+    @property
+    def architecture(self) -> str:
+        """Of its job; "" if the run does not say."""
+        return self._given_architecture or str(self.evaluation.get("architecture", ""))
+
+    # --- figures ---
+    @cached_property
+    def report(self) -> Report:
+        """`result.json`: final metrics, counts, warnings; its presence means the run is whole."""
+        return Report.model_validate_json(self._read(RESULT))
+
+    @cached_property
+    def evaluation(self) -> dict[str, Any]:
+        """`evaluation.json`: accuracy with its interval, figures per label and per export."""
+        found: dict[str, Any] = json.loads(self._read(EVALUATION))
+        return found
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """Share (0 to 1) of test images guessed right; None without test images."""
+        return self.report.metrics.test_accuracy
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95% Wilson interval of the test accuracy; None without test images."""
+        images = self.report.metrics.test_images or 0
+        if self.test_accuracy is None or not images:
+            return None
+        return wilson(self.test_accuracy, images)
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """`labels.txt`, in the order of the network's output."""
+        return self._read(LABELS).decode().rstrip("\n").split("\n")
+
+    def history(self) -> History:
+        """Every evaluation of the training (`history.parquet`)."""
+        table = self._parquet(HISTORY)
+        rows = (
+            dict(zip(COLUMNS, row, strict=True))
+            for row in zip(*_columns(table, COLUMNS), strict=True)
+        )
+        return History([CurvePoint(**row) for row in rows], self.name)
+
+    @cached_property
+    def _predictions(self) -> list[Guess]:
+        table = self._parquet(PREDICTIONS)
+        # An older run has no identities.
+        names = [name for name in Guess.__dataclass_fields__ if name in table.column_names]
+        rows = zip(*_columns(table, names), strict=True)
+        return [Guess(**dict(zip(names, row, strict=True))) for row in rows]
+
+    def predictions(self) -> list[Guess]:
+        """The guess for each test image (`predictions.parquet`), by path."""
+        return sorted(self._predictions, key=lambda p: p.path)
+
+    def misclassified(self) -> list[Guess]:
+        """Test images guessed wrong, the surest guess first."""
+        wrong = (p for p in self._predictions if not p.right)
+        return sorted(wrong, key=lambda p: (-p.score, p.path))
+
+    def confusion_matrix(self) -> ConfusionMatrix:
+        """Counts of test images: rows are what they are, columns what was guessed."""
+        import numpy as np
+
+        return ConfusionMatrix(self.labels, np.array(self.evaluation["confusion"], np.int64))
+
+    # --- files ---
+    def artifacts(self) -> dict[str, str]:
+        """Files of the run: name to URL."""
+        return {name: join(self.url, path) for name, path in self.report.artifacts.items()}
+
+    def download(self, path: str | Path = ".") -> Path:
+        """Download everything into `<path>/<folder's name>`; that path.
+
+        Raises:
+            NotFound: there is nothing, or not all of it yet.
+        """
+        if not self.folder.exists(RESULT):
+            raise NotFound(self._lacks(RESULT))
+        target = Path(path).expanduser() / self.url.rsplit("/", 1)[-1]
+        self.folder.download(target, self.folder.entries())
+        return target
+
+    def predict(
+        self, images: "Iterable[Image] | Image", top: int | None = None
+    ) -> "list[Prediction]":
+        """Label images on this machine; nothing is sent anywhere.
+
+        Args:
+            images: paths of images or of folders of them, or an image's bytes; one or several.
+            top: keep so many scores of each, the best; None keeps all.
+
+        Returns:
+            One prediction per image, in order.
+
+        Raises:
+            UserError: an image cannot be read; the message names it.
+            NotFound: the run is not whole, or was exported without a TensorFlow Lite file.
+        """
+        from retrainer.inference.classifier import Classifier, files
+
+        classifier = Classifier.open(self.url, self._storage, self._access)
+        return [classifier.one(image, top) for image in files(images)]
+
+    def _parquet(self, path: str) -> Any:
+        import pyarrow
+        from pyarrow import parquet
+
+        # In this thread alone: one of pyarrow's own that still lets go of the bytes when the program
+        # ends takes it down with "terminate called without an active exception", one time in nine.
+        body = pyarrow.BufferReader(self._read(path))
+        return parquet.ParquetFile(body, pre_buffer=False).read(use_threads=False)
+
+    def _read(self, path: str) -> bytes:
+        try:
+            return self.folder.read(path)
+        except NotFound as error:
+            if error.reason == BUCKET_NOT_FOUND.name:
+                raise
+            raise NotFound(self._lacks(path)) from error
+
+    def _lacks(self, path: str) -> str:
+        return f"{self.url} has no {path}: the run is not finished, or its folder was deleted."
+
+
+def _columns(table: Any, names: Iterable[str]) -> list[list[Any]]:
+    return [table.column(name).to_pylist() for name in names]
+
+
+def _storage(storage: Mapping[str, Any] | None) -> Storage | None:
+    return Storage.model_validate(storage) if storage else None

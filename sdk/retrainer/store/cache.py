@@ -1,0 +1,136 @@
+"""A bottleneck cache, seen from outside: what it holds, and deleting what is old."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from retrainer.api import Storage
+from retrainer.api.layout import (
+    BACKBONE_PREFIX,
+    DEFAULT_CACHE,
+    INDEX_SUFFIX,
+    SEGMENT_SUFFIX,
+    SEGMENTS,
+    join,
+)
+from retrainer.errors import Forbidden
+from retrainer.store.folder import Access, Entry, Folder
+
+if TYPE_CHECKING:
+    from retrainer.cluster.client import Client
+    from retrainer.cluster.job import Job
+
+# An index has a header and a checksum of this many bytes together, and this many for each bottleneck.
+INDEX_FIXED_BYTES = 40
+INDEX_ROW_BYTES = 28
+
+
+@dataclass(frozen=True)
+class Part:
+    """The bottlenecks of one fingerprint (network, weights, preprocessing), or some of them.
+
+    Attributes:
+        fingerprint: name of its folder.
+        segments: number of segments.
+        bottlenecks: in all of them; one that two jobs computed at the same time counts twice.
+        size: bytes, indexes and the network included.
+        oldest, newest: when the first and the last segment were written.
+    """
+
+    fingerprint: str
+    segments: int
+    bottlenecks: int
+    size: int
+    oldest: datetime
+    newest: datetime
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        times = {"oldest": self.oldest.isoformat(), "newest": self.newest.isoformat()}
+        return {**vars(self), **times}
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What `prune` deleted or would delete: segments, bottlenecks in them, bytes."""
+
+    segments: int
+    bottlenecks: int
+    size: int
+
+
+class Cache:
+    """The cache at a URL or path; every method lists it anew."""
+
+    def __init__(
+        self, url: str, storage: Storage | None = None, access: Access | None = None
+    ) -> None:
+        self._folder = Folder(url, storage, access)
+
+    def parts(self) -> list[Part]:
+        """What it holds, by fingerprint.
+
+        Raises:
+            NotFound, StorageDenied, StorageError: it cannot be listed.
+        """
+        by_fingerprint: dict[str, list[Entry]] = {}
+        for entry in self._folder.entries():
+            fingerprint, _, rest = entry.path.partition("/")
+            if rest.startswith((f"{SEGMENTS}/", BACKBONE_PREFIX)):
+                by_fingerprint.setdefault(fingerprint, []).append(entry)
+        return [_part(name, entries) for name, entries in by_fingerprint.items()]
+
+    def prune(self, older_than: timedelta, *, dry_run: bool = False) -> Pruned:
+        """Delete the segments that were written longer ago than that.
+
+        Safe beside running jobs: an index goes before its segment, so that nobody new finds the
+        segment, and a job that had read the index computes anew what it misses.
+        """
+        before = datetime.now(UTC) - older_than
+        entries = {e.path: e for e in self._folder.entries() if f"/{SEGMENTS}/" in f"/{e.path}"}
+        old = [
+            e for e in entries.values() if e.path.endswith(SEGMENT_SUFFIX) and e.modified < before
+        ]
+        indexes = [i for e in old if (i := entries.get(_index_of(e.path)))]
+        if not dry_run:
+            self._folder.delete([e.path for e in indexes])
+            self._folder.delete([e.path for e in old])
+        return Pruned(len(old), sum(map(_rows, indexes)), sum(e.size for e in [*old, *indexes]))
+
+
+def users(client: "Client", url: str) -> list[str]:
+    """Unfinished jobs that use the cache at `url`, as `namespace/name`.
+
+    All namespaces are asked, or the client's own where the person may not list all.
+    """
+    try:
+        jobs = client.list(all_namespaces=True)
+    except Forbidden:
+        jobs = client.list()
+    return [
+        f"{job.namespace}/{job.name}"
+        for job in jobs
+        if not job.finished and _cache_of(job) == url.rstrip("/")
+    ]
+
+
+def _cache_of(job: "Job") -> str:
+    spec: Mapping[str, Any] = job.to_dict()["spec"]
+    return str(spec.get("cache") or join(str(spec.get("output", "")), DEFAULT_CACHE)).rstrip("/")
+
+
+def _part(fingerprint: str, entries: list[Entry]) -> Part:
+    segments = [e for e in entries if e.path.endswith(SEGMENT_SUFFIX)]
+    times = [e.modified for e in segments] or [e.modified for e in entries]
+    rows = sum(_rows(e) for e in entries if e.path.endswith(INDEX_SUFFIX))
+    size = sum(e.size for e in entries)
+    return Part(fingerprint, len(segments), rows, size, min(times), max(times))
+
+
+def _rows(index: Entry) -> int:
+    return max(0, index.size - INDEX_FIXED_BYTES) // INDEX_ROW_BYTES
+
+
+def _index_of(segment: str) -> str:
+    return segment.removesuffix(SEGMENT_SUFFIX) + INDEX_SUFFIX

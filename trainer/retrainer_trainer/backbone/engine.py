@@ -1,0 +1,147 @@
+"""What runs the frozen network: LiteRT on each core, or Keras on a GPU."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retrainer.api import reasons
+from retrainer.errors import RetrainerError
+from retrainer.inference import pixels as images
+from retrainer.inference.silence import quiet, quiet_environment
+
+LITERT = "litert-f32"
+KERAS_GPU = "keras-gpu-f32"
+"""Engine and precision, part of the fingerprint: each rounds otherwise."""
+
+BATCH = 64
+"""Images that a GPU is given at a time: at 299 pixels the largest layer's output is then 0.4 GB."""
+_SMALLER = 4
+
+Bottleneck = npt.NDArray[np.float32]
+
+Engine = Callable[[Sequence[images.Pixels]], list[Bottleneck]]
+"""From pixels (size, size, 3), 0..255, to the bottleneck (width,) of each; on one thread only."""
+
+
+class LiteRT:
+    """The converted backbone on the thread that calls it, image by image."""
+
+    def __init__(self, tflite: bytes) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        with quiet():  # LiteRT announces its XNNPACK delegate on standard error
+            self._interpreter = Interpreter(model_content=tflite, num_threads=1)
+            self._interpreter.allocate_tensors()
+        self._input = self._interpreter.tensor(self._interpreter.get_input_details()[0]["index"])
+        self._output = self._interpreter.get_output_details()[0]["index"]
+
+    def __call__(self, pixels: Sequence[images.Pixels]) -> list[Bottleneck]:
+        """As in Engine."""
+        return [self._one(image) for image in pixels]
+
+    def _one(self, pixels: images.Pixels) -> Bottleneck:
+        np.copyto(self._input()[0], pixels)
+        self._interpreter.invoke()
+        found: Bottleneck = self._interpreter.get_tensor(self._output)[0]
+        return found
+
+
+class Keras:
+    """The backbone on one of TensorFlow's devices, in batches.
+
+    Args:
+        network: as `backbone.keras_network` builds it, on `device`.
+        device: TensorFlow's name of it.
+        warn: told when batches become smaller.
+    """
+
+    def __init__(self, network: Any, device: str, warn: Callable[[str], None]) -> None:
+        import tensorflow as tf
+
+        # TensorFloat-32, a GPU's default, keeps 10 of each factor's 23 bits.
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        self._tf, self._device, self._warn = tf, device, warn
+        self._batch = BATCH
+        self._run = tf.function(
+            lambda pixels: network(tf.cast(pixels, tf.float32) / 127.5 - 1.0, training=False),
+            autograph=False,
+        )
+
+    def __call__(self, pixels: Sequence[images.Pixels]) -> list[Bottleneck]:
+        """As in Engine.
+
+        Raises:
+            RetrainerError: the device's memory is too small, or the device fails.
+        """
+        found: list[Bottleneck] = []
+        while len(found) < len(pixels):
+            try:
+                found += self._some(pixels[len(found) : len(found) + self._batch])
+            except self._tf.errors.ResourceExhaustedError as error:
+                if self._batch < BATCH:
+                    raise RetrainerError(
+                        f"The memory of {self._device} is too small for this architecture, even in "
+                        f"batches of {self._batch}: ask for a GPU with more memory or one that nobody "
+                        "shares, or for none in spec.pod.resources.",
+                        reason=reasons.INTERNAL_ERROR.name,
+                    ) from error
+                self._batch = BATCH // _SMALLER
+                self._warn(
+                    f"The memory of {self._device} is too small for batches of {BATCH}; "
+                    f"from now on they have {self._batch} images."
+                )
+            except self._tf.errors.OpError as error:
+                raise RetrainerError(
+                    f"{self._device} fails ({_first_line(error)}): check that the node's driver fits "
+                    "the container image's CUDA, or ask for no GPU in spec.pod.resources.",
+                    reason=reasons.INTERNAL_ERROR.name,
+                ) from error
+        return found
+
+    def _some(self, pixels: Sequence[images.Pixels]) -> list[Bottleneck]:
+        # Always a whole batch: for each new shape TensorFlow traces and the GPU's library chooses its
+        # algorithm anew, and another algorithm rounds otherwise.
+        whole = np.zeros((self._batch, *pixels[0].shape), np.uint8)
+        whole[: len(pixels)] = pixels
+        with self._tf.device(self._device):
+            return list(self._run(whole).numpy()[: len(pixels)])
+
+
+def gpu(warn: Callable[[str], None], devices: Path = Path("/dev")) -> str | None:
+    """TensorFlow's name of the GPU to use; None if there is none.
+
+    `CUDA_VISIBLE_DEVICES=` (empty) hides it from this as it does from TensorFlow.
+
+    Args:
+        warn: told of a GPU that TensorFlow cannot use.
+        devices: where the kernel shows what this container was given.
+    """
+    # Before TensorFlow is asked: its import takes seconds and 400 MB, and a pod that only computes
+    # bottlenecks on a CPU needs it for nothing else. Not /proc/driver/nvidia: that shows the GPUs of
+    # the whole node in every pod. dxg is a GPU under WSL 2.
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1")
+    if hidden or not any((*devices.glob("nvidia[0-9]*"), *devices.glob("dxg"))):
+        return None
+    quiet_environment()
+    with quiet():
+        import tensorflow as tf
+
+        found = tf.config.list_physical_devices("GPU")
+        for each in found:
+            # Else TensorFlow takes all of the memory, also where others share the GPU.
+            tf.config.experimental.set_memory_growth(each, True)
+    if not found:
+        warn(
+            "There is a GPU, but this TensorFlow cannot use it, for it is built for CPUs or the driver "
+            "does not fit; bottlenecks are computed on the CPU."
+        )
+        return None
+    return "/GPU:0"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0][:200]

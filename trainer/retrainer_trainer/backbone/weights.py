@@ -1,0 +1,161 @@
+"""Where a network's ImageNet weights come from; nothing here needs TensorFlow."""
+
+import contextlib
+import hashlib
+import http.client
+import os
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrainer.api import Architecture, RetrainJobSpec, architecture, reasons
+from retrainer.api.architectures import SIZES
+from retrainer.errors import NotFound, StorageError, UserError
+from retrainer_trainer.store.store import Store
+
+BUILTIN = Path(__file__).parents[1] / "builtin" / "mobilenet_0.25_128.weights.h5"
+
+# Where Keras Applications (keras/src/applications/{mobilenet,inception_v3}.py) takes them from.
+_KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications"
+_INCEPTION_FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop"
+_SUFFIXES = (".weights.h5", ".h5")
+_MAX_BYTES = 1024**3
+_LISTED = 10
+_MIRROR = "weights"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One file of weights.
+
+    Attributes:
+        origin: where it was found, for people.
+        body: the bytes of an HDF5 file as Keras writes it.
+        sha256: of `body`, in hex.
+    """
+
+    origin: str
+    body: bytes
+    sha256: str
+
+    @classmethod
+    def of(cls, origin: str, body: bytes) -> "Weights":
+        """With its digest."""
+        return cls(origin, body, hashlib.sha256(body).hexdigest())
+
+
+def find_weights(
+    spec: RetrainJobSpec, cache: Store, log: Callable[[str], None], warn: Callable[[str], None]
+) -> Weights:
+    """The weights that `spec.weights` names, read whole.
+
+    Raises:
+        UserError: there are none for this architecture; the message lists what is there.
+        StorageError: they cannot be downloaded.
+    """
+    network = architecture(spec.architecture)
+    if spec.weights == "builtin":
+        return Weights.of("builtin", BUILTIN.read_bytes())
+    if spec.weights == "imagenet":
+        return _downloaded(network, cache, log)
+    if spec.weights.endswith(".h5"):
+        folder, _, name = spec.weights.rpartition("/")
+        return _read(spec, folder or ".", name)
+    name = _choose(spec, network, warn)
+    return _read(spec, spec.weights, name)
+
+
+def file_stems(network: Architecture) -> list[str]:
+    """Names, without suffix, of the files that fit, the best first: its size, then the others."""
+    if not network.is_mobilenet:
+        return [_INCEPTION_FILE]
+    width = {1.0: "1_0", 0.75: "7_5", 0.5: "5_0", 0.25: "2_5"}[network.width]
+    others = [size for size in SIZES if size != network.size]
+    return [f"mobilenet_{width}_{size}_tf_no_top" for size in (network.size, *others)]
+
+
+def _choose(spec: RetrainJobSpec, network: Architecture, warn: Callable[[str], None]) -> str:
+    store = Store.open(spec.weights, spec.storage, "spec.weights")
+    try:
+        there = {e.path for e in store.list() if "/" not in e.path}
+    except NotFound as error:
+        if error.reason == reasons.BUCKET_NOT_FOUND.name:
+            raise
+        raise _missing(spec, "no such folder") from error
+    for i, stem in enumerate(file_stems(network)):
+        for suffix in _SUFFIXES:
+            if stem + suffix in there:
+                if i:
+                    warn(
+                        f"{spec.weights} has no weights of {network.backbone}: {stem}{suffix}, "
+                        "trained at another size, is used instead; it is a little less accurate."
+                    )
+                return stem + suffix
+    found = sorted(name for name in there if name.endswith(".h5"))
+    listed = ", ".join(found[:_LISTED]) or "no .h5 file"
+    more = len(found) - _LISTED
+    raise _missing(spec, listed + (f" and {more} more" if more > 0 else ""))
+
+
+def _missing(spec: RetrainJobSpec, found: str) -> UserError:
+    text = reasons.WEIGHTS_NOT_FOUND(architecture=spec.architecture, url=spec.weights, found=found)
+    return UserError(text, reason=reasons.WEIGHTS_NOT_FOUND.name)
+
+
+def _read(spec: RetrainJobSpec, folder: str, name: str) -> Weights:
+    store = Store.open(folder, spec.storage, "spec.weights")
+    try:
+        size = store.head(name).size
+        if size > _MAX_BYTES:
+            raise UserError(
+                f"spec.weights: {folder}/{name} has {size} bytes, at most 1 GiB is read."
+            )
+        return Weights.of(f"{folder}/{name}", store.get(name))
+    except NotFound as error:
+        if error.reason == reasons.BUCKET_NOT_FOUND.name:
+            raise
+        raise _missing(spec, "no such file") from error
+
+
+def _downloaded(network: Architecture, cache: Store, log: Callable[[str], None]) -> Weights:
+    """Keras' published file: from the cache, where the first pod leaves it, from Keras' own folder
+    on this machine, or from the internet."""
+    name = file_stems(network)[0] + ".h5"
+    kept = f"{_MIRROR}/{name}"
+    with contextlib.suppress(NotFound):
+        return Weights.of(f"{cache.url.rstrip('/')}/{kept}", cache.get(kept))
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / name
+    if home.is_file():
+        return Weights.of(str(home), home.read_bytes())
+    origin = f"{_KERAS_URL}/{'mobilenet' if network.is_mobilenet else 'inception_v3'}/{name}"
+    log(f"Downloading {origin}.")
+    body = download(origin)
+    cache.put(kept, body)
+    return Weights.of(origin, body)
+
+
+def download(url: str) -> bytes:
+    """A published file of weights, whole: it is kept for everyone who shares the cache.
+
+    Raises:
+        StorageError: no connection, one that was cut, or what came is not an HDF5 file.
+    """
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - a constant, https
+            body: bytes = answer.read()
+    except http.client.HTTPException as error:
+        raise _no_download(url, "the connection was cut") from error
+    except OSError as error:
+        raise _no_download(url, getattr(error, "reason", error)) from error
+    if not body.startswith(_HDF5):
+        raise _no_download(url, "what came is not an HDF5 file, perhaps a proxy's page")
+    return body
+
+
+def _no_download(url: str, detail: object) -> StorageError:
+    return StorageError(
+        f"spec.weights: imagenet cannot be downloaded from {url} ({detail}); without internet, put "
+        "the file into a folder and name that in spec.weights."
+    )

@@ -1,0 +1,1 @@
+"""Bottlenecks in content-addressed segments, found by the image's identity."""

@@ -1,0 +1,112 @@
+"""Images read once more after the training: to run the exports on, to calibrate, to show."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from retrainer.errors import NotFound
+from retrainer.inference import pixels as images
+from retrainer_trainer.dataset.catalog import Catalog
+from retrainer_trainer.export.formats import Comparison, Pixels, Runner
+from retrainer_trainer.runtime.cores import cores
+from retrainer_trainer.store.store import ChangedError, Store, UnreadableError
+
+BATCH = 32
+"""Images given to an export at a time."""
+
+_JPEG_QUALITY = 82
+
+Rows = npt.NDArray[np.intp]
+
+
+class Batch(NamedTuple):
+    """Some images: their rows in the catalog, their pixels (n, size, size, 3), their bytes."""
+
+    rows: Rows
+    pixels: Pixels
+    bodies: list[bytes]
+
+
+def read(store: Store, catalog: Catalog, row: int) -> bytes | None:
+    """The image's bytes; None if it is no longer there or no longer the one that was listed."""
+    try:
+        return store.get(catalog.paths[row], catalog.etags[row] or None)
+    except (NotFound, ChangedError, UnreadableError):
+        return None
+
+
+def batches(store: Store, catalog: Catalog, rows: Rows, size: int) -> Iterator[Batch]:
+    """The images of these rows, read and decoded on all cores, `BATCH` at a time.
+
+    Those that were replaced or removed since they were listed are left out.
+    """
+
+    def one(row: int) -> tuple[int, Pixels, bytes] | None:
+        body = read(store, catalog, row)
+        try:
+            return None if body is None else (row, images.pixels(body, size), body)
+        except images.RejectedError:
+            return None
+
+    with ThreadPoolExecutor(max(cores(), store.parallel)) as pool:
+        for start in range(0, len(rows), BATCH):
+            found = [f for f in pool.map(one, rows[start : start + BATCH].tolist()) if f]
+            if found:
+                numbers, pixels, bodies = zip(*found, strict=True)
+                yield Batch(np.array(numbers, np.intp), np.stack(pixels), list(bodies))
+
+
+def compared(
+    runners: Mapping[str, Runner],
+    found: Iterator[Batch],
+    truth: npt.NDArray[np.integer],
+    guess: Mapping[int, int],
+) -> dict[str, Comparison]:
+    """Every runner on every image.
+
+    Args:
+        runners: name and function of each exported file.
+        found: the images.
+        truth: label of every row of the catalog.
+        guess: the head's guess for each of the images, by row.
+    """
+    counts = {name: Comparison() for name in runners}
+    for batch in found:
+        ours = np.array([guess[row] for row in batch.rows.tolist()], np.intp)
+        for name, run in runners.items():
+            scores = run(batch.pixels, batch.bodies)
+            counts[name].add(scores, truth[batch.rows].astype(np.intp), ours)
+    return counts
+
+
+def spread(rows: Rows, most: int) -> Rows:
+    """At most `most` of the rows, evenly spread, the first and the last among them."""
+    if len(rows) <= most:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, most).round().astype(np.intp)]
+
+
+def thumbnail(body: bytes | None, side: int) -> bytes | None:
+    """The middle square of an image as a JPEG of `side` pixels; None if it cannot be read."""
+    try:
+        image = images.decoded(body or b"", side)
+    except images.RejectedError:
+        return None
+    least = min(image.shape[:2])
+    top, left = (image.shape[0] - least) // 2, (image.shape[1] - least) // 2
+    square = np.ascontiguousarray(image[top : top + least, left : left + least])
+    small = cv2.cvtColor(images.resized(square, side, side), cv2.COLOR_RGB2BGR)
+    done, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return jpeg.tobytes() if done else None
+
+
+def thumbnails(
+    store: Store, catalog: Catalog, rows: Sequence[int], side: int
+) -> list[bytes | None]:
+    """A thumbnail of each row's image."""
+    with ThreadPoolExecutor(max(cores(), store.parallel)) as pool:
+        return list(pool.map(lambda row: thumbnail(read(store, catalog, row), side), rows))

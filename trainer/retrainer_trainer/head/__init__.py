@@ -1,0 +1,1 @@
+"""The new last layer: how it is trained and how it is measured."""

@@ -1,0 +1,1 @@
+"""The tables and TensorBoard summaries of a run's folder."""

@@ -1,0 +1,1 @@
+"""`report.html`: what it shows, its charts, and how it is written."""

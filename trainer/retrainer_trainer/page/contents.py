@@ -1,0 +1,114 @@
+"""What the page shows besides the evaluation: the worst mistakes, counts, the spec, versions."""
+
+import csv
+import io
+import platform
+from importlib import metadata
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from retrainer import __version__
+from retrainer.api import Report, Task
+from retrainer.api.names import API_VERSION, KIND
+from retrainer_trainer.backbone.network import Backbone
+from retrainer_trainer.bottlenecks import Bottlenecks
+from retrainer_trainer.dataset import reading, split
+from retrainer_trainer.dataset.catalog import shown
+from retrainer_trainer.head.softmax import Floats, Trained
+from retrainer_trainer.page.page import MOST_MISTAKES, THUMBNAIL, Mistake
+from retrainer_trainer.store.store import Store
+
+Rows = npt.NDArray[np.intp]
+
+
+def mistakes(
+    ready: Bottlenecks, test: Rows, scores: Floats, labels: list[str], pictures: Store
+) -> list[Mistake]:
+    """The test images that were guessed wrong with the highest scores, with their pictures."""
+    if not len(test):
+        return []
+    guess, truth = scores.argmax(axis=1), ready.catalog.label[test]
+    wrong = np.flatnonzero(guess != truth)
+    worst = wrong[np.argsort(-scores[wrong, guess[wrong]], kind="stable")][:MOST_MISTAKES]
+    found = reading.thumbnails(pictures, ready.catalog, test[worst].tolist(), THUMBNAIL)
+    return [
+        Mistake(
+            path=shown(ready.catalog.paths[int(test[i])]),
+            label=labels[truth[i]],
+            guess=labels[guess[i]],
+            score=float(scores[i, guess[i]]),
+            true_score=float(scores[i, truth[i]]),
+            jpeg=jpeg,
+        )
+        for i, jpeg in zip(worst.tolist(), found, strict=True)
+    ]
+
+
+def counts(
+    report: Report, ready: Bottlenecks, trained: Trained, task: Task, seconds: float
+) -> list[tuple[str, str, str]]:
+    """The small figures beside the accuracy: name, value, what it is of."""
+    last = trained.curve[-1]
+    progress, training = report.progress, task.spec.training
+    sets = ", ".join(
+        f"{len(ready.rows(which)):,} {name}"
+        for which, name in (
+            (split.TRAINING, "training"),
+            (split.VALIDATION, "validation"),
+            (split.TESTING, "test"),
+        )
+    )
+    stopped = f"stopped early, best at {trained.step:,}; " if trained.step < trained.steps else ""
+    computed = progress.images_computed and report.images_per_second
+    rate = f"{report.images_per_second:,.0f} images/s" if computed else ""
+
+    def share(value: float | None) -> str:
+        return "none" if value is None else f"{100 * value:.1f}%"
+
+    return [
+        ("Training accuracy", share(last.training_accuracy), "last batch"),
+        ("Validation accuracy", share(last.validation_accuracy), "last evaluation"),
+        ("Steps", f"{trained.steps:,}", f"{stopped}learning rate {training.learning_rate:g}"),
+        ("Images", f"{len(ready.catalog):,}", sets),
+        (
+            "Bottlenecks",
+            f"{progress.images_computed or 0:,} computed",
+            f"{progress.images_cached or 0:,} from the cache, "
+            f"{progress.images_rejected or 0:,} images rejected",
+        ),
+        ("Time", f"{seconds:.1f} s", rate),
+    ]
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """The rows of a CSV file, without its header."""
+    return list(csv.reader(io.StringIO(text)))[1:]
+
+
+def spec_yaml(task: Task) -> str:
+    """The job as YAML, with every default filled in, so that it means the same later."""
+    spec = task.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    for field in ("suspend", "backoffLimit", "pod"):
+        spec.pop(field, None)
+    job = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": task.name},
+        "spec": spec,
+    }
+    return yaml.safe_dump(job, sort_keys=False, allow_unicode=True)
+
+
+def versions(backbone: Backbone) -> dict[str, str]:
+    """Of this program and of the libraries that decide the numbers, and what ran the backbone."""
+    import tensorflow as tf
+
+    # The container image holds the source, not the installed distribution.
+    found = {"retrainer": __version__, "Python": platform.python_version()}
+    found |= {"TensorFlow": tf.__version__, "numpy": np.__version__}
+    found["LiteRT"] = metadata.version("ai-edge-litert")
+    found["Bottlenecks by"] = backbone.runs_on
+    found["Machine"] = f"{platform.system()} {platform.machine()}"
+    return found

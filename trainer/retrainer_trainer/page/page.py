@@ -1,0 +1,319 @@
+"""`report.html`: one file that shows a finished run, with nothing to load from anywhere else.
+
+Labels, paths and reasons come from other people's folders: everything is escaped, and the page's own
+policy forbids scripts and requests.
+"""
+
+import base64
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from retrainer.api import CurvePoint
+from retrainer_trainer.page import charts
+
+MOST_MISTAKES = 24
+MOST_LISTED = 50
+THUMBNAIL = 192
+"""Height and width of a mistake's picture, pixels."""
+
+WIDE = 0.2
+"""From this width on the page says of an interval that it is wide."""
+
+# Labels whose counted confusion matrix leaves room for a table beside it.
+_BESIDE = 6
+
+_TEMPLATE = Path(__file__).with_name("page.html")
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One test image guessed wrong.
+
+    Attributes:
+        path: relative to `spec.images`.
+        label: what it is.
+        guess: what was guessed.
+        score: of the guess, 0 to 1.
+        true_score: of the label, 0 to 1.
+        jpeg: its thumbnail; None if it could not be read again.
+    """
+
+    path: str
+    label: str
+    guess: str
+    score: float
+    true_score: float
+    jpeg: bytes | None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything that the page shows.
+
+    Attributes:
+        name: of the job.
+        architecture: of the network.
+        run: URL of the run's folder.
+        finished: when, ISO 8601.
+        labels: names.
+        evaluation: what `evaluation.json` holds.
+        curve: every evaluation.
+        counts: heading and value of the small figures under the accuracy.
+        mistakes: the worst, worst first.
+        mistake_count: how many there are in all.
+        duplicates: rows of duplicates.csv: identity, path, label, set.
+        rejected: rows of rejected.csv: path, reason.
+        warnings: sentences.
+        spec: the job's spec as YAML.
+        versions: name and version of what made it.
+    """
+
+    name: str
+    architecture: str
+    run: str
+    finished: str
+    labels: Sequence[str]
+    evaluation: dict[str, Any]
+    curve: Sequence[CurvePoint]
+    counts: Sequence[tuple[str, str, str]] = ()
+    mistakes: Sequence[Mistake] = ()
+    mistake_count: int = 0
+    duplicates: Sequence[Sequence[str]] = ()
+    rejected: Sequence[Sequence[str]] = ()
+    warnings: Sequence[str] = ()
+    spec: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def render(page: Page) -> str:
+    """The page as HTML."""
+    sections = [
+        _hero(page),
+        _warnings(page),
+        _curves(page),
+        _confusion(page),
+        _labels(page),
+        _mistakes(page),
+        _exports(page),
+        _lists(page),
+        _spec(page),
+    ]
+    return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
+        title=escape(page.name),
+        subtitle=f"{escape(page.architecture)} retrained on {len(page.labels)} labels, "
+        f"{escape(page.finished)}",
+        sections="\n".join(s for s in sections if s),
+        footer=f"Retrainer {escape(page.versions.get('retrainer', ''))} &middot; {escape(page.run)}",
+    )
+
+
+def percent(share: float | None) -> str:
+    """A share as percent with one decimal; a dash for none."""
+    return "&ndash;" if share is None else f"{100 * share:.1f}%"
+
+
+def _section(title: str, body: str, intro: str = "") -> str:
+    lead = f'<p class="soft">{intro}</p>' if intro else ""
+    return f"<section><h2>{title}</h2>{lead}{body}</section>"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) -> str:
+    """Cells are HTML already; the last `numbers` columns are numbers."""
+    words = len(head) - numbers
+
+    def cells(row: Sequence[str], tag: str) -> str:
+        return "".join(
+            f'<{tag} class="number">{c}</{tag}>' if i >= words else f"<{tag}>{c}</{tag}>"
+            for i, c in enumerate(row)
+        )
+
+    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
+    return (
+        f'<div class="scroll"><table class="plain"><thead><tr>{cells(head, "th")}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _hero(page: Page) -> str:
+    found = page.evaluation
+    if found["accuracy"] is None:
+        figure = (
+            '<div><h2>Test accuracy</h2><div class="big">&ndash;</div>'
+            '<p class="soft note">No test images, so nothing to measure it on.</p></div>'
+        )
+    else:
+        low, high = found["interval"]
+        images = found["images"]
+        figure = (
+            f'<div><h2>Test accuracy</h2><div class="big">{100 * found["accuracy"]:.1f}'
+            "<small>%</small></div>"
+            f'<div class="whisker"><i style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%">'
+            f'</i><b style="left:{100 * found["accuracy"]:.2f}%"></b></div>'
+            f'<p class="soft note">95% interval {100 * low:.1f} to {100 * high:.1f}%, on {images:,} '
+            f"test image{'' if images == 1 else 's'}.{_few(high - low)}</p></div>"
+        )
+    facts = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
+        for name, value, more in page.counts
+    )
+    return f'<section class="hero">{figure}<dl class="facts">{facts}</dl></section>'
+
+
+def _few(width: float) -> str:
+    """What an interval of this width, 0 to 1, means where there are few test images."""
+    text = " <b>That is wide: a few points more or less may be chance.</b>"
+    return text if width > WIDE else ""
+
+
+def _warnings(page: Page) -> str:
+    if not page.warnings:
+        return ""
+    items = "".join(f"<li>{escape(text)}</li>" for text in page.warnings[:MOST_LISTED])
+    return f'<section class="warnings"><ul>{items}</ul></section>'
+
+
+def _curves(page: Page) -> str:
+    pictures = []
+    for title, fields, is_share in (
+        ("Accuracy", ("training_accuracy", "validation_accuracy"), True),
+        ("Cross entropy, nats", ("cross_entropy", "validation_cross_entropy"), False),
+    ):
+        series = [
+            (name, points)
+            for name, one in zip(("training", "validation"), fields, strict=True)
+            if (points := charts.points_of(page.curve, one))
+        ]
+        pictures.append(
+            f"<div><h3>{title}</h3>{charts.curves(series, title, percent=is_share)}</div>"
+        )
+    key = (
+        '<p class="key"><span style="--c:var(--training)">training batch</span>'
+        '<span style="--c:var(--validation)">validation images</span></p>'
+    )
+    body = f'{key}<div class="two">{"".join(pictures)}</div>'
+    return _section("Learning curves", body, escape(charts.verdict(page.curve)))
+
+
+def _confusion(page: Page) -> str:
+    matrix = np.array(page.evaluation["confusion"], np.intp)
+    pairs = charts.confused(matrix, page.labels)
+    body = f"<div>{charts.confusion(matrix, page.labels)}</div>"
+    if pairs:
+        beside = len(page.labels) <= _BESIDE or len(page.labels) > charts.MOST_COUNTED
+        layout = "two" if beside else "one"
+        body = f'<div class="{layout}">{body}<div><h3>Mistaken most often</h3>{pairs}</div></div>'
+    return _section("What is taken for what", body, "Each row is a label, each column a guess.")
+
+
+def _labels(page: Page) -> str:
+    def rank(row: dict[str, Any]) -> tuple[float, str]:
+        return (2.0 if row["f1"] is None else row["f1"], row["label"])
+
+    rows = [
+        (
+            escape(row["label"]),
+            f"{row['images']:,}",
+            percent(row["precision"]),
+            percent(row["recall"]),
+            f"{percent(row['f1'])}"
+            f'<span class="bar"><i style="width:{100 * (row["f1"] or 0):.0f}%"></i></span>',
+        )
+        for row in sorted(page.evaluation["labels"], key=rank)
+    ]
+    head = ("label", "test images", "precision", "recall", "F1")
+    return _section(
+        "Label by label",
+        _table(head, rows, numbers=4),
+        "Worst first. Precision: how many of the guesses of a label are right. Recall: how many of "
+        "its images are found. F1: both in one.",
+    )
+
+
+def _mistakes(page: Page) -> str:
+    if not page.mistake_count:
+        return ""
+    cards = []
+    for one in page.mistakes[:MOST_MISTAKES]:
+        if one.jpeg is None:
+            picture = '<div class="gone">not readable</div>'
+        else:
+            code = base64.b64encode(one.jpeg).decode()
+            picture = (
+                f'<img alt="{escape(one.path)}" width="{THUMBNAIL}" height="{THUMBNAIL}" '
+                f'src="data:image/jpeg;base64,{code}">'
+            )
+        cards.append(
+            f'<figure>{picture}<figcaption><span class="guess">{escape(one.guess)} '
+            f"{percent(one.score)}</span><br>is {escape(one.label)} ({percent(one.true_score)})"
+            f'<span class="path" title="{escape(one.path)}">{escape(one.path)}</span>'
+            "</figcaption></figure>"
+        )
+    shown = min(len(page.mistakes), MOST_MISTAKES)
+    if shown < page.mistake_count:
+        intro = f"The {shown} surest of {page.mistake_count:,}; predictions.parquet has them all."
+    else:
+        intro = "All of them, the surest guess first."
+    intro += " A label that looks right here may be wrong in its folder."
+    return _section("Worst mistakes", f'<div class="mistakes">{"".join(cards)}</div>', intro)
+
+
+def _exports(page: Page) -> str:
+    rows = [
+        (
+            escape(name),
+            escape(one.get("path", "")),
+            percent(one["accuracy"]),
+            f"{one['different']:,} of {one['images']:,}",
+        )
+        for name, one in page.evaluation["exports"].items()
+    ]
+    if not rows:
+        return ""
+    head = ("format", "file", "accuracy", "guesses unlike the head's")
+    return _section(
+        "Exports", _table(head, rows, numbers=2), "Each file was run on test images before the end."
+    )
+
+
+def _lists(page: Page) -> str:
+    found = []
+    for title, head, rows, file in (
+        ("Rejected images", ("path", "reason"), page.rejected, "rejected.csv"),
+        (
+            "The same image more than once",
+            ("identity", "path", "label", "set"),
+            page.duplicates,
+            "duplicates.csv",
+        ),
+    ):
+        if not rows:
+            continue
+        cells = ([escape(cell) for cell in row] for row in rows[:MOST_LISTED])
+        left = len(rows) - MOST_LISTED
+        more = f'<p class="note">and {left:,} more in {file}</p>' if left > 0 else ""
+        intro = ""
+        without = page.evaluation["withoutDuplicates"]
+        if file == "duplicates.csv" and without["accuracy"] is not None:
+            intro = (
+                f"Without the test images among them the accuracy is {percent(without['accuracy'])} "
+                f"on {without['images']:,} images."
+            )
+        found.append(_section(title, _table(head, cells) + more, intro))
+    return "\n".join(found)
+
+
+def _spec(page: Page) -> str:
+    versions = _table(
+        ("part", "version"), ((escape(k), escape(v)) for k, v in page.versions.items())
+    )
+    return _section(
+        "How to repeat it",
+        f"<pre>{escape(page.spec)}</pre><details><summary>Versions</summary>{versions}</details>",
+        "Equal seeds give equal heads on one CPU type and container image.",
+    )

@@ -1,0 +1,1 @@
+"""What surrounds a task: its report, how it is stopped, and the cores it may use."""

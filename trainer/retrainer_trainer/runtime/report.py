@@ -1,0 +1,256 @@
+"""What the task tells while it runs: its report, its log, its metrics."""
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, TextIO
+
+from retrainer.api import CurvePoint, Report, Task
+from retrainer.api import prometheus as metrics
+from retrainer.api.names import REPORT_PORT
+
+ENV_PORT = "RETRAINER_PORT"
+ENV_EVENTS = "RETRAINER_EVENTS_FD"
+ENV_TERMINATION = "RETRAINER_TERMINATION_LOG"
+_TERMINATION_LOG = "/dev/termination-log"
+_EVENT_INTERVAL_S = 0.1
+
+
+class Reporter:
+    """Holds the live Report of one task; every method may be called from any thread.
+
+    Args:
+        task: whose report it is.
+        shard: which of `task.shards` this process computes.
+        port: where `/report` and `/metrics` are served; 0 serves nothing. RETRAINER_PORT if None.
+        events: file descriptor to which each change is written as a line of JSON, one of
+            `{"report": {...}}`, `{"log": "..."}`, `{"warning": "..."}`. RETRAINER_EVENTS_FD if None.
+    """
+
+    def __init__(
+        self, task: Task, shard: int = 0, *, port: int | None = None, events: int | None = None
+    ) -> None:
+        self.report = Report(
+            task=task.task,
+            name=task.name,
+            namespace=task.namespace,
+            uid=task.uid,
+            shard=shard,
+            run=task.run_url if task.task == "train" else None,
+        )
+        self._lock = threading.RLock()
+        self._begun = time.monotonic()
+        # A copy, so that lines are still seen while `quiet` mutes the process's own descriptor.
+        self._out = _copy(sys.__stdout__) if sys.__stdout__ is not None else None
+        if events is None:
+            events = int(os.environ.get(ENV_EVENTS, "-1"))
+        self._events = events
+        self._event_due = 0.0
+        self._event_late = False
+        if port is None:
+            port = int(os.environ.get(ENV_PORT, str(REPORT_PORT)))
+        self._server = _serve(self, port) if port else None
+
+    @property
+    def port(self) -> int:
+        """Where `/report` and `/metrics` are served; 0 if nowhere."""
+        return int(self._server.server_address[1]) if self._server else 0
+
+    def to_json(self) -> str:
+        """The whole report as it is now."""
+        with self._lock:
+            return self.report.to_json()
+
+    # --- telling ---
+    def update(
+        self,
+        *,
+        progress: dict[str, int | None] | None = None,
+        metrics: dict[str, float | int | None] | None = None,
+        **fields: Any,
+    ) -> None:
+        """Change the report.
+
+        Args:
+            progress: fields of `retrainer.api.Progress` to change; the others stay.
+            metrics: fields of `retrainer.api.Metrics` to change; the others stay.
+            fields: other fields of the Report, by their Python names.
+        """
+        with self._lock:
+            if progress is not None:
+                fields["progress"] = _changed(self.report.progress, progress)
+            if metrics is not None:
+                fields["metrics"] = _changed(self.report.metrics, metrics)
+            fields["seconds"] = time.monotonic() - self._begun
+            self.report = self.report.model_copy(update=fields)
+        self._report_event()
+
+    def point(self, point: CurvePoint) -> None:
+        """Add one evaluation to the learning curve, and make it the latest metrics."""
+        with self._lock:
+            self.report.curve.add(point)
+            self.update(
+                progress={"step": point.step},
+                metrics={k: v for k, v in point.model_dump().items() if k != "step"},
+            )
+
+    def log(self, text: str) -> None:
+        """One plain line for people, on standard output."""
+        with self._lock:
+            if self._out is not None:
+                self._out.write(text + "\n")
+        self._event({"log": text})
+
+    def warn(self, text: str) -> None:
+        """A warning: kept in the report, and logged."""
+        with self._lock:
+            self.report.warnings.append(text)
+            if self._out is not None:
+                self._out.write(f"Warning: {text}\n")
+        self._event({"warning": text})
+        self._report_event()
+
+    def finish(self) -> None:
+        """Write the last event and the pod's termination message; events end with it."""
+        self.update()
+        self._report_event(last=True)
+        with self._lock:
+            self._events = -1
+        given = os.environ.get(ENV_TERMINATION)
+        path = Path(given or _TERMINATION_LOG)
+        if given or path.is_file():
+            try:
+                path.write_text(self.report.termination_message(), encoding="utf-8")
+            except OSError as error:
+                self.log(f"The termination message was not written to {path}: {error.strerror}.")
+
+    def close(self) -> None:
+        """Stop serving."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+
+    # --- events ---
+    def _report_event(self, *, last: bool = False) -> None:
+        if self._events < 0:
+            return
+        with self._lock:
+            now = time.monotonic()
+            if not last and now < self._event_due:
+                if not self._event_late:  # the latest state is sent when it is due
+                    self._event_late = True
+                    timer = threading.Timer(self._event_due - now, self._late_event)
+                    timer.daemon = True
+                    timer.start()
+                return
+            self._event_due, self._event_late = now + _EVENT_INTERVAL_S, False
+            text = self.report.to_json()
+        self._write_event('{"report":' + text + "}")
+
+    def _late_event(self) -> None:
+        with self._lock:
+            if self._event_late:  # else a line that was said meanwhile has taken it along
+                self._event_late = False
+                self._report_event()
+
+    def _event(self, event: dict[str, Any]) -> None:
+        if self._events < 0:
+            return
+        with self._lock:
+            if self._event_late:  # what is said after a change must not be heard before it
+                self._report_event(last=True)
+            self._write_event(json.dumps(event))
+
+    def _write_event(self, line: str) -> None:
+        body = line.encode(errors="backslashreplace") + b"\n"
+        with self._lock:
+            try:
+                while body and self._events >= 0:
+                    body = body[os.write(self._events, body) :]
+            except OSError:  # whoever listened is gone: see Stop.install
+                self._events = -1
+
+
+def _copy(stream: TextIO) -> TextIO:
+    return os.fdopen(
+        os.dup(stream.fileno()), "w", encoding="utf-8", errors="backslashreplace", buffering=1
+    )
+
+
+def _changed(part: Any, values: dict[str, Any]) -> Any:
+    wrong = set(values) - set(type(part).model_fields)
+    if wrong:
+        raise ValueError(f"{type(part).__name__} has no field {', '.join(sorted(wrong))}")
+    return type(part)(
+        **{**part.model_dump(), **values}
+    )  # not a copy: some fields follow from others
+
+
+class _Families:
+    """The report as Prometheus metrics, made anew at each scrape."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    def collect(self) -> Iterator[Any]:
+        from prometheus_client.core import GaugeMetricFamily
+
+        report = self._reporter.report
+        progress, latest = report.progress, report.metrics
+        images = GaugeMetricFamily(
+            metrics.TASK_IMAGES.name, metrics.TASK_IMAGES.help, labels=metrics.TASK_IMAGES.labels
+        )
+        for state in ("total", "cached", "computed", "rejected"):
+            images.add_metric([state], getattr(progress, f"images_{state}") or 0)
+        yield images
+        for metric, value in (
+            (metrics.TASK_IMAGES_PER_SECOND, report.images_per_second),
+            (metrics.TASK_STEP, progress.step),
+            (metrics.TASK_TRAINING_ACCURACY, latest.training_accuracy),
+            (metrics.TASK_VALIDATION_ACCURACY, latest.validation_accuracy),
+            (metrics.TASK_CROSS_ENTROPY, latest.cross_entropy),
+            (metrics.TASK_VALIDATION_CROSS_ENTROPY, latest.validation_cross_entropy),
+        ):
+            if value is not None:
+                yield GaugeMetricFamily(metric.name, metric.help, value=value)
+
+
+def _serve(reporter: Reporter, port: int) -> ThreadingHTTPServer | None:
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families(reporter))
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10
+
+        def do_GET(self) -> None:
+            if self.path == "/report":
+                body, kind = reporter.to_json().encode(errors="replace"), "application/json"
+            elif self.path == "/metrics":
+                body, kind = generate_latest(registry), "text/plain; version=0.0.4; charset=utf-8"
+            else:
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_args: Any) -> None:
+            """Requests are not logged."""
+
+    try:
+        server = ThreadingHTTPServer(("", port), Handler)
+    except OSError as error:
+        reporter.log(f"Port {port} cannot be used for /report and /metrics: {error.strerror}.")
+        return None
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, name="report", daemon=True).start()
+    return server

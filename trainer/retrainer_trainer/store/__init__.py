@@ -1,0 +1,1 @@
+"""The trainer's reads and writes, in a local folder or in S3."""

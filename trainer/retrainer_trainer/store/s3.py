@@ -1,0 +1,386 @@
+"""A bucket of an S3-compatible store, by obstore (boto3 for credentials and for odd keys)."""
+
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.config
+import botocore.exceptions
+import obstore
+from obstore.auth.boto3 import Boto3CredentialProvider
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    InvalidPathError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+from obstore.store import S3Store as ObstoreS3
+
+from retrainer.api import Storage, reasons
+from retrainer.errors import NotFound, RetrainerError, StorageDenied, StorageError, UserError
+from retrainer_trainer.runtime.stop import Stop
+from retrainer_trainer.store.store import ChangedError, Entry, Notice, Store, UnreadableError
+
+T = TypeVar("T")
+
+# A wrong endpoint is told in under 30 s: two tries, each with up to 10 s until the first byte.
+FIRST_PATIENCE_S = 12.0
+# A server that has answered before may be restarting: it is given two minutes.
+LATER_PATIENCE_S = 120.0
+# After a SIGTERM a pod has 30 s by default; with this, the two requests that one of its threads may
+# still have to wait for, each up to 10 s without an answer, end in time.
+STOPPED_PATIENCE_S = 5.0
+_CONNECT_S = 5
+_READ_S = 10
+_REQUEST_S = 300
+_PAUSE_S = (0.2, 2.0)
+_MULTIPART_BYTES = 64 * 1024 * 1024
+# Rows nearer than this are fetched together: at 100 MB/s it is 2.5 ms, about one request.
+_GAP_BYTES = 256 * 1024
+_PARALLEL = 16
+
+_DENIED_CODES = {
+    "AccessDenied", "AllAccessDisabled", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken",
+    "RequestTimeTooSkewed", "SignatureDoesNotMatch", "XAdminUserNotFound",
+}  # fmt: skip
+# Signs, in what obstore says of a request that failed, of why it did.
+_CAUSES = (
+    ("no such host", "dns error"),
+    ("connection refused", "connection refused"),
+    ("its certificate is not trusted", "certificate"),
+    ("the connection was cut", "reset by peer"),
+    ("the connection was cut", "connection closed"),
+    ("no answer in time", "kind: timeout"),
+    ("no answer in time", "timed out"),
+)
+_ODD_KEY = re.compile(r"[\x00-\x1f\x7f]|//|^/|(^|/)\.{1,2}(/|$)")
+
+_reached: set[str] = set()
+_reached_lock = threading.Lock()
+
+
+class S3Store(Store):
+    """Objects of one bucket, under the prefix that the URL names."""
+
+    parallel = _PARALLEL
+
+    def __init__(
+        self,
+        url: str,
+        storage: Storage,
+        field: str,
+        notice: Notice | None = None,
+        stop: Stop | None = None,
+    ) -> None:
+        parts = urlsplit(url)
+        if not parts.netloc:
+            raise UserError(f"{field}: {url} names no bucket.", reason="InvalidSpec")
+        self.url, self.field, self.bucket = url, field, parts.netloc
+        prefix = url.split("://", 1)[1][len(parts.netloc) :].strip("/")
+        self._prefix = prefix + "/" if prefix else ""
+        self._notice = notice or (lambda _text: None)
+        self._stop = stop or Stop()
+        given = storage.endpoint or os.environ.get(
+            "AWS_ENDPOINT_URL_S3", os.environ.get("AWS_ENDPOINT_URL")
+        )
+        self._endpoint = given.rstrip("/") if given else None
+        self._insecure = storage.insecure
+        session = boto3.Session()
+        self._region = (
+            storage.region or os.environ.get("AWS_REGION") or session.region_name or "us-east-1"
+        )
+        self._session = session
+        self._store = self._open()
+
+    @property
+    def endpoint(self) -> str:
+        """Where the store is, for messages."""
+        return self._endpoint or f"https://s3.{self._region}.amazonaws.com"
+
+    def _open(self) -> ObstoreS3:
+        client: Any = {
+            "allow_http": self.endpoint.startswith("http://"),
+            "allow_invalid_certificates": self._insecure,
+            "connect_timeout": timedelta(seconds=_CONNECT_S),
+            "read_timeout": timedelta(seconds=_READ_S),
+            "timeout": timedelta(seconds=_REQUEST_S),
+            "pool_max_idle_per_host": str(_PARALLEL * 2),
+        }
+        bundle = os.environ.get("AWS_CA_BUNDLE")
+        if bundle:
+            client["root_certificate"] = Path(bundle).read_bytes()
+        credentials = self._session.get_credentials()
+        config: Any = {"region": self._region, "virtual_hosted_style_request": False}
+        if self._endpoint:
+            config["endpoint"] = self._endpoint
+        if credentials is None:  # a public bucket may still be read
+            config["skip_signature"] = True
+        provider = Boto3CredentialProvider(self._session) if credentials is not None else None
+        # Retries are this class's own: obstore's cannot tell a first contact from a later one.
+        return ObstoreS3(
+            self.bucket,
+            config=config,
+            client_options=client,
+            retry_config={"max_retries": 0},
+            credential_provider=provider,
+        )
+
+    @cached_property
+    def _boto(self) -> Any:
+        return self._session.client(
+            "s3",
+            endpoint_url=self._endpoint,
+            region_name=self._region,
+            verify=False if self._insecure else None,
+            config=botocore.config.Config(
+                connect_timeout=_CONNECT_S,
+                read_timeout=_READ_S,
+                retries={"total_max_attempts": 1, "mode": "standard"},
+                s3={"addressing_style": "path"},
+                max_pool_connections=_PARALLEL,
+                signature_version=None if self._session.get_credentials() else botocore.UNSIGNED,
+            ),
+        )
+
+    # --- reading ---
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """As in Store. A prefix with a key that obstore refuses is listed with boto3."""
+        below = (self._prefix + prefix.strip("/")).rstrip("/")
+        stream: Any = None
+        last: str | None = None
+
+        def step() -> Any:
+            # A stream that failed once says that it is at its end: begin again after the last key.
+            nonlocal stream
+            if stream is None:
+                stream = iter(
+                    obstore.list(self._store, below or None, offset=last, chunk_size=1000)
+                )
+            try:
+                return next(stream, None)
+            except BaseException:
+                stream = None
+                raise
+
+        count = 0
+        try:
+            while chunk := self._call("list", "", step):
+                for meta in chunk:
+                    count += 1
+                    last = meta["path"]
+                    entry = Entry(self._relative(meta["path"]), meta["size"], meta["e_tag"])
+                    # Size 0 may be a folder's marker, whose closing slash obstore takes away.
+                    yield entry if entry.size else self._marker(entry)
+        except InvalidPathError:
+            yield from self._list_by_boto(f"{below}/" if below else "", skip=count)
+
+    def _list_by_boto(self, prefix: str, skip: int) -> Iterator[Entry]:
+        more: dict[str, str] = {}
+        while True:
+            ask = partial(self._boto.list_objects_v2, Bucket=self.bucket, Prefix=prefix, **more)
+            page = self._call("list", "", ask)
+            for item in page.get("Contents", ()):
+                if skip > 0:  # already given: both list in the order of the keys
+                    skip -= 1
+                    continue
+                yield Entry(self._relative(item["Key"]), item["Size"], item.get("ETag"))
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def head(self, path: str) -> Entry:
+        """As in Store."""
+        if _ODD_KEY.search(path):
+            found = self._call("read", path, lambda: self._boto.head_object(
+                Bucket=self.bucket, Key=self._prefix + path
+            ))  # fmt: skip
+            return Entry(path, found["ContentLength"], found.get("ETag"))
+        meta = self._call("read", path, lambda: obstore.head(self._store, self._prefix + path))
+        return Entry(path, meta["size"], meta["e_tag"])
+
+    def get(self, path: str, if_match: str | None = None) -> bytes:
+        """As in Store."""
+        key = self._prefix + path
+        if _ODD_KEY.search(path):
+            return self._call("read", path, lambda: self._get_by_boto(key, if_match))
+        options: Any = {"if_match": if_match} if if_match else None
+        return self._call(
+            "read", path, lambda: bytes(obstore.get(self._store, key, options=options).bytes())
+        )
+
+    def _get_by_boto(self, key: str, if_match: str | None) -> bytes:
+        match = {"IfMatch": if_match} if if_match else {}
+        found = self._boto.get_object(Bucket=self.bucket, Key=key, **match)
+        return bytes(found["Body"].read())
+
+    def get_ranges(self, path: str, starts: Sequence[int], ends: Sequence[int]) -> Sequence[bytes]:
+        """As in Store; near ranges are fetched in one request, several requests at a time."""
+        if not starts:
+            return []
+        order = sorted(range(len(starts)), key=starts.__getitem__)
+        groups: list[list[int]] = [[order[0]]]
+        reach = ends[order[0]]
+        for i in order[1:]:
+            if starts[i] - reach > _GAP_BYTES:
+                groups.append([])
+            groups[-1].append(i)
+            reach = max(reach, ends[i])
+        key = self._prefix + path
+        found: list[bytes] = [b""] * len(starts)
+
+        def fetch(group: list[int]) -> None:
+            low, high = starts[group[0]], max(ends[i] for i in group)
+            body = memoryview(self._call(
+                "read", path, lambda: obstore.get_range(self._store, key, start=low, end=high)
+            ))  # fmt: skip
+            for i in group:
+                found[i] = bytes(body[starts[i] - low : ends[i] - low])
+
+        if len(groups) == 1:
+            fetch(groups[0])
+        else:
+            with ThreadPoolExecutor(min(_PARALLEL, len(groups))) as pool:
+                for _ in pool.map(fetch, groups):
+                    pass
+        return found
+
+    def exists(self, path: str) -> bool:
+        """As in Store."""
+        try:
+            self.head(path)
+        except NotFound as error:
+            if error.reason == reasons.BUCKET_NOT_FOUND.name:
+                raise
+            return False
+        return True
+
+    # --- writing ---
+    def put(self, path: str, body: bytes, *, create_only: bool = False) -> bool:
+        """As in Store; If-None-Match where `create_only`."""
+        key = self._prefix + path
+        try:
+            self._call("write", path, lambda: obstore.put(
+                self._store,
+                key,
+                body,
+                mode="create" if create_only else "overwrite",
+                use_multipart=len(body) > _MULTIPART_BYTES and not create_only,
+            ))  # fmt: skip
+        except ChangedError:
+            return False
+        return True
+
+    def delete(self, path: str) -> None:
+        """As in Store."""
+        self._call("delete", path, lambda: obstore.delete(self._store, self._prefix + path))
+
+    # --- errors ---
+    def _relative(self, key: str) -> str:
+        return key.removeprefix(self._prefix)
+
+    def _marker(self, entry: Entry) -> Entry:
+        """`entry`, with its closing slash back if it is a folder's marker."""
+        key = self._prefix + entry.path
+        found = self._call("list", "", lambda: self._boto.list_objects_v2(
+            Bucket=self.bucket, Prefix=key, MaxKeys=1
+        ))  # fmt: skip
+        keys = [item["Key"] for item in found.get("Contents", ())]
+        return entry if key in keys else entry._replace(path=entry.path + "/")
+
+    def _call(self, verb: str, path: str, operation: Callable[[], T]) -> T:
+        """The operation's result; what may pass is tried again within the patience above."""
+        begun, pause, told = time.monotonic(), _PAUSE_S[0], False
+        while True:
+            try:
+                result = operation()
+            except (BaseError, OSError, ValueError, botocore.exceptions.BotoCoreError,
+                    botocore.exceptions.ClientError) as error:  # fmt: skip
+                if isinstance(error, InvalidPathError):
+                    raise
+                fault = self._fault(error, verb, path)
+                if not isinstance(fault, StorageError):
+                    raise fault from error
+                known = self.endpoint in _reached
+                waited = time.monotonic() - begun
+                patience = LATER_PATIENCE_S if known else FIRST_PATIENCE_S
+                if self._stop.asked:
+                    patience = STOPPED_PATIENCE_S
+                if waited + pause > patience:
+                    raise fault from error
+                if known and not told and not self._stop.asked:
+                    self._notice(f"{self.endpoint} does not answer; trying again for "
+                                 f"{LATER_PATIENCE_S:.0f} s.")  # fmt: skip
+                    told = True
+                time.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
+                pause = min(pause * 2, _PAUSE_S[1])
+            else:
+                with _reached_lock:
+                    _reached.add(self.endpoint)
+                return result
+
+    def _fault(  # noqa: PLR0911 - a flat list, one kind of answer after the other
+        self, error: Exception, verb: str, path: str
+    ) -> RetrainerError | ChangedError | UnreadableError:
+        status, code, detail = _answer(error)
+        if isinstance(error, (PreconditionError, AlreadyExistsError)) or status == 412:
+            return ChangedError(path)
+        if code == "NoSuchBucket":
+            text = reasons.BUCKET_NOT_FOUND(
+                bucket=self.bucket, field=self.field, endpoint=self.endpoint
+            )
+            return NotFound(text, reason=reasons.BUCKET_NOT_FOUND.name)
+        denied = isinstance(error, (PermissionDeniedError, UnauthenticatedError))
+        if denied or code in _DENIED_CODES or status in (401, 403):
+            text = reasons.STORAGE_DENIED(
+                endpoint=self.endpoint, bucket=self.bucket, field=self.field,
+                key=self._key_id(), detail=f"{detail or code or status} (to {verb} it)",
+            )  # fmt: skip
+            return StorageDenied(text, reason=reasons.STORAGE_DENIED.name)
+        if isinstance(error, FileNotFoundError) or (path and status == 404):
+            return NotFound(f"{self.url.rstrip('/')}/{path} does not exist.")
+        if status is not None and 400 <= status < 500 and status not in (408, 429):
+            return UserError(
+                f"{self.endpoint} ({self.field}) answers {status} {code or 'without an S3 error'}"
+                f"{': ' + detail if detail else ''}; check storage.endpoint, storage.region and "
+                f"{self.url}.",
+                reason=reasons.STORAGE_UNAVAILABLE.name,
+            )
+        if isinstance(error, ValueError) and not isinstance(error, BaseError):
+            return UnreadableError("the store refuses this name")
+        text = reasons.STORAGE_UNAVAILABLE(endpoint=self.endpoint, detail=detail)
+        return StorageError(text, reason=reasons.STORAGE_UNAVAILABLE.name)
+
+    def _key_id(self) -> str:
+        found = self._session.get_credentials()
+        return found.access_key if found is not None else "(none was found)"
+
+
+def _answer(error: Exception) -> tuple[int | None, str, str]:
+    """HTTP status, S3 error code and a short sentence of what an error says."""
+    if isinstance(error, botocore.exceptions.ClientError):
+        said = error.response.get("Error", {})
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return status, said.get("Code", ""), said.get("Message", "")
+    text = str(error)
+    status_found = re.search(r"status code: (\d{3})", text)
+    code = re.search(r"<Code>([^<]{1,100})</Code>", text)
+    message = re.search(r"<Message>([^<]{1,300})</Message>", text)
+    status = int(status_found[1]) if status_found else None
+    if message:
+        return status, code[1] if code else "", message[1]
+    if status is not None:
+        return status, code[1] if code else "", f"HTTP status {status}"
+    known = next((said for said, sign in _CAUSES if sign in text.lower()), None)
+    return None, "", known or text.split("\n", 1)[0][:200]

@@ -1,0 +1,154 @@
+"""The one small layer between the trainer and where its files lie: a local folder or S3.
+
+Paths are relative to the store's URL, with `/` between their parts. Every error of a library is
+mapped here (and in the two files below) to `retrainer.errors`, with the cause kept.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from retrainer.api import Storage
+from retrainer.errors import UserError
+from retrainer_trainer.runtime.stop import Stop
+
+Notice = Callable[[str], None]
+
+
+class Entry(NamedTuple):
+    """One listed object.
+
+    A path that ends in `/` is a folder that the listing showed by itself; `etag` is None where the
+    store gives none, and for local files.
+    """
+
+    path: str
+    size: int
+    etag: str | None
+
+
+class ChangedError(Exception):
+    """The object is no longer the one that was listed (If-Match failed)."""
+
+
+class UnreadableError(Exception):
+    """This one object cannot be read, whatever is tried; the message says why."""
+
+
+class Store(ABC):
+    """Files under one URL. All methods may be called from several threads at the same time.
+
+    Attributes:
+        url: as given.
+        field: the field of the spec that named it, for messages.
+        parallel: how many reads to keep under way; 1 where a read does not wait for a network.
+    """
+
+    url: str
+    field: str
+    parallel: int = 1
+
+    @staticmethod
+    def open(
+        url: str,
+        storage: Storage,
+        field: str = "spec.images",
+        notice: Notice | None = None,
+        stop: Stop | None = None,
+    ) -> "Store":
+        """The store at `url`; nothing is contacted yet.
+
+        Args:
+            url: `s3://bucket/prefix`, `file:///folder`, or a local path.
+            storage: endpoint, region and whether to verify certificates; credentials are found as
+                boto3 finds them.
+            field: of the spec, for messages.
+            notice: told when a store stops answering.
+            stop: once it is asked, a store that does not answer is waited for no longer.
+
+        Raises:
+            UserError: the URL names no kind of store that is known.
+        """
+        scheme = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*)://", url)
+        if scheme is None:
+            from retrainer_trainer.store.local import LocalStore
+
+            return LocalStore(Path(url).expanduser(), url, field)
+        if scheme[1] == "file":
+            from urllib.parse import unquote
+
+            from retrainer_trainer.store.local import LocalStore
+
+            return LocalStore(Path(unquote(url.removeprefix("file://"))), url, field)
+        if scheme[1] == "s3":
+            from retrainer_trainer.store.s3 import S3Store
+
+            return S3Store(url, storage, field, notice, stop)
+        raise UserError(
+            f"{field}: {url} must be s3://bucket/prefix, file:///folder or a local path.",
+            reason="InvalidSpec",
+        )
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Every object under `prefix`, at any depth, in no particular order.
+
+        Raises:
+            NotFound: the bucket, or the local folder, does not exist.
+            StorageDenied, StorageError: see `get`.
+        """
+
+    @abstractmethod
+    def head(self, path: str) -> Entry:
+        """The object as it is now.
+
+        Raises:
+            NotFound: there is none.
+        """
+
+    @abstractmethod
+    def get(self, path: str, if_match: str | None = None) -> bytes:
+        """The whole object.
+
+        Raises:
+            NotFound: there is none.
+            ChangedError: its ETag is no longer `if_match`.
+            UnreadableError: this object alone cannot be read (a local file's permissions).
+            StorageDenied: the credentials do not allow it.
+            StorageError: the store does not answer.
+        """
+
+    @abstractmethod
+    def get_ranges(self, path: str, starts: Sequence[int], ends: Sequence[int]) -> Sequence[bytes]:
+        """The bytes from each start (included) to each end (excluded)."""
+
+    @abstractmethod
+    def put(self, path: str, body: bytes, *, create_only: bool = False) -> bool:
+        """Write the object, whole or not at all.
+
+        Returns:
+            False if `create_only` and it existed; it is then left as it was.
+        """
+
+    @abstractmethod
+    def delete(self, path: str) -> None:
+        """Remove the object; one that is not there is no error."""
+
+    @abstractmethod
+    def exists(self, path: str) -> bool:
+        """Whether there is such an object."""
+
+    def put_file(self, local: Path, path: str) -> None:
+        """Copy a local file to `path`."""
+        self.put(path, local.read_bytes())
+
+    def put_folder(self, local: Path, prefix: str) -> None:
+        """Copy every file below the local folder `local` to under `prefix`, several at a time."""
+        files = sorted(p for p in local.rglob("*") if p.is_file())
+        paths = [f"{prefix}/{f.relative_to(local).as_posix()}".lstrip("/") for f in files]
+        with ThreadPoolExecutor(self.parallel) as pool:
+            for _ in pool.map(self.put_file, files, paths):
+                pass
