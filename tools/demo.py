@@ -21,8 +21,9 @@ from retrainer.api import ARCHITECTURES, RetrainJob, parse_job
 from retrainer.api.names import API_VERSION, KIND
 from retrainer.cli import run
 from retrainer.errors import RetrainerError
-from retrainer.local import display as _display
 from retrainer.local import process
+from retrainer.local.display import Display
+from retrainer.views.text import console, duration, near
 
 STEPS = 500
 RATES = (0.01, 0.1)
@@ -105,7 +106,7 @@ def main() -> int:
 
 def show(options: argparse.Namespace) -> None:
     """Both runs, and what to look at next."""
-    out = _display.console()
+    out = console()
 
     def say(text: str, style: str = "bold") -> None:
         out.print(Text(text, style=style), soft_wrap=True)
@@ -121,7 +122,7 @@ def show(options: argparse.Namespace) -> None:
         )
         say(f"\nRun {number} of 2: {what}, learning rate {training.learning_rate:g}")
         begun = time.monotonic()
-        with _display.Display(out) as display:
+        with Display(out) as display:
             result = process.run(job, progress=display)
         results.append((training.learning_rate, result, time.monotonic() - begun))
         say(str(result), "bold green")
@@ -133,14 +134,14 @@ def show(options: argparse.Namespace) -> None:
         rows.append(
             f"  learning rate {rate:<5g} {result}\n"
             f"{'':22}{counts.images_cached or 0:,} bottlenecks from the cache, "
-            f"{counts.images_computed or 0:,} computed, {_display.duration(seconds)}"
+            f"{counts.images_computed or 0:,} computed, {duration(seconds)}"
         )
     say("\n".join(rows), "")
     last = results[-1][1]
-    command = _display.near(str(Path(sys.executable).with_name("retrainer")))
-    output = _display.near(last.output)
+    command = near(str(Path(sys.executable).with_name("retrainer")))
+    output = near(last.output)
     say("\nLook at", "bold")
-    say(f"  the page      {_display.near(last.page)}", "")
+    say(f"  the page      {near(last.page)}", "")
     say(f"  the curves    {command} tensorboard {output}", "")
     say(f"  a prediction  {command} predict {output} {an_image(jobs(options)[0].spec.images)}", "")
 

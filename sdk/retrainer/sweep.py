@@ -136,8 +136,9 @@ def _on_cluster(
 
 
 def _here(jobs: list[RetrainJob], told: Told) -> Done:
-    from retrainer.local.display import Display, console
+    from retrainer.local.display import Display
     from retrainer.local.process import run
+    from retrainer.views.text import console
 
     done, failed = [], {}
     for job in jobs:

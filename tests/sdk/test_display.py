@@ -7,7 +7,8 @@ from rich.console import Console
 
 from retrainer.api import CurvePoint, Phase, Progress, Report
 from retrainer.local import display as _display
-from retrainer.local.display import Display, Pace, duration, printable, stride
+from retrainer.local.display import Display, Pace, stride
+from retrainer.views.text import duration, printable
 
 
 def out(*, terminal: bool = False) -> tuple[Console, io.StringIO]:

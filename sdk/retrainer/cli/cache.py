@@ -48,7 +48,7 @@ def stats(
     [dim]retrainer cache stats s3://models/flowers/.bottlenecks[/]
     """
     from retrainer.store.cache import Cache
-    from retrainer.views.html import age
+    from retrainer.views.text import age
 
     url, storage, access = located(url, endpoint=endpoint, region=region, insecure=insecure)
     parts = Cache(url, storage, access).parts()

@@ -177,7 +177,7 @@ def describe(
     if not events:
         typer.echo("  none in the last hour")
         return
-    from retrainer.views.html import age
+    from retrainer.views.text import age
 
     rows = (
         (
@@ -290,7 +290,7 @@ def logs(
 
     [dim]retrainer logs flowers -f[/]
     """
-    from retrainer.local.display import printable
+    from retrainer.views.text import printable
 
     job = client(namespace, context).get(name)
     any_line = False

@@ -128,6 +128,7 @@ def predict(
     """
     from retrainer.inference.classifier import Classifier, files
     from retrainer.local import display
+    from retrainer.views.text import printable
 
     classifier = Classifier.open(
         *located(
@@ -144,7 +145,7 @@ def predict(
         try:
             done.append(classifier.one(image))
         except UserError as error:
-            failed.append(display.printable(str(error)))
+            failed.append(printable(str(error)))
     if form != Shape.TABLE:
         rows = [
             {"image": p.image, "label": p.label, "score": round(p.score, 4),

@@ -140,7 +140,7 @@ def columns(*, wide: bool, namespaces: bool) -> list[str]:
 
 def cells(job: "Job", *, wide: bool, namespaces: bool) -> list[str]:
     """The row of one job."""
-    from retrainer.views.html import age
+    from retrainer.views.text import age
 
     progress, spec = job.status.progress, job.to_dict()["spec"]
     percent = progress.percent if progress else None
@@ -206,7 +206,7 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[object]], *, right:
         rows: a cell per column.
         right: titles, with spaces between them, of columns that are numbers.
     """
-    from retrainer.local.display import printable
+    from retrainer.views.text import printable
 
     lines = [list(head), *([printable(str(cell)) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -221,6 +221,6 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[object]], *, right:
 
 def say(text: str) -> None:
     """A line on stderr: what is told beside the output proper."""
-    from retrainer.local.display import printable
+    from retrainer.views.text import printable
 
     typer.echo(printable(text), err=True)

@@ -33,6 +33,7 @@ from retrainer.api.names import API_VERSION, KIND, NAME_MAX
 from retrainer.errors import Interrupted, InvalidJob
 from retrainer.local import display as _display
 from retrainer.local import process
+from retrainer.views.text import console, near, printable
 
 WHAT = "What and where"
 
@@ -241,7 +242,7 @@ def show(
     Raises:
         RetrainerError: as `retrainer.run`; a wrong job ends the others as well.
     """
-    out = out or _display.console()
+    out = out or console()
     for job in jobs:
         if len(jobs) > 1:
             out.print(Text(job.name, style="bold"))
@@ -278,8 +279,8 @@ def terminated_as_ctrl_c() -> Iterator[None]:
 def finish(out: Console, result: process.Result) -> None:
     """Print the accuracy, where everything is, and what to do next."""
     out.print()
-    out.print(Text(_display.printable(str(result)), style="bold green"), soft_wrap=True)
+    out.print(Text(printable(str(result)), style="bold green"), soft_wrap=True)
     for word, what in _display.summary(result):
-        out.print(Text(f"  {word:<8}{_display.printable(what)}"), soft_wrap=True)
-    next_command = shlex.join(["retrainer", "predict", _display.near(result.url)])
+        out.print(Text(f"  {word:<8}{printable(what)}"), soft_wrap=True)
+    next_command = shlex.join(["retrainer", "predict", near(result.url)])
     out.print(Text(f"  {'try it':<8}{next_command} IMAGE..."), soft_wrap=True)

@@ -52,7 +52,7 @@ class Bar(Nothing):
     def __init__(self) -> None:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
-        from retrainer.local.display import console
+        from retrainer.views.text import console
 
         self._bar = Progress(
             SpinnerColumn(),

@@ -8,7 +8,6 @@ control characters are shown as escapes.
 import math
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
@@ -20,6 +19,7 @@ from rich.text import Text
 from retrainer.api import CurvePoint, Phase, Report
 from retrainer.api.layout import EXPORT_PATHS, LABELS
 from retrainer.local.process import Result
+from retrainer.views.text import console, duration, near, printable
 
 STEP_LINES = 20
 """At most this many step lines, unless every evaluation is wanted: retrain.py's 400 hide the rest."""
@@ -27,18 +27,6 @@ PLAIN_SECONDS = 5.0
 """Between two progress lines where no bar can move."""
 WIDE = 10_000
 """Columns of a table that no terminal cuts."""
-
-
-def printable(text: str) -> str:
-    """`text` with control characters as escapes, so that a file's name cannot drive the terminal."""
-    return "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
-    )
-
-
-def console(*, stderr: bool = False) -> Console:
-    """A console that prints text as it is."""
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: str = "") -> Table:
@@ -65,16 +53,6 @@ def show(grid: Table) -> None:
     if not out.is_terminal:
         out.width = WIDE
     out.print(grid)
-
-
-def duration(seconds: float) -> str:
-    """Such as `12 s`, `3 min 5 s` or `2 h 4 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def stride(points: int, interval: int) -> int:
@@ -270,9 +248,3 @@ def summary(result: Result) -> list[tuple[str, str]]:
         ("files", ", ".join(files)),
     ]
     return rows
-
-
-def near(place: str) -> str:
-    """A path as one would type it: relative where it is below the current folder."""
-    path = Path(place)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else place

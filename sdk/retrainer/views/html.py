@@ -3,12 +3,12 @@
 import base64
 import io
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING
 
 from retrainer.api.interval import in_words
 from retrainer.api.status import Phase
+from retrainer.views.text import age, short_number
 
 if TYPE_CHECKING:
     from retrainer.cluster.job import Job
@@ -131,8 +131,8 @@ def comparison(comparison: "Comparison", picture: bool) -> str:
             f"<b>{escape(row.name)}</b>",
             escape(row.architecture),
             accuracy_words(row),
-            _short_number(row.multiply_adds),
-            _short_number(row.parameters),
+            short_number(row.multiply_adds),
+            short_number(row.parameters),
             "cached" if row.images_per_second is None else f"{row.images_per_second:,.0f}",
         )
         for row in comparison.rows
@@ -158,15 +158,6 @@ def page(title: str, part: str) -> str:
         'padding:0 1em">'
         f"<h1>{escape(title)}</h1>{part}</body></html>"
     )
-
-
-def age(since: datetime) -> str:
-    """As kubectl prints it: 45s, 12m, 3h, 5d."""
-    seconds = max(0, int((datetime.now(UTC) - since).total_seconds()))
-    for unit, size, upto in (("s", 1, 120), ("m", 60, 7200), ("h", 3600, 172_800)):
-        if seconds < upto:
-            return f"{seconds // size}{unit}"
-    return f"{seconds // 86_400}d"
 
 
 def _table(
@@ -226,10 +217,3 @@ def _shaded(count: int, share: float) -> str:
     ink = "#fff" if share > 0.85 else "inherit"
     style = f"background:rgba(9,105,218,{share:.2f});color:{ink};padding:0 6px"
     return f'<span style="{style}">{count:,}</span>'
-
-
-def _short_number(value: int | None) -> str:
-    """Such as 150M or 1.32M."""
-    if value is None:
-        return ""
-    return f"{value / 1e6:,.0f}M" if value >= 1e8 else f"{value / 1e6:.3g}M"
