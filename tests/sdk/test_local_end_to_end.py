@@ -139,6 +139,24 @@ def test_an_image_that_is_none_is_named(done: retrainer.Result, tmp_path: Path) 
         retrainer.predict(done.url, tmp_path / "empty")
 
 
+def test_one_bad_file_of_a_folder_costs_no_other_image_its_answer(
+    digits: Path, done: retrainer.Result, tmp_path: Path
+) -> None:
+    wrong = tmp_path / "text.jpg"
+    wrong.write_text("no image")
+    images = sorted((digits / "7").iterdir())[:2]
+    for predictions in (
+        retrainer.predict(done.url, [images[0], wrong, images[1]]),
+        done.predict([images[0], wrong, images[1]]),
+    ):
+        assert [p.image for p in predictions] == [str(images[0]), str(wrong), str(images[1])]
+        assert [bool(p.scores) for p in predictions] == [True, False, True]
+        assert predictions[1].error.startswith(f"{wrong}: not a JPEG")
+        assert [p.error for p in (predictions[0], predictions[2])] == ["", ""]
+    with pytest.raises(UserError, match=r"(?s)text\.jpg: .*gone\.jpg"):
+        retrainer.predict(done.url, [wrong, tmp_path / "gone.jpg"])
+
+
 def test_the_command_prints_what_it_can_and_names_the_rest(
     digits: Path, done: retrainer.Result, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

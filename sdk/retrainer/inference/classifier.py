@@ -24,15 +24,17 @@ class Prediction:
 
     Attributes:
         image: its path as given; `bytes` for an image given as such.
-        label: the best guess.
+        label: the best guess; "" if the image cannot be read.
         score: of the best guess, 0 to 1.
         scores: by label, best first; all of them add up to 1.
+        error: why the image cannot be read, a sentence that names it; "" if it was read.
     """
 
     image: str
     label: str
     score: float
     scores: dict[str, float]
+    error: str = ""
 
 
 def newest_run(output: str, storage: Storage | None = None, access: Access | None = None) -> str:
@@ -124,7 +126,7 @@ class Classifier:
         """
         from retrainer.inference import pixels as images
 
-        name = "bytes" if isinstance(image, bytes) else str(image)
+        name = _name(image)
         body = image if isinstance(image, bytes) else _read(Path(image))
         try:
             pixels = images.pixels(body, self.size)
@@ -134,6 +136,24 @@ class Classifier:
         order = np.argsort(-scores, kind="stable")
         ranked = {self.labels[i]: float(scores[i]) for i in order[:top]}
         return Prediction(name, self.labels[order[0]], float(scores[order[0]]), ranked)
+
+    def each(self, images: Iterable[Image], top: int | None = None) -> list[Prediction]:
+        """Label several images; one that cannot be read has its `error` and costs no other its answer.
+
+        Raises:
+            UserError: none of them can be read; the message names each.
+        """
+        predictions: list[Prediction] = []
+        errors: list[UserError] = []
+        for image in images:
+            try:
+                predictions.append(self.one(image, top))
+            except UserError as error:
+                errors.append(error)
+                predictions.append(Prediction(_name(image), "", 0.0, {}, str(error)))
+        if errors and len(errors) == len(predictions):
+            raise errors[0] if len(errors) == 1 else UserError("\n".join(map(str, errors)))
+        return predictions
 
     def _scores(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(labels,) shares for (size, size, 3) pixels 0..255."""
@@ -159,14 +179,14 @@ def predict(
         storage: endpoint and region where `output` is an s3:// URL; keys are found as boto3 does.
 
     Returns:
-        One prediction per image, in the same order.
+        One prediction per image, in the same order; that of an image that cannot be read says so in
+        its `error`.
 
     Raises:
-        UserError: an image cannot be read.
+        UserError: no image can be read.
         NotFound: there is no finished run.
     """
-    classifier = Classifier.open(str(output), storage)
-    return [classifier.one(image, top) for image in files(images)]
+    return Classifier.open(str(output), storage).each(files(images), top)
 
 
 def files(images: Iterable[Image] | Image) -> list[Image]:
@@ -186,6 +206,10 @@ def files(images: Iterable[Image] | Image) -> list[Image]:
             raise NotFound(f"there are no files directly in the folder {image}")
         found += inside
     return found
+
+
+def _name(image: Image) -> str:
+    return "bytes" if isinstance(image, bytes) else str(image)
 
 
 def _read(path: Path) -> bytes:

@@ -240,16 +240,17 @@ class Run:
             top: keep so many scores of each, the best; None keeps all.
 
         Returns:
-            One prediction per image, in order.
+            One prediction per image, in order; that of an image that cannot be read says so in its
+            `error`.
 
         Raises:
-            UserError: an image cannot be read; the message names it.
+            UserError: no image can be read; the message names each.
             NotFound: the run is not whole, or was exported without a TensorFlow Lite file.
         """
         from retrainer.inference.classifier import Classifier, files
 
         classifier = Classifier.open(self.url, self._storage, self._access)
-        return [classifier.one(image, top) for image in files(images)]
+        return classifier.each(files(images), top)
 
     def _parquet(self, path: str) -> Any:
         import pyarrow
