@@ -68,13 +68,13 @@ bench-operator: $(STAMP)  ## The operator against a real API server
 	$(BIN)/python tests/bench/apply_to_complete.py
 
 cluster-up: $(STAMP)  ## Start the development cluster (Linux, root, Go)
-	$(BIN)/python tests/cluster/devcluster up --size node
+	$(BIN)/python -m tests.cluster.devcluster up --size node
 
 cluster-down: $(STAMP)  ## End it and leave nothing behind
-	$(BIN)/python tests/cluster/devcluster down
+	$(BIN)/python -m tests.cluster.devcluster down
 
 cluster-status: $(STAMP)  ## What of it runs
-	$(BIN)/python tests/cluster/devcluster status
+	$(BIN)/python -m tests.cluster.devcluster status
 
 lock:  ## Lock the versions anew (needs uv)
 	@compile() { uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

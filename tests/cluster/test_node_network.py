@@ -6,15 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.support import devcluster_tool
 
 pytestmark = pytest.mark.cluster
 
-_TOOL = Path(__file__).parent / "devcluster"
 # The first node gets its network and then is no more, nor is its folder: what a crash leaves.
 _AFTER_A_CRASH = """
-import socket, subprocess, network
-from cluster import BRIDGE_ADDRESS, Cluster, Settings
-from failure import ClusterError
+import socket, subprocess
+from tests.cluster.devcluster import network
+from tests.cluster.devcluster.cluster import BRIDGE_ADDRESS, Cluster, Settings
+from tests.cluster.devcluster.failure import ClusterError
 
 def node(name):
     cluster = Cluster(name)
@@ -32,8 +33,11 @@ subprocess.run(["iptables", "-w", "-t", "nat", "-N", "KUBE-SERVICES"], check=Tru
 
 def _run(tmp_path: Path, script: str) -> str:
     """What the script prints in a network namespace that ends with it."""
-    subprocess.run([sys.executable, str(_TOOL), "binaries", "kube-proxy"], check=True)
-    environment = os.environ | {"RETRAINER_STATE": str(tmp_path), "PYTHONPATH": str(_TOOL)}
+    devcluster_tool.binary("kube-proxy")
+    environment = os.environ | {
+        "RETRAINER_STATE": str(tmp_path),
+        "PYTHONPATH": str(devcluster_tool.CHECKOUT),
+    }
     # The new namespace's interfaces are seen in a sysfs mounted there, not in the old one.
     inside = 'mount -t sysfs sysfs /sys && exec "$@"'
     python = [sys.executable, "-c", _AFTER_A_CRASH + script]

@@ -6,14 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from tests.operator.harness import Bed, Namespace, Operator, bring_up, eventually
-from tests.support.chart import REPOSITORY
+from tests.support import devcluster_tool
 
 pytestmark = pytest.mark.cluster
 
@@ -190,11 +189,10 @@ def _lines(operator: Operator) -> list[dict[str, Any]]:
 
 def _kill_api_server(bed: Bed) -> None:
     """kill -9."""
-    tool = str(REPOSITORY / "tests" / "cluster" / "devcluster")
     # It exits with 1 if a component is slow to answer, which is none of this test's business.
     status = subprocess.run(
-        [sys.executable, tool, "status", "--name", bed.cluster.name],
-        capture_output=True, text=True, check=False,
+        [*devcluster_tool.COMMAND, "status", "--name", bed.cluster.name],
+        cwd=devcluster_tool.CHECKOUT, capture_output=True, text=True, check=False,
     ).stdout  # fmt: skip
     line = next(line for line in status.splitlines() if line.startswith("kube-apiserver"))
     os.kill(int(line.split()[2]), signal.SIGKILL)
@@ -202,9 +200,8 @@ def _kill_api_server(bed: Bed) -> None:
 
 def _start_api_server(bed: Bed) -> None:
     """`up` starts what of a cluster has ended."""
-    tool = str(REPOSITORY / "tests" / "cluster" / "devcluster")
     up = ["up", "--name", bed.cluster.name, "--size", "control-plane", "--kwok", "3", "--bench"]
-    subprocess.run([sys.executable, tool, *up], check=True, capture_output=True)
+    devcluster_tool.run(*up)
 
 
 def test_other_peoples_jobs_and_pods_cost_nothing_and_are_not_touched(bed: Bed) -> None:

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import devcluster_tool
 from tests.support.chart import install_crd
 from tests.support.devcluster_client import DevCluster, ensure
 from tests.support.run_folder import write_run
@@ -35,8 +35,6 @@ from retrainer.errors import (
 )
 
 pytestmark = pytest.mark.cluster
-
-DEVCLUSTER = Path(__file__).parent / "devcluster"
 
 
 @pytest.fixture(scope="module")
@@ -235,8 +233,10 @@ def test_wait_survives_a_killed_api_server(
 
 
 def kill_api_server() -> None:
-    status = [sys.executable, str(DEVCLUSTER), "status", "--name", "sdk"]
-    printed = subprocess.run(status, capture_output=True, text=True, check=False).stdout
+    status = [*devcluster_tool.COMMAND, "status", "--name", "sdk"]
+    printed = subprocess.run(
+        status, cwd=devcluster_tool.CHECKOUT, capture_output=True, text=True, check=False
+    ).stdout
     found = re.search(r"^kube-apiserver +pid (\d+)", printed, re.MULTILINE)
     assert found, printed
     os.kill(int(found[1]), signal.SIGKILL)

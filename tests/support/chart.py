@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.support import devcluster_tool
 from tests.support.devcluster_client import DevCluster
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -78,14 +79,7 @@ def until_established(cluster: DevCluster) -> None:
 @functools.cache
 def _helm() -> str:
     """Its path; built when missing (minutes, the first time)."""
-    tool = REPOSITORY / "tests" / "cluster" / "devcluster"
-    done = subprocess.run(
-        [sys.executable, str(tool), "binaries", "helm"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return done.stdout.split("\t")[1].strip()
+    return str(devcluster_tool.binary("helm"))
 
 
 def _run(*command: str, stdin: str | None = None) -> Answer:

@@ -15,17 +15,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from tests.support import devcluster_tool
+
 Size = Literal["control-plane", "node"]
 
-_TOOL = Path(__file__).resolve().parents[1] / "cluster" / "devcluster"
 _WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
 
@@ -101,17 +100,21 @@ class DevCluster:
     def user_kubeconfig(self, user: str, groups: Sequence[str] = ()) -> Path:
         """A kubeconfig for a user of one's own naming, who may do what RBAC gives it."""
         more = [f"--group={group}" for group in groups]
-        return Path(_run("kubeconfig", "--name", self.name, "--user", user, *more).strip())
+        return Path(
+            devcluster_tool.run("kubeconfig", "--name", self.name, "--user", user, *more).strip()
+        )
 
     def account_kubeconfig(self, namespace: str, account: str) -> Path:
         """A kubeconfig for an existing ServiceAccount, with a token of 24 hours."""
         which = f"{namespace}/{account}"
-        return Path(_run("kubeconfig", "--name", self.name, "--account", which).strip())
+        return Path(
+            devcluster_tool.run("kubeconfig", "--name", self.name, "--account", which).strip()
+        )
 
     def load(self, *targets: str) -> None:
         """Build and import container images: `operator`, `trainer`, `python`, or an archive."""
         if not self.given:
-            _run("load", "--name", self.name, *targets)
+            devcluster_tool.run("load", "--name", self.name, *targets)
 
     def requests(self, user: str, writes_only: bool = True) -> Iterator[dict[str, Any]]:
         """The API server's audit events of this user, oldest first, as it wrote them.
@@ -133,7 +136,9 @@ class DevCluster:
     def stop(self, keep_logs: bool = False) -> None:
         """Take it down; one given by KUBECONFIG is left as it is."""
         if not self.given:
-            _run("down", "--name", self.name, *(["--keep-logs"] if keep_logs else []))
+            devcluster_tool.run(
+                "down", "--name", self.name, *(["--keep-logs"] if keep_logs else [])
+            )
 
     def __enter__(self) -> DevCluster:
         return self
@@ -170,7 +175,7 @@ def ensure(
     command = ["up", "--json", "--name", name, "--size", size, "--kwok", str(simulated_nodes)]
     if bench:
         command.append("--bench")
-    facts = json.loads(_run(*command))
+    facts = json.loads(devcluster_tool.run(*command))
     cluster = DevCluster(
         name=name,
         size=size,
@@ -196,7 +201,7 @@ def _given(name: str) -> DevCluster | None:
     `example.com/me/trainer:dev`), RETRAINER_TEST_TAG their tag. RETRAINER_TEST_S3 is the URL of an S3
     server that its pods reach, RETRAINER_TEST_S3_HOST the same server seen from here, AWS_* the keys.
     """
-    kubeconfig = _run("given").strip()
+    kubeconfig = devcluster_tool.run("given").strip()
     if not kubeconfig:
         return None
     endpoint = os.environ.get("RETRAINER_TEST_S3")
@@ -222,21 +227,3 @@ def _given(name: str) -> DevCluster | None:
         image_tag=os.environ.get("RETRAINER_TEST_TAG", "dev"),
         s3=s3,
     )
-
-
-def _run(*arguments: str) -> str:
-    """Run the tool; its progress goes to our stderr, its last words into the exception too."""
-    command = [sys.executable, str(_TOOL), *arguments]
-    words: deque[str] = deque(maxlen=10)
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as tool:
-        assert tool.stdout is not None
-        assert tool.stderr is not None
-        for line in tool.stderr:
-            print(line, end="", file=sys.stderr, flush=True)
-            words.append(line)
-        answer = tool.stdout.read()
-    if tool.returncode != 0:
-        raise RuntimeError(f"devcluster {' '.join(arguments)} failed:\n{''.join(words)}")
-    return answer

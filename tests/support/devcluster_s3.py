@@ -10,18 +10,16 @@ It can be killed and started again on the same port and folder, as a storage ser
 
 from __future__ import annotations
 
-import functools
 import http.client
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import TracebackType
 
+from tests.support import devcluster_tool
 from tests.support.ports import free_port
 
-_DEVCLUSTER = Path(__file__).resolve().parents[1] / "cluster" / "devcluster"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 _HEALTH = "/health"
@@ -82,7 +80,13 @@ class S3Server:
         buckets = self.root / "buckets"
         buckets.mkdir(parents=True, exist_ok=True)
         self.port = self.port or free_port()
-        command = [str(_versitygw()), "--port", f"127.0.0.1:{self.port}", "--health", _HEALTH]
+        command = [
+            str(devcluster_tool.binary("versitygw")),
+            "--port",
+            f"127.0.0.1:{self.port}",
+            "--health",
+            _HEALTH,
+        ]
         command += ["--access", self.access_key, "--secret", self.secret_key]
         command += ["--region", self.region, "--quiet", "posix", str(buckets)]
         with self.log.open("ab") as log:
@@ -144,11 +148,3 @@ class S3Server:
             return False
         finally:
             connection.close()
-
-
-@functools.cache
-def _versitygw() -> Path:
-    """The cached binary. Built by the cluster's tool, in its own process, as it has own modules."""
-    command = [sys.executable, str(_DEVCLUSTER), "binaries", "versitygw"]
-    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return Path(printed.strip().split("\t")[1])

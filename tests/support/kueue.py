@@ -6,7 +6,6 @@ import base64
 import json
 import shutil
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +14,11 @@ from typing import Any
 
 import yaml
 from tests.operator.harness import Bed, Namespace, eventually
+from tests.support import devcluster_tool
 from tests.support.chart import until_established
 from tests.support.ports import free_port
 
-_DEVCLUSTER = Path(__file__).resolve().parents[1] / "cluster" / "devcluster"
-_MODULE = _DEVCLUSTER.parent / "go" / "kueue"
+_MODULE = devcluster_tool.CHECKOUT / "tests" / "cluster" / "go" / "kueue"
 _API = "kueue.x-k8s.io/v1beta2"
 _PATH = f"/apis/{_API}"
 # Jobs are all that the operator gives it; webhooks of other kinds would only be in the way.
@@ -54,7 +53,7 @@ class Kueue:
 @contextmanager
 def kueue(bed: Bed, folder: Path, *, cpu: str) -> Iterator[Kueue]:
     """Kueue until the block ends; the control plane is of no use without it afterwards."""
-    program = _run([sys.executable, str(_DEVCLUSTER), "binaries", "kueue"]).split("\t")[1].strip()
+    program = devcluster_tool.binary("kueue")
     ports = [free_port() for _ in range(3)]
     certificates = folder / "certificates"
     authority = _certificates(certificates)

@@ -1,6 +1,4 @@
-"""`python tests/cluster/devcluster`: a real Kubernetes cluster on this machine, from nothing."""
-
-from __future__ import annotations
+"""`python -m tests.cluster.devcluster`: a real Kubernetes cluster on this machine, from nothing."""
 
 import argparse
 import json
@@ -8,13 +6,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import binaries
-import container_images
-import lifecycle
-import node
-import places
-from cluster import Cluster, Settings
-from failure import ClusterError, say
+from tests.cluster.devcluster import binaries, container_images, lifecycle, node, places
+from tests.cluster.devcluster.cluster import Cluster, Settings
+from tests.cluster.devcluster.failure import ClusterError, say
 
 
 def main() -> int:

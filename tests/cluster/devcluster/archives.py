@@ -1,7 +1,5 @@
 """Container images written without any builder: an archive is a tar of files and two documents."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
@@ -11,7 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import binaries
+from tests.cluster.devcluster import binaries
 
 PREFIX = "retrainer/devcluster-"
 SERVICES = ("pause", "coredns", "versitygw", "prometheus")

@@ -4,8 +4,6 @@ Built and not downloaded: the Go module proxy is the one source that every machi
 reaches, go.sum says what we get, and one `go.mod` line moves a version.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import os
@@ -17,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import places
-from failure import ClusterError, say
+from tests.cluster.devcluster import places
+from tests.cluster.devcluster.failure import ClusterError, say
 
 _KUBERNETES = "1.37.2"
 _VERSION = "k8s.io/component-base/version"

@@ -1,14 +1,12 @@
 """The cluster's own authority: who a component or a person is, is what its certificate says."""
 
-from __future__ import annotations
-
 import base64
 import json
 import shutil
 import subprocess
 from pathlib import Path
 
-from failure import ClusterError
+from tests.cluster.devcluster.failure import ClusterError
 
 # openssl reads the system's configuration otherwise, which makes every certificate an authority.
 _CONFIGURATION = """\

@@ -1,7 +1,5 @@
 """One cluster: its folder, its settings, its ports, its kubeconfigs."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os
@@ -14,11 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import binaries
-import places
-import process
-from certificates import Authority, inline, kubeconfig
-from failure import ClusterError
+from tests.cluster.devcluster import binaries, places, process
+from tests.cluster.devcluster.certificates import Authority, inline, kubeconfig
+from tests.cluster.devcluster.failure import ClusterError
 
 # Addresses of private use that nothing usual sits on (Docker 172.17, kind 10.244 and 10.96).
 BRIDGE = "retrainer0"

@@ -4,8 +4,6 @@
 tests that need a pod with an interpreter. `operator` and `trainer` are the Dockerfile's targets.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import json
@@ -18,11 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import archives
-import packages
-import places
-from failure import ClusterError, say
-from layout import Layout
+from tests.cluster.devcluster import archives, packages, places
+from tests.cluster.devcluster.failure import ClusterError, say
+from tests.cluster.devcluster.layout import Layout
 
 # What the Dockerfile copies for each target; the archive's name is the digest of all of it.
 _SOURCES = {

@@ -1,17 +1,13 @@
 """etcd, the API server, the controllers and the scheduler."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import binaries
-import process
-import waiting
-from cluster import API_ADDRESS, SERVICE_RANGE, Cluster
-from failure import say
-from process import Component
+from tests.cluster.devcluster import binaries, process, waiting
+from tests.cluster.devcluster.cluster import API_ADDRESS, SERVICE_RANGE, Cluster
+from tests.cluster.devcluster.failure import say
+from tests.cluster.devcluster.process import Component
 
 _START_SECONDS = 180.0
 

@@ -1,7 +1,5 @@
 """The one exception of this tool, and the lines it shows while it works."""
 
-from __future__ import annotations
-
 import sys
 
 

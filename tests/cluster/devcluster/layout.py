@@ -4,8 +4,6 @@ Nearly two gigabytes of the trainer's image never change between two builds. The
 only new layers here, and a node is sent only those that it lacks: seconds instead of a minute.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import tarfile

@@ -1,7 +1,5 @@
 """Bring a cluster up, take it down, say how it is."""
 
-from __future__ import annotations
-
 import fcntl
 import shutil
 import time
@@ -10,18 +8,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import binaries
-import controlplane
-import network
-import node
-import packages
-import places
-import process
-import services
-import simulated
-import waiting
-from cluster import Cluster, Settings, every_cluster
-from failure import ClusterError, say
+from tests.cluster.devcluster import (
+    binaries,
+    controlplane,
+    network,
+    node,
+    packages,
+    places,
+    process,
+    services,
+    simulated,
+    waiting,
+)
+from tests.cluster.devcluster.cluster import Cluster, Settings, every_cluster
+from tests.cluster.devcluster.failure import ClusterError, say
 
 # The state is deleted right after, so nobody has anything to write down at leisure.
 _PATIENCE = 3.0

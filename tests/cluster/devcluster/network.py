@@ -1,13 +1,17 @@
 """The node's addresses, routes and packet filter, and how they go away again."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 
-import binaries
-from cluster import BRIDGE, BRIDGE_ADDRESS, POD_RANGE, SERVICE_RANGE, Cluster
-from failure import ClusterError, say
+from tests.cluster.devcluster import binaries
+from tests.cluster.devcluster.cluster import (
+    BRIDGE,
+    BRIDGE_ADDRESS,
+    POD_RANGE,
+    SERVICE_RANGE,
+    Cluster,
+)
+from tests.cluster.devcluster.failure import ClusterError, say
 
 _CHAIN = "RETRAINER-FORWARD"
 _BRIDGE = Path(f"/sys/class/net/{BRIDGE}")

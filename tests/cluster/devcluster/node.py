@@ -5,8 +5,6 @@ by one process. When that process is ended the kernel ends all of them and drops
 nothing can stay behind, however wrong a test went.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -16,15 +14,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import archives
-import binaries
-import controlplane
-import process
-import waiting
-from cluster import BRIDGE_ADDRESS, DNS_ADDRESS, POD_RANGE, Cluster
-from failure import ClusterError
-from layout import Layout
-from process import Component
+from tests.cluster.devcluster import archives, binaries, controlplane, process, waiting
+from tests.cluster.devcluster.cluster import BRIDGE_ADDRESS, DNS_ADDRESS, POD_RANGE, Cluster
+from tests.cluster.devcluster.failure import ClusterError
+from tests.cluster.devcluster.layout import Layout
+from tests.cluster.devcluster.process import Component
 
 NAME = "node"
 HOLDER = "namespaces"

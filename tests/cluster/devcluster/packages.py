@@ -1,13 +1,11 @@
 """Programs that come from Debian's packages, since they are no Go modules of ours."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
-from failure import ClusterError, say
+from tests.cluster.devcluster.failure import ClusterError, say
 
 # Package -> a file of it, or a program on the PATH.
 NODE = {

@@ -1,7 +1,5 @@
 """Where things lie: the checkout, the cache that outlives clusters, the state of each cluster."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

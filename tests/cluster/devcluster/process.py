@@ -4,8 +4,6 @@ A pid alone may belong to somebody else by the time we end it; a pid with the ti
 process started (clock ticks since boot, /proc/<pid>/stat) does not.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import select

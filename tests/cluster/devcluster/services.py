@@ -1,11 +1,9 @@
 """DNS, S3 and Prometheus as pods, so that all of a test's traffic stays in the cluster."""
 
-from __future__ import annotations
-
 import string
 
-import places
-from cluster import DNS_ADDRESS, Cluster
+from tests.cluster.devcluster import places
+from tests.cluster.devcluster.cluster import DNS_ADDRESS, Cluster
 
 _S3_ADDRESS = "10.189.0.20"
 _PROMETHEUS_ADDRESS = "10.189.0.30"

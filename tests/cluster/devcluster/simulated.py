@@ -3,13 +3,9 @@
 Thousands of pods for a bench, or a pod that ends as a test wants it (see kwok-stages.yaml).
 """
 
-from __future__ import annotations
-
-import binaries
-import controlplane
-import places
-from cluster import Cluster
-from process import Component
+from tests.cluster.devcluster import binaries, controlplane, places
+from tests.cluster.devcluster.cluster import Cluster
+from tests.cluster.devcluster.process import Component
 
 _ANNOTATION = "kwok.x-k8s.io/node"
 

@@ -1,7 +1,5 @@
 """Waiting with a deadline, and one way to ask whether a component is well."""
 
-from __future__ import annotations
-
 import http.client
 import ssl
 import time
@@ -9,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from failure import ClusterError
+from tests.cluster.devcluster.failure import ClusterError
 
 _PAUSE = 0.1
 

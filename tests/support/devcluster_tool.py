@@ -1,0 +1,38 @@
+"""The development cluster's tool as tests call it: in a process of its own, from any folder."""
+
+import functools
+import subprocess
+import sys
+from collections import deque
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+COMMAND = (sys.executable, "-m", "tests.cluster.devcluster")
+"""To be run in the checkout."""
+
+
+def run(*arguments: str) -> str:
+    """What it printed; its progress goes to stderr, its last lines into the exception too."""
+    last: deque[str] = deque(maxlen=10)
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as tool:
+        assert tool.stdout is not None
+        assert tool.stderr is not None
+        for line in tool.stderr:
+            print(line, end="", file=sys.stderr, flush=True)
+            last.append(line)
+        answer = tool.stdout.read()
+    if tool.returncode != 0:
+        raise RuntimeError(f"devcluster {' '.join(arguments)} failed:\n{''.join(last)}")
+    return answer
+
+
+@functools.cache
+def binary(name: str) -> Path:
+    """The path of a program that is built from its Go module; built when missing (minutes)."""
+    return Path(run("binaries", name).strip().split("\t")[1])
