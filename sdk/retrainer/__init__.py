@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from retrainer.cluster.aio import AsyncJob as AsyncJob
     from retrainer.cluster.client import Client as Client
     from retrainer.cluster.job import Job as Job
-    from retrainer.cluster.requests import Stop as Stop
+    from retrainer.cluster.stop import Stop as Stop
     from retrainer.errors import *  # noqa: F403
     from retrainer.inference.classifier import Prediction as Prediction
     from retrainer.inference.classifier import predict as predict
@@ -44,7 +44,7 @@ _CLUSTER = {
     "Comparison": "retrainer.results.comparison",
     "Job": "retrainer.cluster.job",
     "Run": "retrainer.results.run",
-    "Stop": "retrainer.cluster.requests",
+    "Stop": "retrainer.cluster.stop",
     "compare": "retrainer.results.comparison",
     "frontier": "retrainer.sweep",
 }

@@ -13,7 +13,8 @@ from tests.support.submitted import submitted
 from retrainer.cluster.client import Client
 from retrainer.cluster.requests import Cluster
 from retrainer.errors import NotFound, UserError
-from retrainer.results.comparison import Comparison, Row, compare, frontier_of
+from retrainer.results.comparison import Comparison, compare
+from retrainer.results.rows import Row, frontier_of
 from retrainer.results.run import Run
 from retrainer.results.significance import holm, mcnemar
 from retrainer.views.chart import chart

@@ -15,7 +15,8 @@ from retrainer.api.names import LABEL_UID
 from retrainer.cluster.aio import AsyncClient
 from retrainer.cluster.events import in_order
 from retrainer.cluster.job import Job
-from retrainer.cluster.requests import Cluster, Stop
+from retrainer.cluster.requests import Cluster
+from retrainer.cluster.stop import Stop
 from retrainer.errors import Forbidden, Interrupted, JobFailed, NotFound, WaitTimeout
 
 

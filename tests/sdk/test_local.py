@@ -26,6 +26,7 @@ from retrainer.errors import (
     StorageError,
     UserError,
 )
+from retrainer.extras import require_trainer
 from retrainer.local import process as local
 
 FAKE = Path(__file__).resolve().parent.parent / "support" / "fake_trainer.py"
@@ -317,7 +318,7 @@ def test_a_wrong_job_is_refused_before_anything_is_started() -> None:
 
 def test_a_missing_part_says_how_to_install_it() -> None:
     with pytest.raises(MissingExtra) as caught:
-        local.require_trainer(lambda _: None)
+        require_trainer(lambda _: None)
     assert str(caught.value) == (
         "this needs tensorflow, which is not installed here: pip install 'retrainer[trainer]'"
     )

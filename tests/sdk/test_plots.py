@@ -12,7 +12,8 @@ from matplotlib.transforms import Bbox, BboxBase
 
 from retrainer.api import ARCHITECTURES
 from retrainer.api.interval import wilson
-from retrainer.results.comparison import Comparison, Row
+from retrainer.results.comparison import Comparison
+from retrainer.results.rows import Row
 from retrainer.results.run import ConfusionMatrix
 from retrainer.sweep import matching
 

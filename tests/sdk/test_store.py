@@ -18,11 +18,12 @@ from tests.support.fake_apiserver import FakeApiServer
 from tests.support.run_folder import write_run
 
 from retrainer.api import Storage
+from retrainer.cli.cache import users
 from retrainer.cluster.client import Client
 from retrainer.cluster.requests import Cluster
 from retrainer.errors import NotFound, StorageDenied, StorageError, UserError
 from retrainer.results.run import Run
-from retrainer.store.cache import Cache, users
+from retrainer.store.cache import Cache
 from retrainer.store.folder import Access, Folder, endpoint_for
 from retrainer_trainer.cache import cache as trainer_cache
 from retrainer_trainer.store.store import Store

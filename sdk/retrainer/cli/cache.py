@@ -2,7 +2,7 @@
 
 import re
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,7 +20,10 @@ from retrainer.cli.output import (
     print_table,
     say,
 )
-from retrainer.errors import UserError
+from retrainer.errors import Forbidden, UserError
+
+if TYPE_CHECKING:
+    from retrainer.cluster.client import Client
 
 Place = Annotated[str, typer.Argument(help="URL or path of the cache (spec.cache of the jobs).")]
 
@@ -101,7 +104,7 @@ def prune(
 
     [dim]retrainer cache prune s3://models/flowers/.bottlenecks --older-than 90d --dry-run[/]
     """
-    from retrainer.store.cache import Cache, users
+    from retrainer.store.cache import Cache
 
     url, storage, access = located(url, endpoint=endpoint, region=region, insecure=insecure)
     cache = Cache(url, storage, access)
@@ -119,6 +122,22 @@ def prune(
         f"{word}: segments {pruned.segments:,}, bottlenecks {pruned.bottlenecks:,}, "
         f"{_size(pruned.size)}"
     )
+
+
+def users(client: "Client", url: str) -> list[str]:
+    """List the unfinished jobs that use the cache at `url`, as `namespace/name`.
+
+    All namespaces are asked, or the client's own where the person may not list all.
+    """
+    try:
+        jobs = client.list(all_namespaces=True)
+    except Forbidden:
+        jobs = client.list()
+    return [
+        f"{job.namespace}/{job.name}"
+        for job in jobs
+        if not job.finished and job.cache_url.rstrip("/") == url.rstrip("/")
+    ]
 
 
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}

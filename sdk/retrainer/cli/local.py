@@ -27,7 +27,7 @@ from retrainer.cli.output import (
     print_document,
 )
 from retrainer.errors import InvalidJob, NotFound, UserError
-from retrainer.local import process
+from retrainer.extras import require_trainer
 
 HERE = "On this machine"
 """Heading of these commands in `retrainer --help`."""
@@ -186,7 +186,7 @@ def tensorboard(
 
     [dim]retrainer tensorboard s3://models/flowers/flowers-1a2b3c4d[/]
     """
-    process.require_trainer(what="tensorboard")
+    require_trainer(what="tensorboard")
     from retrainer.store.folder import Folder
 
     run, storage, access = located(

@@ -19,7 +19,8 @@ from retrainer.api import Metrics, Phase, RetrainJob, RetrainJobSpec, RetrainJob
 from retrainer.cluster.client import Client
 from retrainer.cluster.events import Event
 from retrainer.cluster.job import Job
-from retrainer.cluster.requests import Cluster, Document, Stop
+from retrainer.cluster.requests import Cluster, Document
+from retrainer.cluster.stop import Stop
 from retrainer.results.history import History
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
     from retrainer.inference.classifier import Image, Prediction
     from retrainer.results.comparison import Comparison
-    from retrainer.results.run import ConfusionMatrix, Guess, Run
+    from retrainer.results.rows import Guess
+    from retrainer.results.run import ConfusionMatrix, Run
 
 T = TypeVar("T")
 

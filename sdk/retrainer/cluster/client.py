@@ -10,7 +10,8 @@ from retrainer.api.names import API_VERSION, KIND
 from retrainer.cluster.connection import Connection
 from retrainer.cluster.job import Job
 from retrainer.cluster.refusals import Conflict
-from retrainer.cluster.requests import JOBS, Cluster, Document, Stop
+from retrainer.cluster.requests import JOBS, Cluster, Document
+from retrainer.cluster.stop import Stop
 from retrainer.errors import AlreadyExists, InvalidJob, UserError
 from retrainer.store.folder import Access
 
@@ -41,9 +42,9 @@ class JobList(Sequence[Job]):
         return "\n".join(map(repr, self._jobs)) or "no RetrainJobs"
 
     def _repr_html_(self) -> str:
-        from retrainer.views import html
+        from retrainer.cluster import notebook
 
-        return html.jobs(self)
+        return notebook.jobs(self)
 
 
 @dataclass(frozen=True)

@@ -2,28 +2,19 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrainer.api import (
-    FINISHED,
-    Metrics,
-    Phase,
-    RetrainJobSpec,
-    RetrainJobStatus,
-    architecture,
-    parse_job,
-)
+from retrainer.api import Metrics, Phase
 from retrainer.api.layout import join
-from retrainer.api.names import LABEL_UID, TASK_BOTTLENECKS, TASK_TRAIN, child, run_name
-from retrainer.api.status import UNSEEN
+from retrainer.api.names import LABEL_UID, TASK_BOTTLENECKS, TASK_TRAIN, child
 from retrainer.cluster import logs
 from retrainer.cluster import progress as _progress
-from retrainer.cluster.events import Event, in_order, moment
+from retrainer.cluster.events import Event, in_order
 from retrainer.cluster.refusals import Conflict
-from retrainer.cluster.requests import EVENTS, JOBS, PODS, Cluster, Document, Stop
+from retrainer.cluster.requests import EVENTS, JOBS, PODS, Cluster, Document
+from retrainer.cluster.snapshot import JobSnapshot
+from retrainer.cluster.stop import Stop
 from retrainer.errors import Interrupted, JobFailed, NotFound, UserError, WaitTimeout
 from retrainer.results.history import History
 from retrainer.store.folder import Access
@@ -31,10 +22,11 @@ from retrainer.store.folder import Access
 if TYPE_CHECKING:
     from retrainer.inference.classifier import Image, Prediction
     from retrainer.results.comparison import Comparison
-    from retrainer.results.run import ConfusionMatrix, Guess, Run
+    from retrainer.results.rows import Guess
+    from retrainer.results.run import ConfusionMatrix, Run
 
 
-class Job:
+class Job(JobSnapshot):
     """One RetrainJob on a cluster, as it was last read.
 
     Attributes and properties are of that moment; methods ask the cluster or the store anew. `Client`
@@ -44,109 +36,17 @@ class Job:
     """
 
     def __init__(self, document: Document, cluster: Cluster, access: Access) -> None:
-        self._document = document
+        super().__init__(document)
         self._cluster = cluster
         self._access = access
-
-    # --- what was last read ---
-    @property
-    def name(self) -> str:
-        """`metadata.name`."""
-        return str(self._document["metadata"]["name"])
-
-    @property
-    def namespace(self) -> str:
-        """`metadata.namespace`."""
-        return str(self._document["metadata"]["namespace"])
-
-    @property
-    def uid(self) -> str:
-        """`metadata.uid`; another job of the same name has another one."""
-        return str(self._document["metadata"]["uid"])
-
-    @property
-    def created(self) -> datetime:
-        """When it was created, UTC."""
-        return moment(self._document["metadata"].get("creationTimestamp"))
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """`metadata.labels`."""
-        return dict(self._document["metadata"].get("labels") or {})
-
-    @property
-    def architecture(self) -> str:
-        """`spec.architecture`."""
-        return str(self._document["spec"].get("architecture", ""))
-
-    @property
-    def spec(self) -> RetrainJobSpec:
-        """The spec, checked.
-
-        Raises:
-            InvalidJob: this version of Retrainer does not know all of it.
-        """
-        return parse_job(self._without_status(), where=self.name).spec
-
-    @cached_property
-    def _status(self) -> RetrainJobStatus:
-        return RetrainJobStatus.model_validate(self._document.get("status") or {})
-
-    @property
-    def status(self) -> RetrainJobStatus:
-        """What the operator has written."""
-        return self._status
-
-    @property
-    def phase(self) -> Phase:
-        """Pending until the operator has written one."""
-        return self.status.phase or Phase.PENDING
-
-    @property
-    def reason(self) -> str:
-        """Why it is in this phase, one word; "" before the operator saw it."""
-        return self.status.reason or ""
-
-    @property
-    def message(self) -> str:
-        """Why it is in this phase, one sentence; "" before the operator saw it."""
-        return self.status.message or ""
-
-    @property
-    def finished(self) -> bool:
-        """Whether it has ended, well or not."""
-        return self.phase in FINISHED
-
-    @property
-    def test_accuracy(self) -> float | None:
-        """Final accuracy on the test images, 0 to 1; None before the end or without test images."""
-        return self.status.metrics.test_accuracy if self.status.metrics else None
-
-    @property
-    def run_url(self) -> str:
-        """URL of the run's folder, whether anything is in it yet or not."""
-        output = str(self._document["spec"]["output"])
-        return self.status.run or join(output, run_name(self.name, self.uid))
-
-    @property
-    def said(self) -> str:
-        """The operator's sentence, or what is missing for one."""
-        return self.message or self.reason or str(UNSEEN.message)
-
-    def to_dict(self) -> Document:
-        """The whole object as Kubernetes has it; changing it changes nothing."""
-        return dict(self._document)
 
     def __repr__(self) -> str:
         return f"<Job {self.namespace}/{self.name}: {self.phase}, {self.said}>"
 
     def _repr_html_(self) -> str:
-        from retrainer.views import html
+        from retrainer.cluster import notebook
 
-        return html.job(self)
-
-    def _without_status(self) -> Document:
-        return {key: value for key, value in self._document.items() if key != "status"}
+        return notebook.job(self)
 
     def _take(self, document: Document) -> None:
         self._document = document
@@ -377,14 +277,6 @@ class Job:
 
         runs = [Run(o, access=self._access) if isinstance(o, str) else o for o in listed(others)]
         return compare([self, *runs])
-
-    @property
-    def multiply_adds(self) -> int | None:
-        """Of the frozen network, for one image; None for an architecture not known here."""
-        try:
-            return architecture(self.architecture).multiply_adds
-        except ValueError:
-            return None
 
 
 _NO_METRICS: Mapping[str, None] = dict.fromkeys(Metrics.model_fields)

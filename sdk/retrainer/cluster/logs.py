@@ -7,7 +7,8 @@ from queue import SimpleQueue
 
 from retrainer.api.names import CONTAINER, LABEL_UID
 from retrainer.api.status import FINISHED
-from retrainer.cluster.requests import JOBS, PODS, Cluster, Document, Stop
+from retrainer.cluster.requests import JOBS, PODS, Cluster, Document
+from retrainer.cluster.stop import Stop
 from retrainer.errors import ClusterError, NotFound
 
 READERS = 32

@@ -5,16 +5,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retrainer.cluster.job import Job
+    from retrainer.cluster.snapshot import JobSnapshot
 
-Show = Callable[["Job"], None]
+Show = Callable[[Any], None]
 """Called with the job each time it changed."""
 
 
 class Nothing:
     """Shows nothing."""
 
-    def __call__(self, job: "Job") -> None:
+    def __call__(self, job: "JobSnapshot") -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -27,7 +27,7 @@ class Called(Nothing):
     def __init__(self, function: Show) -> None:
         self._function = function
 
-    def __call__(self, job: "Job") -> None:
+    def __call__(self, job: "JobSnapshot") -> None:
         """Tell it."""
         self._function(job)
 
@@ -38,7 +38,7 @@ class Lines(Nothing):
     def __init__(self) -> None:
         self._last = ("", "")
 
-    def __call__(self, job: "Job") -> None:
+    def __call__(self, job: "JobSnapshot") -> None:
         """Print it, if there is news."""
         now = (str(job.phase), job.reason)
         if now != self._last:
@@ -66,7 +66,7 @@ class Bar(Nothing):
         self._task = self._bar.add_task("", total=None, said="")
         self._bar.start()
 
-    def __call__(self, job: "Job") -> None:
+    def __call__(self, job: "JobSnapshot") -> None:
         """Move it."""
         percent = job.status.progress.percent if job.status.progress else None
         self._bar.update(
@@ -88,7 +88,7 @@ class Cell(Nothing):
     def __init__(self) -> None:
         self._handle: Any = None
 
-    def __call__(self, job: "Job") -> None:
+    def __call__(self, job: "JobSnapshot") -> None:
         """Draw it anew."""
         import IPython.display
 

@@ -4,17 +4,16 @@ Every other library's error is mapped here (with `_connection` and `_refusals`) 
 """
 
 import json
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
 
 from retrainer.api.names import CONTAINER, GROUP, PLURAL, VERSION
-from retrainer.cluster.connection import READ_SECONDS, Response, Transport
+from retrainer.cluster.connection import READ_SECONDS, Transport
 from retrainer.cluster.refusals import Asked, Gone, refusal
+from retrainer.cluster.stop import Stop
 from retrainer.errors import ClusterError, Forbidden
 
 PAGE = 500
@@ -62,44 +61,6 @@ class Change:
 
     kind: Literal["Added", "Modified", "Deleted", "Synced"]
     document: Document
-
-
-class Stop:
-    """Ends what another thread follows (`wait`, `watch`, `logs`): at once, not at the next event."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self._lock = threading.Lock()
-        self._open: list[Response] = []
-
-    def set(self) -> None:
-        """End it; may be called again."""
-        with self._lock:
-            self._event.set()
-            for response in self._open:
-                response.shutdown()
-
-    def is_set(self) -> bool:
-        """Whether it was ended."""
-        return self._event.is_set()
-
-    def wait(self, seconds: float) -> bool:
-        """Sleep, but no longer than until it is ended; whether it was."""
-        return self._event.wait(seconds)
-
-    @contextmanager
-    def _reading(self, response: Response) -> Iterator[Response]:
-        """While inside, `set` also ends this response."""
-        with self._lock:
-            if self._event.is_set():
-                response.shutdown()
-            self._open.append(response)
-        try:
-            yield response
-        finally:
-            with self._lock:
-                self._open.remove(response)
-            response.close()
 
 
 class Cluster:
@@ -242,7 +203,7 @@ class Cluster:
         silence = min(SILENCE_SECONDS, left + 0.05)
         path = resource.path(asked.namespace)
         response = self._transport.open("GET", path, query, read_seconds=silence)
-        with stop._reading(response):
+        with stop.reading(response):
             if response.status >= 400:
                 raise refusal(response.status, response.read(), asked)
             for line in response.lines():
@@ -276,7 +237,7 @@ class Cluster:
         seconds = 3600.0 if follow else READ_SECONDS
         path = PODS.path(namespace, pod, "log")
         response = self._transport.open("GET", path, query, read_seconds=seconds)
-        with (stop or Stop())._reading(response):
+        with (stop or Stop()).reading(response):
             if response.status >= 400:
                 raise refusal(response.status, response.read(), asked)
             for line in response.lines():

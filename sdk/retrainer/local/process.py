@@ -5,7 +5,6 @@ its progress as JSON lines to a pipe, one of `{"report": {...}}`, `{"log": "..."
 a line; what TensorFlow and other libraries print goes to a log file, kept only if the run fails.
 """
 
-import importlib.util
 import json
 import os
 import signal
@@ -14,7 +13,7 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn, Protocol
 
@@ -28,13 +27,13 @@ from retrainer.api.parsing import problems
 from retrainer.errors import (
     Interrupted,
     JobFailed,
-    MissingExtra,
     NotFound,
     RetrainerError,
     StorageDenied,
     StorageError,
     UserError,
 )
+from retrainer.extras import require_trainer
 from retrainer.jobfile import as_job
 from retrainer.results.run import Run
 from retrainer.store.folder import ENV_ENDPOINT, Access
@@ -164,16 +163,6 @@ def run(
         with Display() as display:
             return _run(job, display, program)
     return _run(job, progress, program)
-
-
-def require_trainer(
-    find: Callable[[str], object] = importlib.util.find_spec, *, what: str = "tensorflow"
-) -> None:
-    """Raise MissingExtra unless the trainer's libraries are installed."""
-    if find(what) is None:
-        raise MissingExtra(
-            f"this needs {what}, which is not installed here: pip install 'retrainer[trainer]'"
-        )
 
 
 def _absolute(job: RetrainJob) -> RetrainJob:

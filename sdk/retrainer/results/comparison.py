@@ -1,47 +1,29 @@
 """Jobs side by side: how good, how costly, and whether the difference is more than noise."""
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from retrainer.api import ARCHITECTURES
 from retrainer.errors import NotFound, UserError
-from retrainer.results.run import Guess, Run
-from retrainer.results.significance import Difference, against_best
+from retrainer.results.rows import Difference, Guess, Row, accuracy_words
+from retrainer.results.run import Run
+from retrainer.results.significance import against_best
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from retrainer.cluster.job import Job
 
+class HasRun(Protocol):
+    """A job whose run can be read: on a cluster or here."""
 
-@dataclass(frozen=True)
-class Row:
-    """One job.
-
-    Attributes:
-        name: of the job.
-        architecture: as in its spec, "" if not known.
-        accuracy: on the test images, 0 to 1; None without test images.
-        low, high: ends of its 95% Wilson interval.
-        images: number of test images.
-        multiply_adds: of the network, for one image.
-        parameters: of the network, head included.
-        images_per_second: bottlenecks computed per second; None if all came from the cache.
-    """
-
-    name: str
-    architecture: str
-    accuracy: float | None
-    low: float | None
-    high: float | None
-    images: int
-    multiply_adds: int | None
-    parameters: int | None
-    images_per_second: float | None
+    @property
+    def run(self) -> Run:
+        """The run's folder."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +50,9 @@ class Comparison:
         Raises:
             MissingExtra: pandas is not installed.
         """
-        from retrainer.results.plots import needs_pandas
+        from retrainer.extras import import_pandas
 
-        frame: pd.DataFrame = needs_pandas().DataFrame([vars(row) for row in self.rows])
+        frame: pd.DataFrame = import_pandas().DataFrame([vars(row) for row in self.rows])
         return frame
 
     def plot(self, path: str | None = None) -> "Figure":
@@ -81,13 +63,18 @@ class Comparison:
         """
         from retrainer.results import plots
 
-        return plots.frontier(self, path)
+        return plots.frontier(self.rows, path)
 
     def to_html(self, picture: bool = True) -> str:
         """A part of an HTML page: the table, the sentences, and the picture (embedded PNG)."""
-        from retrainer.views import html
+        from retrainer.results import notebook
 
-        return html.comparison(self, picture)
+        image = None
+        if picture:
+            buffer = io.BytesIO()
+            self.plot().savefig(buffer, format="png")
+            image = buffer.getvalue()
+        return notebook.comparison(self.rows, [*map(str, self.differences), *self.notes], image)
 
     def _repr_html_(self) -> str:
         return self.to_html(picture=False)
@@ -104,7 +91,7 @@ class Comparison:
         }
 
 
-def compare(jobs: "Sequence[Job | Run | str | Path] | Path") -> Comparison:
+def compare(jobs: Sequence[HasRun | Run | str | Path] | Path) -> Comparison:
     """Jobs side by side.
 
     Args:
@@ -188,21 +175,3 @@ def _predictions(runs: list[tuple[str, Run]]) -> tuple[dict[str, list[Guess]], l
         else:
             notes.append(f"{name} has no test images and cannot be tested against the others.")
     return guesses, notes
-
-
-def accuracy_words(row: Row) -> str:
-    """Such as `0.887 (0.83 to 0.93, 165 images)`."""
-    if row.accuracy is None or row.low is None or row.high is None:
-        return "no test images"
-    return f"{row.accuracy:.3f} ({row.low:.2f} to {row.high:.2f}, {row.images:,} images)"
-
-
-def frontier_of(rows: Sequence[Row]) -> list[Row]:
-    """The rows that no other beats in accuracy for as few multiply-adds, cheapest first."""
-    best = -1.0
-    edge = []
-    for row in sorted(rows, key=lambda r: (r.multiply_adds or math.inf, -(r.accuracy or 0))):
-        if row.multiply_adds and row.accuracy is not None and row.accuracy > best:
-            best = row.accuracy
-            edge.append(row)
-    return edge

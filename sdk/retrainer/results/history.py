@@ -53,9 +53,9 @@ class History(Sequence[CurvePoint]):
         Raises:
             MissingExtra: pandas is not installed.
         """
-        from retrainer.results.plots import needs_pandas
+        from retrainer.extras import import_pandas
 
-        pandas = needs_pandas()
+        pandas = import_pandas()
         frame: pd.DataFrame = pandas.DataFrame(
             {name: self.column(name) for name in COLUMNS[1:]},
             index=pandas.Index(self.column("step"), name="step"),
@@ -71,9 +71,9 @@ class History(Sequence[CurvePoint]):
         """
         from retrainer.results import plots
 
-        return plots.curves(self, path)
+        return plots.curves(self, self.title, path)
 
     def _repr_html_(self) -> str:
-        from retrainer.views import html
+        from retrainer.results import notebook
 
-        return html.history(self)
+        return notebook.history(self)

@@ -7,15 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from retrainer.errors import MissingExtra
+from retrainer.api.status import CurvePoint
+from retrainer.results.rows import Row, frontier_of
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from retrainer.results.comparison import Comparison, Row
-    from retrainer.results.history import History
-    from retrainer.results.run import ConfusionMatrix
 
 # Two colours that people with any colour vision tell apart (Okabe and Ito 2008).
 TRAINING, VALIDATION = "#0072B2", "#D55E00"
@@ -40,19 +39,6 @@ _FONTS_OF_MANY_SCRIPTS = (
     "Microsoft YaHei", "Malgun Gothic", "Arial Unicode MS",
 )  # fmt: skip
 """For folders named in Chinese, Japanese or Korean, which matplotlib's own font lacks."""
-
-
-def needs_pandas() -> Any:
-    """pandas, imported.
-
-    Raises:
-        MissingExtra: it is not installed.
-    """
-    try:
-        import pandas
-    except ImportError as error:
-        raise MissingExtra("pandas is not installed: pip install 'retrainer[pandas]'") from error
-    return pandas
 
 
 @functools.cache
@@ -86,19 +72,20 @@ def _saved(figure: "Figure", path: str | None) -> "Figure":
     return figure
 
 
-def curves(history: "History", path: str | None = None) -> "Figure":
+def curves(points: Sequence[CurvePoint], title: str, path: str | None = None) -> "Figure":
     """Accuracy (0 to 1) and cross entropy (nats) against the step."""
     figure, (left, right) = _figure(2, 9.0, 3.4)
-    steps = history.column("step")
+    steps = [point.step for point in points]
     for name, label, colour in (
         ("training", "training batch", TRAINING),
         ("validation", "validation", VALIDATION),
     ):
         entropy = "cross_entropy" if name == "training" else "validation_cross_entropy"
-        left.plot(steps, _numbers(history.column(f"{name}_accuracy")), color=colour, label=label)
-        right.plot(steps, _numbers(history.column(entropy)), color=colour, label=label)
+        for axis, column in ((left, f"{name}_accuracy"), (right, entropy)):
+            values = _numbers([getattr(point, column) for point in points])
+            axis.plot(steps, values, color=colour, label=label)
     left.set(xlabel="step", ylabel="accuracy")
-    left.set_title(history.title, parse_math=False)
+    left.set_title(title, parse_math=False)
     right.set(xlabel="step", ylabel="cross entropy (nats)")
     left.legend(frameon=False, loc="lower right")
     return _saved(figure, path)
@@ -116,40 +103,38 @@ def _families() -> list[str]:
     return ["sans-serif", *sorted(set(_FONTS_OF_MANY_SCRIPTS) & set(get_font_names()))]
 
 
-def confusion(matrix: "ConfusionMatrix", path: str | None = None) -> "Figure":
+def confusion(
+    labels: Sequence[str], counts: "npt.NDArray[np.int64]", path: str | None = None
+) -> "Figure":
     """Counts of test images: rows what they are, columns what was guessed."""
-    side = max(3.5, 0.45 * len(matrix.labels) + 1.5)
+    side = max(3.5, 0.45 * len(labels) + 1.5)
     figure, (axis,) = _figure(1, side + 0.6, side)
     axis.grid(visible=False)
-    share = matrix.counts / matrix.counts.sum(axis=1, keepdims=True).clip(1)
+    share = counts / counts.sum(axis=1, keepdims=True).clip(1)
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    ticks = range(len(matrix.labels))
+    ticks = range(len(labels))
     # A label is a folder's name: between two $ matplotlib would read a formula.
     text: dict[str, Any] = {"parse_math": False, "fontfamily": _families()}
-    labels = [_cut(label) for label in matrix.labels]
-    axis.set_xticks(ticks, labels, rotation=45, ha="right", **text)
-    axis.set_yticks(ticks, labels, **text)
+    titles = [_cut(label) for label in labels]
+    axis.set_xticks(ticks, titles, rotation=45, ha="right", **text)
+    axis.set_yticks(ticks, titles, **text)
     axis.set(xlabel="guess", ylabel="label")
-    if len(matrix.labels) <= 30:
+    if len(labels) <= 30:
         for i in ticks:
             for j in ticks:
-                if matrix.counts[i, j]:
+                if counts[i, j]:
                     colour = "white" if share[i, j] > DARK_SHARE else "black"
-                    axis.text(
-                        j, i, str(matrix.counts[i, j]), ha="center", va="center", color=colour
-                    )
+                    axis.text(j, i, str(counts[i, j]), ha="center", va="center", color=colour)
     return _saved(figure, path)
 
 
-def frontier(comparison: "Comparison", path: str | None = None) -> "Figure":
+def frontier(jobs: Sequence[Row], path: str | None = None) -> "Figure":
     """Test accuracy with its 95% interval against multiply-adds; a bubble's area is the size.
 
     The line joins the jobs that no other beats for as few multiply-adds. Beside each name stands how
     many images a second its bottlenecks took, where they were computed.
     """
-    from retrainer.results.comparison import frontier_of
-
-    rows = [row for row in comparison.rows if row.multiply_adds and row.accuracy is not None]
+    rows = [row for row in jobs if row.multiply_adds and row.accuracy is not None]
     figure, (axis,) = _figure(1, 9.0, 5.6)
     axis.set(xscale="log", xlabel="multiply-adds per image (millions)")
     axis.set_ylabel(_accuracy_label(rows))
@@ -195,24 +180,24 @@ _READING = (
 )
 
 
-def _accuracy_label(rows: "Sequence[Row]") -> str:
+def _accuracy_label(rows: Sequence[Row]) -> str:
     """With the number of test images, where it is the same for all."""
     images = {row.images for row in rows}
     return f"test accuracy ({images.pop():,} images)" if len(images) == 1 else "test accuracy"
 
 
-def _limits(rows: "Sequence[Row]") -> tuple[float, float]:
+def _limits(rows: Sequence[Row]) -> tuple[float, float]:
     costs = [_millions(row) for row in rows]
     return min(costs) / 1.5, max(costs) * 1.5
 
 
-def _points(rows: "Sequence[Row]") -> float:
+def _points(rows: Sequence[Row]) -> float:
     """Points of the cost axis for a factor of e."""
     low, high = _limits(rows)
     return WIDTH_POINTS / math.log(high / low)
 
 
-def _places(rows: "Sequence[Row]") -> dict[str, float]:
+def _places(rows: Sequence[Row]) -> dict[str, float]:
     """Millions of multiply-adds by name; jobs of one network stand side by side, not on each other."""
     aside = math.exp(ASIDE_POINTS / _points(rows))
     seen: Counter[float] = Counter()
@@ -224,7 +209,7 @@ def _places(rows: "Sequence[Row]") -> dict[str, float]:
     return places
 
 
-def _texts(rows: "Sequence[Row]") -> "dict[str, list[str]]":
+def _texts(rows: Sequence[Row]) -> "dict[str, list[str]]":
     """The lines of each job's label: its network, or its name where two have the same; its rate."""
     named = len({row.architecture for row in rows}) < len(rows)
     texts = {}
@@ -240,7 +225,7 @@ def _cut(label: str) -> str:
 
 
 def _labels(
-    axis: "Axes", rows: "Sequence[Row]", places: dict[str, float], edge: Sequence[str]
+    axis: "Axes", rows: Sequence[Row], places: dict[str, float], edge: Sequence[str]
 ) -> None:
     """What each job is, at the end of its bar: above for those on the line, below for the others.
 
@@ -271,7 +256,7 @@ def _labels(
     _make_room(axis, rows, longest if upright else 2 * LINE_POINTS)
 
 
-def _make_room(axis: "Axes", rows: "Sequence[Row]", points: float) -> None:
+def _make_room(axis: "Axes", rows: Sequence[Row], points: float) -> None:
     """Above and below the bars for the labels, which matplotlib does not count in its limits."""
     lows, highs = [row.low or 0.0 for row in rows], [row.high or 0.0 for row in rows]
     span = max(highs) - min(lows) or 0.1
@@ -292,7 +277,7 @@ def _shifts(marks: Sequence[float], width: float) -> list[float]:
     return shifts
 
 
-def _legend(figure: "Figure", axis: "Axes", rows: "Sequence[Row]") -> None:
+def _legend(figure: "Figure", axis: "Axes", rows: Sequence[Row]) -> None:
     """Which colour is which width, where there is more than one."""
     present = {_colour(row.architecture) for row in rows}
     widths = [w for w, colour in _WIDTH_COLOURS.items() if colour in present]
@@ -318,7 +303,7 @@ def _colour(architecture: str) -> str:
     return _WIDTH_COLOURS.get(parts[1] if len(parts) > 1 else "", _OTHER)
 
 
-def _millions(row: "Row") -> float:
+def _millions(row: Row) -> float:
     return (row.multiply_adds or 0) / 1e6
 
 

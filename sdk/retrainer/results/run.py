@@ -21,6 +21,7 @@ from retrainer.api.reasons import BUCKET_NOT_FOUND
 from retrainer.api.status import CurvePoint
 from retrainer.errors import NotFound
 from retrainer.results.history import COLUMNS, History
+from retrainer.results.rows import Guess
 from retrainer.store.folder import Access, Folder
 
 if TYPE_CHECKING:
@@ -30,33 +31,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from retrainer.inference.classifier import Image, Prediction
-
-
-@dataclass(frozen=True)
-class Guess:
-    """The network's guess for one test image.
-
-    Attributes:
-        path: of the image, relative to `spec.images`.
-        label: what it is (its folder).
-        guess: the label that the network finds most likely.
-        score: of the guess, 0 to 1.
-        label_score: of the label, 0 to 1.
-        identity: what the image's content is known by, 32 hexadecimal digits (see "Image identity" in
-            docs/reference/run.md); "" in a run that was written before it was kept.
-    """
-
-    path: str
-    label: str
-    guess: str
-    score: float
-    label_score: float
-    identity: str = ""
-
-    @property
-    def right(self) -> bool:
-        """Whether the guess is the label."""
-        return self.guess == self.label
 
 
 @dataclass(frozen=True)
@@ -80,9 +54,9 @@ class ConfusionMatrix:
 
     def to_pandas(self) -> "pd.DataFrame":
         """A frame with labels as index (what they are) and as columns (what was guessed)."""
-        from retrainer.results.plots import needs_pandas
+        from retrainer.extras import import_pandas
 
-        pandas = needs_pandas()
+        pandas = import_pandas()
         frame: pd.DataFrame = pandas.DataFrame(
             self.counts,
             index=pandas.Index(self.labels, name="label"),
@@ -94,12 +68,12 @@ class ConfusionMatrix:
         """The matrix as a picture; also written to `path` if given."""
         from retrainer.results import plots
 
-        return plots.confusion(self, path)
+        return plots.confusion(self.labels, self.counts, path)
 
     def _repr_html_(self) -> str:
-        from retrainer.views import html
+        from retrainer.results import notebook
 
-        return html.confusion(self)
+        return notebook.confusion(self.labels, self.counts.tolist())
 
 
 class Run:

@@ -2,45 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from retrainer.results.run import Guess
-
-SIGNIFICANT = 0.05
-"""A difference is told as one below this p-value (after Holm's correction)."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """What McNemar's exact test says of two jobs on the test images that both have.
-
-    Attributes:
-        better, worse: names; by the number of these images guessed right.
-        only_better, only_worse: images that one guessed right and the other wrong.
-        images: number of test images in both; copies of a photo count once.
-        p: two-sided p-value, corrected for the number of comparisons (Holm).
-    """
-
-    better: str
-    worse: str
-    only_better: int
-    only_worse: int
-    images: int
-    p: float
-
-    @property
-    def significant(self) -> bool:
-        """Whether chance alone would hardly bring it about."""
-        return self.p < SIGNIFICANT
-
-    def __str__(self) -> str:
-        counts = (
-            f"of {self.images:,} common test images, {self.only_better:,} right in {self.better} "
-            f"only, {self.only_worse:,} in {self.worse} only, p = {self.p:.2g}"
-        )
-        if self.significant:
-            return f"{self.better} is better than {self.worse} ({counts})."
-        return f"No difference between {self.better} and {self.worse} is shown ({counts})."
+from retrainer.results.rows import Difference, Guess
 
 
 def against_best(guesses: Mapping[str, Sequence[Guess]]) -> tuple[list[Difference], list[str]]:

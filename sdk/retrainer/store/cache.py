@@ -1,25 +1,17 @@
 """A bottleneck cache, seen from outside: what it holds, and deleting what is old."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from retrainer.api import Storage
 from retrainer.api.layout import (
     BACKBONE_PREFIX,
-    DEFAULT_CACHE,
     INDEX_SUFFIX,
     SEGMENT_SUFFIX,
     SEGMENTS,
-    join,
 )
-from retrainer.errors import Forbidden
 from retrainer.store.folder import Access, Entry, Folder
-
-if TYPE_CHECKING:
-    from retrainer.cluster.client import Client
-    from retrainer.cluster.job import Job
 
 # An index has a header and a checksum of this many bytes together, and this many for each bottleneck.
 INDEX_FIXED_BYTES = 40
@@ -97,27 +89,6 @@ class Cache:
             self._folder.delete([e.path for e in indexes])
             self._folder.delete([e.path for e in old])
         return Pruned(len(old), sum(map(_rows, indexes)), sum(e.size for e in [*old, *indexes]))
-
-
-def users(client: "Client", url: str) -> list[str]:
-    """Unfinished jobs that use the cache at `url`, as `namespace/name`.
-
-    All namespaces are asked, or the client's own where the person may not list all.
-    """
-    try:
-        jobs = client.list(all_namespaces=True)
-    except Forbidden:
-        jobs = client.list()
-    return [
-        f"{job.namespace}/{job.name}"
-        for job in jobs
-        if not job.finished and _cache_of(job) == url.rstrip("/")
-    ]
-
-
-def _cache_of(job: "Job") -> str:
-    spec: Mapping[str, Any] = job.to_dict()["spec"]
-    return str(spec.get("cache") or join(str(spec.get("output", "")), DEFAULT_CACHE)).rstrip("/")
 
 
 def _part(fingerprint: str, entries: list[Entry]) -> Part:

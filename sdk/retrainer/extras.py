@@ -1,0 +1,30 @@
+"""Libraries that `pip install retrainer` alone does not bring, and the command that installs each."""
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+from retrainer.errors import MissingExtra
+
+
+def import_pandas() -> Any:
+    """Import pandas.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise MissingExtra("pandas is not installed: pip install 'retrainer[pandas]'") from error
+    return pandas
+
+
+def require_trainer(
+    find: Callable[[str], object] = importlib.util.find_spec, *, what: str = "tensorflow"
+) -> None:
+    """Raise MissingExtra unless the trainer's libraries are installed."""
+    if find(what) is None:
+        raise MissingExtra(
+            f"this needs {what}, which is not installed here: pip install 'retrainer[trainer]'"
+        )

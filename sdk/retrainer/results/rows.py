@@ -1,0 +1,112 @@
+"""The values that results are made of: one test image's guess, one job's figures, one difference."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+SIGNIFICANT = 0.05
+"""A difference is told as one below this p-value (after Holm's correction)."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """The network's guess for one test image.
+
+    Attributes:
+        path: of the image, relative to `spec.images`.
+        label: what it is (its folder).
+        guess: the label that the network finds most likely.
+        score: of the guess, 0 to 1.
+        label_score: of the label, 0 to 1.
+        identity: what the image's content is known by, 32 hexadecimal digits (see "Image identity" in
+            docs/reference/run.md); "" in a run that was written before it was kept.
+    """
+
+    path: str
+    label: str
+    guess: str
+    score: float
+    label_score: float
+    identity: str = ""
+
+    @property
+    def right(self) -> bool:
+        """Whether the guess is the label."""
+        return self.guess == self.label
+
+
+@dataclass(frozen=True)
+class Row:
+    """One job.
+
+    Attributes:
+        name: of the job.
+        architecture: as in its spec, "" if not known.
+        accuracy: on the test images, 0 to 1; None without test images.
+        low, high: ends of its 95% Wilson interval.
+        images: number of test images.
+        multiply_adds: of the network, for one image.
+        parameters: of the network, head included.
+        images_per_second: bottlenecks computed per second; None if all came from the cache.
+    """
+
+    name: str
+    architecture: str
+    accuracy: float | None
+    low: float | None
+    high: float | None
+    images: int
+    multiply_adds: int | None
+    parameters: int | None
+    images_per_second: float | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What McNemar's exact test says of two jobs on the test images that both have.
+
+    Attributes:
+        better, worse: names; by the number of these images guessed right.
+        only_better, only_worse: images that one guessed right and the other wrong.
+        images: number of test images in both; copies of a photo count once.
+        p: two-sided p-value, corrected for the number of comparisons (Holm).
+    """
+
+    better: str
+    worse: str
+    only_better: int
+    only_worse: int
+    images: int
+    p: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether chance alone would hardly bring it about."""
+        return self.p < SIGNIFICANT
+
+    def __str__(self) -> str:
+        counts = (
+            f"of {self.images:,} common test images, {self.only_better:,} right in {self.better} "
+            f"only, {self.only_worse:,} in {self.worse} only, p = {self.p:.2g}"
+        )
+        if self.significant:
+            return f"{self.better} is better than {self.worse} ({counts})."
+        return f"No difference between {self.better} and {self.worse} is shown ({counts})."
+
+
+def accuracy_words(row: Row) -> str:
+    """Such as `0.887 (0.83 to 0.93, 165 images)`."""
+    if row.accuracy is None or row.low is None or row.high is None:
+        return "no test images"
+    return f"{row.accuracy:.3f} ({row.low:.2f} to {row.high:.2f}, {row.images:,} images)"
+
+
+def frontier_of(rows: Sequence[Row]) -> list[Row]:
+    """The rows that no other beats in accuracy for as few multiply-adds, cheapest first."""
+    best = -1.0
+    edge = []
+    for row in sorted(rows, key=lambda r: (r.multiply_adds or math.inf, -(r.accuracy or 0))):
+        if row.multiply_adds and row.accuracy is not None and row.accuracy > best:
+            best = row.accuracy
+            edge.append(row)
+    return edge
