@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
+import time
 from typing import Any
 
 import pytest
@@ -40,7 +42,7 @@ async def _heard(answer: web.StreamResponse, **pod: Any) -> list[Report]:
     reports = Reports(memory, leads=lambda: True, on_news=news.append, port=runner.addresses[0][1])
     try:
         async with session_of_pods() as session:
-            await reports.poll(session)
+            await reports.poll(session, answering=False)
     finally:
         await runner.cleanup()
     heard = list(memory.reports(KEY))
@@ -72,3 +74,60 @@ async def test_a_pod_that_only_has_our_labels_is_not_asked() -> None:
 )
 async def test_an_answer_that_is_no_report_of_the_job_is_not_heard(answer: web.Response) -> None:
     assert await _heard(answer) == []
+
+
+@pytest.mark.slow
+async def test_pods_that_stay_silent_do_not_slow_the_reports_of_others() -> None:
+    """With 150 of them in the same rounds, a pod that answers was asked every 6 s."""
+    asked: asyncio.Queue[float] = asyncio.Queue()
+
+    async def report(_: web.Request) -> web.StreamResponse:
+        asked.put_nowait(time.monotonic())
+        return web.Response(body=GOOD)
+
+    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    app = web.Application()
+    app.router.add_get("/report", report)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
+    silent = await asyncio.start_server(never, "127.0.0.2", port)
+    memory = Memory()
+    pods = [o.pod("answers", running=True, ip="127.0.0.1")]
+    pods += [o.pod(f"silent-{n}", running=True, ip="127.0.0.2") for n in range(150)]
+    for snapshot in (o.job(), o.child(), *pods):
+        memory.saw(KEY, snapshot)
+    reports = Reports(memory, leads=lambda: True, on_news=lambda _: None, port=port)
+    polling = asyncio.create_task(reports.run())
+    try:
+        async with asyncio.timeout(60):
+            times = [await asked.get() for _ in range(5)]
+    finally:
+        polling.cancel()
+        await asyncio.wait([polling])
+        silent.close()
+        await runner.cleanup()
+    assert times[-1] - times[0] < 12
+
+
+async def test_a_silent_pod_is_asked_less_and_less_often() -> None:
+    now = [0.0]
+    memory = Memory()
+    # Nobody listens there: the connection is refused at once.
+    for snapshot in (o.job(), o.child(), o.pod(running=True, ip="127.0.0.3")):
+        memory.saw(KEY, snapshot)
+    reports = Reports(
+        memory, leads=lambda: True, on_news=lambda _: None, port=1, clock=lambda: now[0]
+    )
+    asked = []
+    async with session_of_pods() as session:
+        for second in range(0, 300, 2):
+            now[0] = float(second)
+            if await reports.poll(session, answering=False):
+                asked.append(second)
+    assert asked[:5] == [0, 4, 12, 28, 60]
+    assert all(60 <= b - a <= 62 for a, b in zip(asked[5:], asked[6:], strict=False))

@@ -1,10 +1,10 @@
-"""Ask running trainer pods for their reports, all of them every two seconds."""
+"""Ask running trainer pods for their reports, those that answer every two seconds."""
 
 import asyncio
-import itertools
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import aiohttp
 
@@ -19,9 +19,13 @@ TIMEOUT = 2.0
 """Seconds one pod has to answer."""
 SIZE_MAX = 64 * 1024
 """Bytes of an answer; a whole curve of 4,000 steps takes 20 KiB."""
+_CONNECT = 1.0
+"""Seconds a pod has to take the connection: within a cluster it is there in milliseconds."""
 _AT_ONCE = 50
 _ROUND_MAX = 500
 """Pods asked per round: of ten thousand shards, each is heard every 40 s."""
+_SILENCE_MAX = 60.0
+"""Seconds until even a pod that has never answered is asked again."""
 
 _logger = logging.getLogger(__name__)
 
@@ -29,15 +33,28 @@ _logger = logging.getLogger(__name__)
 def session_of_pods() -> aiohttp.ClientSession:
     """How pods are asked: without a proxy, and with nothing unpacked, which would have no bound."""
     return aiohttp.ClientSession(
-        timeout=aiohttp.ClientTimeout(total=TIMEOUT),
+        timeout=aiohttp.ClientTimeout(total=TIMEOUT, sock_connect=_CONNECT),
         trust_env=False,
         auto_decompress=False,
         headers={"Accept-Encoding": "identity"},
     )
 
 
+@dataclass
+class _Silence:
+    """A pod that has not answered: how often in a row, and when it is asked again."""
+
+    failures: int
+    until: float
+
+
 class Reports:
-    """Polls pods, and tells `on_news` which job has something new to say."""
+    """Polls pods, and tells `on_news` which job has something new to say.
+
+    Pods that answered when last asked, and those that have not answered yet or no more, are asked in
+    rounds of their own: a silent pod takes the whole timeout, and 600 of them made each round of all
+    pods take 20 s. Who stays silent is asked less and less often, at least once a minute.
+    """
 
     def __init__(
         self,
@@ -46,36 +63,73 @@ class Reports:
         leads: Callable[[], bool],
         on_news: Callable[[Key], None],
         port: int = REPORT_PORT,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._memory = memory
         self._leads = leads
         self._on_news = on_news
         self._port = port
-        self._turn = 0
-        self._at_once = asyncio.Semaphore(_AT_ONCE)
+        self._clock = clock
+        self._answering: set[str] = set()
+        self._silences: dict[str, _Silence] = {}
+        self._turns = {True: 0, False: 0}
 
     async def run(self) -> None:
         """Poll until cancelled."""
-        async with session_of_pods() as session:
-            while True:
-                started = time.monotonic()
-                if self._leads():
-                    await self.poll(session)
-                await asyncio.sleep(max(0.1, started + INTERVAL - time.monotonic()))
+        async with session_of_pods() as session, asyncio.TaskGroup() as group:
+            for answering in (True, False):
+                group.create_task(self._rounds(session, answering=answering))
 
-    async def poll(self, session: aiohttp.ClientSession) -> None:
-        """One round."""
-        running = [p for p in self._memory.pods() if p.running and p.ip and not p.deleting]
-        self._turn = self._turn % len(running) if running else 0
-        turn = itertools.islice(itertools.cycle(running), self._turn, self._turn + len(running))
-        asked = list(itertools.islice(turn, _ROUND_MAX))
-        self._turn += len(asked)
-        asking = (self._ask(session, pod) for pod in asked)
+    async def _rounds(self, session: aiohttp.ClientSession, *, answering: bool) -> None:
+        while True:
+            started = time.monotonic()
+            if self._leads():
+                await self.poll(session, answering=answering)
+            await asyncio.sleep(max(0.1, started + INTERVAL - time.monotonic()))
+
+    async def poll(self, session: aiohttp.ClientSession, *, answering: bool) -> int:
+        """Ask once the pods that answered when last asked, or all others whose time has come.
+
+        Returns:
+            How many were asked.
+        """
+        due = self._due(answering=answering)
+        turn = self._turns[answering] % len(due) if due else 0
+        pods = (due[turn:] + due[:turn])[:_ROUND_MAX]
+        self._turns[answering] = turn + len(pods)
+        at_once = asyncio.Semaphore(_AT_ONCE)
+        asking = (self._ask(session, pod, at_once) for pod in pods)
         for end in await asyncio.gather(*asking, return_exceptions=True):
             if isinstance(end, Exception):  # of one pod, and no reason to ask no other
                 _logger.error("A pod's report could not be taken in", exc_info=end)
+        return len(pods)
 
-    async def _ask(self, session: aiohttp.ClientSession, pod: Pod) -> None:
+    def _due(self, *, answering: bool) -> list[Pod]:
+        running = [p for p in self._memory.pods() if p.running and p.ip and not p.deleting]
+        uids = {pod.uid for pod in running}
+        self._answering &= uids
+        self._silences = {uid: s for uid, s in self._silences.items() if uid in uids}
+        now = self._clock()
+        return [
+            pod
+            for pod in running
+            if (pod.uid in self._answering) == answering
+            and (pod.uid not in self._silences or self._silences[pod.uid].until <= now)
+        ]
+
+    def _note(self, pod: Pod, *, answered: bool) -> None:
+        if answered:
+            self._answering.add(pod.uid)
+            self._silences.pop(pod.uid, None)
+            return
+        self._answering.discard(pod.uid)
+        failures = self._silences[pod.uid].failures + 1 if pod.uid in self._silences else 1
+        pause = min(_SILENCE_MAX, INTERVAL * 2.0 ** min(failures, 10))
+        self._silences[pod.uid] = _Silence(failures, self._clock() + pause)
+
+    async def _ask(
+        self, session: aiohttp.ClientSession, pod: Pod, at_once: asyncio.Semaphore
+    ) -> None:
         key = (pod.namespace, pod.job)
         observed = self._memory.observe(key)
         job = observed.job
@@ -84,8 +138,9 @@ class Reports:
             c.uid == pod.child_uid and is_own(c, job) for c in observed.children
         ):
             return
-        async with self._at_once:
+        async with at_once:
             text = await self._read(session, pod.ip)
+        self._note(pod, answered=text is not None)
         if text is None:
             return
         report = progress.checked(text, job.uid)
