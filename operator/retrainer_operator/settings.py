@@ -13,7 +13,7 @@
 | RETRAINER_TRAINER_SCHEDULING | none | JSON: `{"nodeSelector": {}, "tolerations": [], "affinity": {}, \
 "priorityClassName": ""}`, each for jobs whose `spec.pod` does not say its own |
 | RETRAINER_NAMESPACES | all | namespaces to serve, comma between them; empty is cluster-wide |
-| POD_NAME | host name | this replica's identity on the Lease |
+| POD_NAME | host name and a random part | this replica's identity on the Lease; must be its alone |
 | POD_NAMESPACE | default | where the Lease is |
 | RETRAINER_LEASE_NAME | retrainer-operator | name of the Lease |
 | RETRAINER_BIND_ADDRESS | all | address that /metrics and the probes listen on |
@@ -28,6 +28,7 @@ or, outside a cluster, that of KUBECONFIG.
 """
 
 import json
+import secrets
 import socket
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
@@ -60,6 +61,11 @@ def _said(value: Any) -> Any:
     return {k: v for k, v in value.items() if v} if isinstance(value, dict) else value
 
 
+def _unique_identity() -> str:
+    """An identity that no other process has: two of them on one host would take each other's Lease."""
+    return f"{socket.gethostname()}_{secrets.token_hex(4)}"
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -86,7 +92,7 @@ class Settings(BaseModel):
         Pod(), alias="RETRAINER_TRAINER_SCHEDULING"
     )
     namespaces: Names = Field((), alias="RETRAINER_NAMESPACES")
-    identity: str = Field(default_factory=socket.gethostname, alias="POD_NAME")
+    identity: str = Field(default_factory=_unique_identity, alias="POD_NAME")
     namespace: str = Field("default", alias="POD_NAMESPACE")
     lease: Annotated[str, Field(min_length=1)] = Field(
         "retrainer-operator", alias="RETRAINER_LEASE_NAME"
