@@ -173,7 +173,7 @@ class Kube:
             self._token_at = -_TOKEN_AGE  # read it again next time
         if response.status >= 400:
             raise _error(response, answer, f"{method} {path}")
-        return json.loads(answer) if answer else {}
+        return _object(answer, f"{method} {path}")
 
     def _bearer(self) -> str | None:
         if self._from_file and time.monotonic() > self._token_at + _TOKEN_AGE:
@@ -204,11 +204,27 @@ def _resource(path: str) -> str:
     return parts[0] + (f"/{parts[2]}" if len(parts) > 2 else "")
 
 
+def _object(answer: bytes, request: str) -> Body:
+    """The JSON object of a good answer.
+
+    Raises:
+        ClusterError: it is none. What stands between us and the API server (a proxy's login page, a
+            load balancer's notice) answers with 200 as well; a write may have taken effect behind it.
+    """
+    try:
+        document = json.loads(answer) if answer else {}
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise ClusterError(f"{request}: the answer is no JSON object.")
+    return document
+
+
 def _error(response: aiohttp.ClientResponse, answer: bytes, what: str) -> ApiError:
     try:
         status = json.loads(answer)
         cause, message = status.get("reason") or "", status.get("message") or ""
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         cause, message = "", answer[:200].decode(errors="replace")
     after = response.headers.get("Retry-After", "")
     retry_after = float(after) if after.isdecimal() else None
