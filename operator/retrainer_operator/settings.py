@@ -1,4 +1,4 @@
-"""The operator's settings, read once at start from the environment; the chart sets them.
+"""Settings, read once at start from the environment, which the chart sets.
 
 | variable | default | meaning |
 |---|---|---|
@@ -38,8 +38,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from retrainer.api import Pod, Resources
 from retrainer.errors import UserError
 
-# What a MobileNet job of the DESIGN's figures needs: about 0.8 GiB with TensorFlow imported for the
-# export, and streaming images; the limit leaves room for Inception V3 and 100,000 images' bottlenecks.
+# A MobileNet job needs about 0.8 GiB with TensorFlow imported for the export, since images are streamed;
+# the limit leaves room for Inception V3 and the bottlenecks of 100,000 images.
 _DEFAULT_RESOURCES = Resources(
     requests={"cpu": "1", "memory": "2Gi"}, limits={"memory": "4Gi", "ephemeral-storage": "8Gi"}
 )
@@ -55,8 +55,8 @@ def _parse(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
-def _said(value: Any) -> Any:
-    """What is not empty: the chart gives every field."""
+def _drop_empty(value: Any) -> Any:
+    """Drop empty fields: the chart gives every field."""
     value = _parse(value)
     return {k: v for k, v in value.items() if v} if isinstance(value, dict) else value
 
@@ -88,7 +88,7 @@ class Settings(BaseModel):
     trainer_resources: Annotated[Resources, BeforeValidator(_parse)] = Field(
         _DEFAULT_RESOURCES, alias="RETRAINER_TRAINER_RESOURCES"
     )
-    trainer_scheduling: Annotated[Pod, BeforeValidator(_said)] = Field(
+    trainer_scheduling: Annotated[Pod, BeforeValidator(_drop_empty)] = Field(
         Pod(), alias="RETRAINER_TRAINER_SCHEDULING"
     )
     namespaces: Names = Field((), alias="RETRAINER_NAMESPACES")
@@ -108,7 +108,7 @@ class Settings(BaseModel):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """The settings that `environment` (such as os.environ) gives; an empty variable is unset.
+        """Read the settings from `environment`, such as os.environ; an empty variable counts as unset.
 
         Raises:
             UserError: one sentence per wrong variable, naming it.
@@ -127,5 +127,5 @@ class Settings(BaseModel):
 
     @property
     def service_accounts(self) -> frozenset[str]:
-        """What `spec.pod.serviceAccountName` may be."""
+        """The names that `spec.pod.serviceAccountName` may have."""
         return frozenset({self.trainer_service_account, *self.allowed_service_accounts} - {""})

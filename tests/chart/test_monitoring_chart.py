@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.operator.objects import parsed, settings
+from tests.operator.objects import make_settings, parse_plain_job
 from tests.support.chart import CHART, REPOSITORY, rendered
 
 from retrainer_operator.planning import children
@@ -91,7 +91,7 @@ def test_the_service_monitor_finds_the_operators_service_and_keeps_the_jobs_name
 
 def test_the_pod_monitor_finds_the_trainer_pods_by_what_the_operator_gives_them() -> None:
     monitor = of_kind("PodMonitor")
-    job = children.train(parsed(), settings(), deadline=None)
+    job = children.train(parse_plain_job(), make_settings(), deadline=None)
     template = job["spec"]["template"]
     assert matches(monitor["spec"]["selector"], template["metadata"]["labels"])
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]

@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from retrainer.api import Curve, CurvePoint, Report, reasons
 from retrainer.api.prometheus import METRICS
-from retrainer_operator.planning.snapshots import Job, job_of
+from retrainer_operator.planning.objects import read_job
+from retrainer_operator.planning.snapshots import RetrainJobSnapshot
 from retrainer_operator.serving.metrics import (
     CURVES_FINISHED,
     CURVES_RUNNING,
@@ -34,8 +35,10 @@ def point(step: int) -> CurvePoint:
     )
 
 
-def job(name: str, *, status: dict[str, Any], version: int = 1, **metadata: Any) -> Job:
-    return job_of(
+def job(
+    name: str, *, status: dict[str, Any], version: int = 1, **metadata: Any
+) -> RetrainJobSnapshot:
+    return read_job(
         {
             "metadata": {
                 "namespace": "photo-archive",
@@ -235,7 +238,7 @@ def test_outcomes_are_counted_from_0_so_that_the_first_one_is_an_increase() -> N
 def test_every_family_on_the_page_is_one_that_the_reference_lists() -> None:
     metrics = OperatorMetrics()
     metrics.pass_seconds.observe(0.01)
-    metrics.wrote("patch", "retrainjobs/status", "200")
+    metrics.count_write("patch", "retrainjobs/status", "200")
     lives = [Live(job("done", status=succeeded()), ())]
     page = metrics.render(lives).decode()
     families = {f.name: f.type for f in text_string_to_metric_families(page)}

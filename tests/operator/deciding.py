@@ -1,28 +1,30 @@
 """Short ways to decide a case and to read the plan."""
 
-from __future__ import annotations
-
 from typing import Any
 
-from tests.operator import objects as o
+from tests.operator.objects import NOW, UNSEEN_STATUS, make_settings
 
-from retrainer_operator.planning.case import Create
+from retrainer_operator.planning.actions import CreateChild
 from retrainer_operator.planning.plan import Plan, plan
-from retrainer_operator.planning.snapshots import Observed, timestamp
+from retrainer_operator.planning.snapshots import Observed
+from retrainer_operator.planning.times import format_time
 
 KUEUE = {"kueue.x-k8s.io/queue-name": "gpus", "team": "a"}
-RUNNING = {"phase": "Bottlenecks", "reason": "Running", "startTime": timestamp(o.NOW)}
+RUNNING = {"phase": "Bottlenecks", "reason": "Running", "startTime": format_time(NOW)}
 
 
-def decide(seen: Observed, now: float = o.NOW, **settings: Any) -> Plan:
-    return plan(seen, o.settings(**settings), now)
+def decide(observed: Observed, now: float = NOW, **settings: Any) -> Plan:
+    """The plan; `settings` are fields of Settings, which refuses others."""
+    return plan(observed, make_settings(**settings), now)
 
 
-def told(made: Plan) -> tuple[str, str, str]:
-    assert made.status is not None
-    status = {**o.UNSEEN_STATUS, **made.status}  # the patch says only what is new
+def summary(decision: Plan) -> tuple[str, str, str]:
+    """Phase, reason and message that the job has after this plan."""
+    assert decision.status is not None
+    status = {**UNSEEN_STATUS, **decision.status}  # the patch has only what is new
     return status["phase"], status["reason"], status["message"]
 
 
-def created(made: Plan) -> list[str]:
-    return [w.body["metadata"]["name"] for w in made.writes if isinstance(w, Create)]
+def created_names(decision: Plan) -> list[str]:
+    """The names of the children that the plan creates."""
+    return [w.body["metadata"]["name"] for w in decision.writes if isinstance(w, CreateChild)]

@@ -1,10 +1,8 @@
 """An API server in memory, and what the Job controller and the kubelet would do to its objects.
 
-The operator's own code runs against it unchanged: `FakeCluster` is what apply.py asks, and `Run.sync`
-tells its memory what the watches would have told, as late as a test wants.
+The operator's own code runs against it unchanged: `FakeCluster` answers the reconciler's requests, and
+`Run.sync` puts into its memory what the watches would have brought, as late as a test wants.
 """
-
-from __future__ import annotations
 
 import copy
 import itertools
@@ -15,15 +13,9 @@ from tests.operator import objects
 from retrainer.api.names import LABEL_JOB
 from retrainer.errors import ClusterError
 from retrainer_operator.api_server.client import ApiError
-from retrainer_operator.planning.snapshots import (
-    Child,
-    Job,
-    Pod,
-    child_of,
-    job_of,
-    pod_of,
-    timestamp,
-)
+from retrainer_operator.planning.objects import read_child, read_job, read_pod
+from retrainer_operator.planning.snapshots import ChildSnapshot, PodSnapshot, RetrainJobSnapshot
+from retrainer_operator.planning.times import format_time
 from retrainer_operator.reconciling.memory import Memory
 from retrainer_operator.reconciling.reconciler import Reconciler
 from retrainer_operator.settings import Settings
@@ -33,7 +25,7 @@ JOB = "/apis/retrainer.dev/v1alpha1/namespaces/team/retrainjobs/flowers"
 JOBS = "/apis/batch/v1/namespaces/team/jobs"
 PODS = "/api/v1/namespaces/team/pods"
 KEY = ("team", "flowers")
-# What a child may be changed in after its creation (DESIGN section 5).
+# The fields of a child's spec that the operator may change after its creation.
 MUTABLE = {"suspend", "activeDeadlineSeconds"}
 
 
@@ -47,7 +39,7 @@ class FakeCluster:
         self.fault = ""
         self._numbers = itertools.count(1000)
 
-    # --- what apply.py asks ---
+    # --- requests of the reconciler ---
 
     async def get(self, path: str, **params: str) -> Body:
         self._maybe_fail("refused")
@@ -57,7 +49,7 @@ class FakeCluster:
             return {"items": copy.deepcopy(mine)}
         if path.endswith("/events"):
             return {"items": []}
-        return copy.deepcopy(self._found(path))
+        return copy.deepcopy(self._existing(path))
 
     async def create(self, path: str, body: Body) -> Body:
         name = body["metadata"].get("name") or f"event-{next(self._numbers)}"
@@ -66,35 +58,35 @@ class FakeCluster:
         self._maybe_fail("refused")
         if where in self.objects:
             raise ApiError(409, "AlreadyExists", f"{name} already exists", None)
-        made = copy.deepcopy(body)
-        made["metadata"] |= {
+        created = copy.deepcopy(body)
+        created["metadata"] |= {
             "uid": f"uid-{next(self._numbers)}",
             "creationTimestamp": self._stamp(),
         }
-        return self._answer(self._store(where, made))
+        return self._answer(self._store(where, created))
 
     async def patch(self, path: str, body: Body) -> Body:
         self.writes.append(("patch", path))
         self._maybe_fail("refused")
         where = path.removesuffix("/status")
-        known = self._found(where)
+        current = self._existing(where)
         asked = body.get("metadata", {})
         for field in ("uid", "resourceVersion"):
-            if field in asked and asked[field] != known["metadata"][field]:
+            if field in asked and asked[field] != current["metadata"][field]:
                 raise ApiError(409, "Conflict", f"{field} differs", None)
         if where.startswith(JOBS):
             assert set(body["spec"]) <= MUTABLE, body
-        changed = dict(known)
+        changed = dict(current)
         for part in ("spec", "status"):
             if part in body:
-                changed[part] = objects.merge(known.get(part), body[part])
+                changed[part] = objects.merge(current.get(part), body[part])
         return self._answer(self._store(where, changed))
 
     async def delete(self, path: str, uid: str) -> Body:
         self.writes.append(("delete", path))
         self._maybe_fail("refused")
-        known = self._found(path)
-        if known["metadata"]["uid"] != uid:
+        current = self._existing(path)
+        if current["metadata"]["uid"] != uid:
             raise ApiError(409, "Conflict", "uid differs", None)
         self.remove(path)
         return self._answer({"kind": "Status"})
@@ -111,12 +103,14 @@ class FakeCluster:
 
     # --- what users and controllers do ---
 
-    def apply_job(self, **spec: Any) -> None:
-        body = objects.job_body(**spec)
+    def apply_job(self, **options: Any) -> None:
+        """`options` are those of `make_job_body`."""
+        body = objects.make_job_body(**options)
         body["metadata"] |= {"uid": objects.UID, "creationTimestamp": self._stamp()}
         self._store(JOB, body)
 
-    def edit_job(self, **spec: Any) -> None:
+    def edit_job(self, spec: Body) -> None:
+        """Set these fields of the spec; None drops one."""
         if JOB in self.objects:
             body = copy.deepcopy(self.objects[JOB])
             for field, value in spec.items():
@@ -157,7 +151,7 @@ class FakeCluster:
             if any(p["status"]["phase"] != "Failed" for p in mine):
                 continue
             name = f"{body['metadata']['name']}-{shard}-{next(self._numbers)}"
-            pod = objects.pod_body(
+            pod = objects.make_pod_body(
                 name,
                 shard=shard,
                 child_uid=body["metadata"]["uid"],
@@ -220,7 +214,7 @@ class FakeCluster:
             if p["metadata"]["ownerReferences"][0]["uid"] == uid
         ]
 
-    def _found(self, path: str) -> Body:
+    def _existing(self, path: str) -> Body:
         if path not in self.objects:
             raise ApiError(404, "NotFound", f"{path} not found", None)
         return self.objects[path]
@@ -232,7 +226,7 @@ class FakeCluster:
         return copy.deepcopy(body)
 
     def _stamp(self) -> str:
-        return timestamp(self.now)
+        return format_time(self.now)
 
 
 class Run:
@@ -254,22 +248,22 @@ class Run:
 
     def sync(self) -> None:
         """The watches catch up."""
-        there = [job_of(self.cluster.job)] if self.cluster.job else []
-        seen: list[Job | Child | Pod] = [
-            *there,
+        jobs = [read_job(self.cluster.job)] if self.cluster.job else []
+        snapshots: list[RetrainJobSnapshot | ChildSnapshot | PodSnapshot] = [
+            *jobs,
             *(
-                child_of(body)
+                read_child(body)
                 for body in self.cluster.children()
                 if LABEL_JOB in (body["metadata"].get("labels") or {})
             ),
-            *(pod_of(body) for body in self.cluster.pods()),
+            *(read_pod(body) for body in self.cluster.pods()),
         ]
-        for one in seen:
-            self.memory.saw(KEY, one)
-        for uid in self.memory.versions().keys() - {one.uid for one in seen}:
-            self.memory.gone(KEY, uid)
+        for snapshot in snapshots:
+            self.memory.put(KEY, snapshot)
+        for uid in self.memory.versions().keys() - {snapshot.uid for snapshot in snapshots}:
+            self.memory.remove(KEY, uid)
 
-    async def pass_(self) -> float | None:
+    async def make_pass(self) -> float | None:
         return await self.reconciler(KEY)
 
 

@@ -1,41 +1,68 @@
-"""Kubernetes objects as the API server would send them, for tests of the operator."""
+"""Builders of Kubernetes objects as the API server sends them, and of the snapshots made from them.
 
-from __future__ import annotations
+Every builder takes keywords only where there is a choice, so that a misspelt one is a TypeError.
+"""
 
 import itertools
 import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from retrainer.api import Report, RetrainJob, parse_job
 from retrainer.api.names import LABEL_JOB, LABEL_TASK, LABEL_UID
 from retrainer.api.status import UNSEEN
+from retrainer_operator.planning.objects import read_child, read_job, read_pod
 from retrainer_operator.planning.snapshots import (
-    Child,
-    Job,
+    ChildEvents,
+    ChildSnapshot,
     Observed,
-    Pod,
-    child_of,
-    job_of,
-    pod_of,
-    timestamp,
+    PodSnapshot,
+    Refusal,
+    RetrainJobSnapshot,
 )
+from retrainer_operator.planning.times import format_time
 from retrainer_operator.settings import Settings
 
 Body = dict[str, Any]
+Condition = tuple[str, str, str]
+"""Type, reason and message of a condition that is true."""
 NOW = 1_800_000_000.0
 UID = "3f2a9c1e-0000-4000-8000-000000000001"
 CHILD_UID = "c41d0000-0000-4000-8000-000000000002"
 RUN = "s3://models/flowers/flowers-3f2a9c1e"
 
-_numbers = itertools.count(100)
+_versions = itertools.count(100)
 UNSEEN_STATUS = UNSEEN.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
-def settings(**given: Any) -> Settings:
-    return Settings(trainer_image="example.com/trainer:1", **given)
+def make_settings(**fields: Any) -> Settings:
+    """Settings with a trainer image; pydantic refuses a field that it does not have."""
+    return Settings(trainer_image="example.com/trainer:1", **fields)
 
 
-def job_body(status: Body | None = None, labels: Body | None = None, **spec: Any) -> Body:
+def make_job_body(
+    status: Body | None = None,
+    *,
+    labels: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
+    shards: int | str | None = None,
+    suspend: bool | None = None,
+    active_deadline_seconds: int | None = None,
+    ttl_seconds_after_finished: int | None = None,
+    backoff_limit: int | None = None,
+    pod: Body | None = None,
+    storage: Body | None = None,
+) -> Body:
+    """A RetrainJob."""
+    spec = {
+        "shards": shards,
+        "suspend": suspend,
+        "activeDeadlineSeconds": active_deadline_seconds,
+        "ttlSecondsAfterFinished": ttl_seconds_after_finished,
+        "backoffLimit": backoff_limit,
+        "pod": pod,
+        "storage": storage,
+    }
     return {
         "apiVersion": "retrainer.dev/v1alpha1",
         "kind": "RetrainJob",
@@ -43,155 +70,305 @@ def job_body(status: Body | None = None, labels: Body | None = None, **spec: Any
             "name": "flowers",
             "namespace": "team",
             "uid": UID,
-            "resourceVersion": str(next(_numbers)),
+            "resourceVersion": str(next(_versions)),
             "generation": 1,
-            "creationTimestamp": timestamp(NOW),
-            "labels": labels or {},
+            "creationTimestamp": format_time(NOW),
+            "labels": dict(labels or {}),
+            "annotations": dict(annotations or {}),
         },
         "spec": {
             "architecture": "mobilenet_0.50_224",
             "images": "s3://photos/flower_photos",
             "output": "s3://models/flowers",
-            **spec,
+            **{field: value for field, value in spec.items() if value is not None},
         },
         "status": status or UNSEEN_STATUS,
     }
 
 
-def job(status: Body | None = None, labels: Body | None = None, **spec: Any) -> Job:
-    return job_of(job_body(status, labels, **spec))
+def make_job(
+    status: Body | None = None,
+    *,
+    labels: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
+    shards: int | str | None = None,
+    suspend: bool | None = None,
+    active_deadline_seconds: int | None = None,
+    ttl_seconds_after_finished: int | None = None,
+    backoff_limit: int | None = None,
+    pod: Body | None = None,
+    storage: Body | None = None,
+) -> RetrainJobSnapshot:
+    """The snapshot of a RetrainJob."""
+    return read_job(
+        make_job_body(
+            status,
+            labels=labels,
+            annotations=annotations,
+            shards=shards,
+            suspend=suspend,
+            active_deadline_seconds=active_deadline_seconds,
+            ttl_seconds_after_finished=ttl_seconds_after_finished,
+            backoff_limit=backoff_limit,
+            pod=pod,
+            storage=storage,
+        )
+    )
 
 
-def parsed(**spec: Any) -> RetrainJob:
-    body = job_body(**spec)
-    body.pop("status")
+def parse_plain_job() -> RetrainJob:
+    """A RetrainJob as parsed, with the least spec there is."""
+    body = make_job_body()
+    del body["status"]
     return parse_job(body)
 
 
-def child_body(task: str = "train", **given: Any) -> Body:
-    """A Job of ours; `owner_uid`, `owner`, `conditions`, `start`, `deleting`, `suspend`, ..."""
-    name = given.get("name", f"flowers-{task}")
-    uid = given.get("uid", CHILD_UID)
-    conditions = [
-        {"type": kind, "status": "True", "reason": reason, "message": message}
-        for kind, reason, message in given.get("conditions", ())
-    ]
-    start = given.get("start", NOW)
+def make_child_body(
+    task: str = "train",
+    *,
+    uid: str = CHILD_UID,
+    owner_uid: str = UID,
+    owner: str = "flowers",
+    owner_kind: str = "RetrainJob",
+    orphan: bool = False,
+    labels: Mapping[str, str] | None = None,
+    created: float = NOW,
+    start: float | None = NOW,
+    completed: float | None = None,
+    deadline: int | None = None,
+    suspend: bool = False,
+    deleting: bool = False,
+    conditions: Iterable[Condition] = (),
+    failures: int = 0,
+) -> Body:
+    """A batch/v1 Job, of the RetrainJob of `make_job` unless another owner is given."""
     meta: Body = {
-        "name": name,
+        "name": f"flowers-{task}",
         "namespace": "team",
         "uid": uid,
-        "resourceVersion": str(next(_numbers)),
-        "creationTimestamp": timestamp(given.get("created", NOW)),
-        "labels": {LABEL_JOB: "flowers", LABEL_UID: UID, LABEL_TASK: task},
+        "resourceVersion": str(next(_versions)),
+        "creationTimestamp": format_time(created),
+        "labels": dict(
+            {LABEL_JOB: "flowers", LABEL_UID: UID, LABEL_TASK: task} if labels is None else labels
+        ),
         "ownerReferences": [
-            {
-                "kind": given.get("owner_kind", "RetrainJob"),
-                "name": given.get("owner", "flowers"),
-                "uid": given.get("owner_uid", UID),
-                "controller": True,
-            }
+            {"kind": owner_kind, "name": owner, "uid": owner_uid, "controller": True}
         ],
     }
-    if given.get("orphan"):
+    if orphan:
         del meta["ownerReferences"]
-    if given.get("deleting"):
-        meta["deletionTimestamp"] = timestamp(NOW)
-    spec: Body = {"suspend": given.get("suspend", False)}
-    if given.get("deadline") is not None:
-        spec["activeDeadlineSeconds"] = given["deadline"]
-    status: Body = {"conditions": conditions, "failed": given.get("failures", 0)}
+    if deleting:
+        meta["deletionTimestamp"] = format_time(NOW)
+    spec: Body = {"suspend": suspend}
+    if deadline is not None:
+        spec["activeDeadlineSeconds"] = deadline
+    status: Body = {
+        "conditions": [
+            {"type": kind, "status": "True", "reason": reason, "message": message,
+             "lastTransitionTime": format_time(completed or NOW)}
+            for kind, reason, message in conditions
+        ],
+        "failed": failures,
+    }  # fmt: skip
     if start is not None:
-        status["startTime"] = timestamp(start)
+        status["startTime"] = format_time(start)
+    if completed is not None:
+        status["completionTime"] = format_time(completed)
     return {"metadata": meta, "spec": spec, "status": status}
 
 
-def child(task: str = "train", **given: Any) -> Child:
-    return child_of(child_body(task, **given))
+def make_child(
+    task: str = "train",
+    *,
+    uid: str = CHILD_UID,
+    owner_uid: str = UID,
+    owner: str = "flowers",
+    owner_kind: str = "RetrainJob",
+    orphan: bool = False,
+    labels: Mapping[str, str] | None = None,
+    created: float = NOW,
+    start: float | None = NOW,
+    completed: float | None = None,
+    deadline: int | None = None,
+    suspend: bool = False,
+    deleting: bool = False,
+    conditions: Iterable[Condition] = (),
+    failures: int = 0,
+) -> ChildSnapshot:
+    """The snapshot of a batch/v1 Job."""
+    return read_child(
+        make_child_body(
+            task,
+            uid=uid,
+            owner_uid=owner_uid,
+            owner=owner,
+            owner_kind=owner_kind,
+            orphan=orphan,
+            labels=labels,
+            created=created,
+            start=start,
+            completed=completed,
+            deadline=deadline,
+            suspend=suspend,
+            deleting=deleting,
+            conditions=conditions,
+            failures=failures,
+        )
+    )
 
 
-def complete(task: str = "train", **given: Any) -> Child:
-    return child(task, conditions=[("Complete", "CompletionsReached", "done")], **given)
+def make_complete_child(
+    task: str = "train", *, uid: str = CHILD_UID, completed: float = NOW
+) -> ChildSnapshot:
+    """A child whose pods all succeeded."""
+    condition = ("Complete", "CompletionsReached", "done")
+    return make_child(task, uid=uid, completed=completed, conditions=[condition])
 
 
-def failed(reason: str, message: str = "it failed", task: str = "train", **given: Any) -> Child:
-    return child(task, conditions=[("Failed", reason, message)], **given)
+def make_failed_child(
+    reason: str, message: str = "it failed", *, task: str = "train", failures: int = 0,
+    deadline: int | None = None,
+) -> ChildSnapshot:  # fmt: skip
+    """A child that the Job controller gave up."""
+    condition = ("Failed", reason, message)
+    return make_child(task, conditions=[condition], failures=failures, deadline=deadline)
 
 
-def pod_body(name: str = "flowers-train-x1", **given: Any) -> Body:
-    """A pod; `waiting`, `ended` (exit code, reason, message), `running`, `unschedulable`, ..."""
+def make_pod_body(
+    name: str = "flowers-train-x1",
+    *,
+    uid: str | None = None,
+    child_uid: str = CHILD_UID,
+    labels: Mapping[str, str] | None = None,
+    shard: int = 0,
+    created: float = NOW - 60,
+    deleting: bool = False,
+    phase: str | None = None,
+    ip: str = "",
+    running: bool = False,
+    waiting: tuple[str, str] | None = None,
+    ended: tuple[int, str, str] | None = None,
+    ended_at: float = NOW,
+    unschedulable: str | None = None,
+    disrupted: str | None = None,
+    memory: str = "4Gi",
+) -> Body:
+    """A pod of a child; `waiting` is reason and message, `ended` exit code, reason and message."""
     state: Body = {}
-    if "waiting" in given:
-        state["waiting"] = {"reason": given["waiting"][0], "message": given["waiting"][1]}
-    if given.get("running"):
-        state["running"] = {"startedAt": timestamp(NOW)}
-    if "ended" in given:
-        code, reason, message = given["ended"]
+    if waiting is not None:
+        state["waiting"] = {"reason": waiting[0], "message": waiting[1]}
+    if running:
+        state["running"] = {"startedAt": format_time(NOW)}
+    if ended is not None:
         state["terminated"] = {
-            "exitCode": code,
-            "reason": reason,
-            "message": message,
-            "finishedAt": timestamp(given.get("at", NOW)),
+            "exitCode": ended[0],
+            "reason": ended[1],
+            "message": ended[2],
+            "finishedAt": format_time(ended_at),
         }
-    phase = "Running" if given.get("running") else "Pending"
-    if "ended" in given:
-        phase = "Succeeded" if given["ended"][0] == 0 else "Failed"
-    phase = given.get("phase", phase)
+    if phase is None and ended is not None:
+        phase = "Succeeded" if ended[0] == 0 else "Failed"
     conditions = []
-    if "unschedulable" in given:
-        conditions.append(
-            {"type": "PodScheduled", "status": "False", "message": given["unschedulable"]}
-        )
-    if "disrupted" in given:
-        conditions.append(
-            {"type": "DisruptionTarget", "status": "True", "message": given["disrupted"]}
-        )
+    if unschedulable is not None:
+        conditions.append({"type": "PodScheduled", "status": "False", "message": unschedulable})
+    if disrupted is not None:
+        conditions.append({"type": "DisruptionTarget", "status": "True", "message": disrupted})
     meta: Body = {
         "name": name,
         "namespace": "team",
-        "uid": given.get("uid", f"uid-of-{name}"),
-        "resourceVersion": str(next(_numbers)),
-        "creationTimestamp": timestamp(given.get("created", NOW - 60)),
-        "labels": {LABEL_JOB: "flowers"},
-        "annotations": {"batch.kubernetes.io/job-completion-index": str(given.get("shard", 0))},
+        "uid": uid or f"uid-of-{name}",
+        "resourceVersion": str(next(_versions)),
+        "creationTimestamp": format_time(created),
+        "labels": dict({LABEL_JOB: "flowers"} if labels is None else labels),
+        "annotations": {"batch.kubernetes.io/job-completion-index": str(shard)},
         "ownerReferences": [
-            {
-                "kind": "Job",
-                "name": "flowers-train",
-                "uid": given.get("child_uid", CHILD_UID),
-                "controller": True,
-            }
+            {"kind": "Job", "name": "flowers-train", "uid": child_uid, "controller": True}
         ],
     }
-    if given.get("deleting"):
-        meta["deletionTimestamp"] = timestamp(NOW)
-    limits = {"memory": given.get("memory", "4Gi")}
+    if deleting:
+        meta["deletionTimestamp"] = format_time(NOW)
+    container = {"name": "trainer", "resources": {"limits": {"memory": memory}}}
     return {
         "metadata": meta,
-        "spec": {"containers": [{"name": "trainer", "resources": {"limits": limits}}]},
+        "spec": {"containers": [container]},
         "status": {
-            "phase": phase,
-            "podIP": given.get("ip", ""),
+            "phase": phase or ("Running" if running else "Pending"),
+            "podIP": ip,
             "conditions": conditions,
             "containerStatuses": [{"name": "trainer", "state": state}] if state else [],
         },
     }
 
 
-def pod(name: str = "flowers-train-x1", **given: Any) -> Pod:
-    return pod_of(pod_body(name, **given))
+def make_pod(
+    name: str = "flowers-train-x1",
+    *,
+    child_uid: str = CHILD_UID,
+    shard: int = 0,
+    created: float = NOW - 60,
+    deleting: bool = False,
+    phase: str | None = None,
+    ip: str = "",
+    running: bool = False,
+    waiting: tuple[str, str] | None = None,
+    ended: tuple[int, str, str] | None = None,
+    ended_at: float = NOW,
+    unschedulable: str | None = None,
+    disrupted: str | None = None,
+) -> PodSnapshot:
+    """The snapshot of a pod."""
+    return read_pod(
+        make_pod_body(
+            name,
+            child_uid=child_uid,
+            shard=shard,
+            created=created,
+            deleting=deleting,
+            phase=phase,
+            ip=ip,
+            running=running,
+            waiting=waiting,
+            ended=ended,
+            ended_at=ended_at,
+            unschedulable=unschedulable,
+            disrupted=disrupted,
+        )
+    )
 
 
-def report(**given: Any) -> Report:
-    return Report.model_validate({"task": "train", "name": "flowers", "uid": UID, **given})
+def make_report(
+    *,
+    uid: str = UID,
+    stage: str = "Bottlenecks",
+    reason: str = "",
+    message: str = "",
+    progress: Body | None = None,
+    metrics: Body | None = None,
+    curve: Body | None = None,
+    label_count: int | None = None,
+    run: str | None = None,
+    artifacts: Mapping[str, str] | None = None,
+) -> Report:
+    """A report of the train task."""
+    return Report.model_validate(
+        {
+            "task": "train",
+            "name": "flowers",
+            "uid": uid,
+            "stage": stage,
+            "reason": reason,
+            "message": message,
+            "progress": progress or {},
+            "metrics": metrics or {},
+            "curve": curve or {},
+            "labelCount": label_count,
+            "run": run,
+            "artifacts": dict(artifacts or {}),
+        }
+    )
 
 
-def said(**given: Any) -> str:
-    """A termination message."""
-    return report(**given).termination_message()
-
-
-FINAL = said(
+FINAL = make_report(
     stage="Training",
     progress={"imagesTotal": 1498, "imagesCached": 0, "imagesComputed": 1498, "imagesRejected": 0,
               "step": 500, "steps": 500, "percent": 100},
@@ -199,19 +376,39 @@ FINAL = said(
              "validationCrossEntropy": 0.4, "testAccuracy": 0.8876, "testImages": 165},
     curve={"step": [0, 500], "trainingAccuracy": [0.2, 0.97], "validationAccuracy": [0.2, 0.9],
            "crossEntropy": [1.6, 0.1], "validationCrossEntropy": [1.6, 0.4]},
-    labelCount=5,
+    label_count=5,
     run=RUN,
     artifacts={"savedModel": "saved_model", "tflite": "model.tflite"},
-)  # fmt: skip
+).termination_message()  # fmt: skip
+"""The termination message of a pod that trained well."""
 
 
-def observed(job_: Job | None, *children: Child, **given: Any) -> Observed:
-    return Observed(job_, children, **given)
+def make_observed(
+    job: RetrainJobSnapshot | None,
+    *children: ChildSnapshot,
+    pods: tuple[PodSnapshot, ...] = (),
+    reports: Mapping[str, Report] | None = None,
+    refusals: Mapping[str, Refusal] | None = None,
+    child_events: Mapping[str, ChildEvents] | None = None,
+    listed: frozenset[str] = frozenset(),
+    progress_written: float | None = None,
+) -> Observed:
+    """Everything that is decided from."""
+    return Observed(
+        job,
+        children,
+        pods,
+        reports or {},
+        refusals or {},
+        child_events or {},
+        listed,
+        progress_written,
+    )
 
 
-def status_after(job_: Job, patch: Body | None) -> Body:
+def status_after(job: RetrainJobSnapshot, patch: Body | None) -> Body:
     """The status that the API server would have after this merge patch."""
-    after: Body = merge(json.loads(job_.status), patch or {})
+    after: Body = merge(json.loads(job.status), patch or {})
     return after
 
 
@@ -219,10 +416,10 @@ def merge(document: Any, patch: Any) -> Any:
     """RFC 7396."""
     if not isinstance(patch, dict):
         return patch
-    merged = dict(document) if isinstance(document, dict) else {}
+    result = dict(document) if isinstance(document, dict) else {}
     for name, value in patch.items():
         if value is None:
-            merged.pop(name, None)
+            result.pop(name, None)
         else:
-            merged[name] = merge(merged.get(name), value)
-    return merged
+            result[name] = merge(result.get(name), value)
+    return result

@@ -53,7 +53,7 @@ class ApiError(ClusterError):
 
 
 def connection() -> kopf.ConnectionInfo:
-    """How to reach the API server: this pod's service account, else the kubeconfig.
+    """Find how to reach the API server: by this pod's service account, else by the kubeconfig.
 
     Raises:
         ClusterError: there is neither.
@@ -73,7 +73,7 @@ def connection() -> kopf.ConnectionInfo:
 
 
 class Kube:
-    """Requests to the API server; every write is told to `on_write` (verb, resource, code)."""
+    """Requests to the API server; `on_write` is called after every write (verb, resource, code)."""
 
     def __init__(self, info: kopf.ConnectionInfo, on_write: OnWrite) -> None:
         self._info = info
@@ -253,15 +253,15 @@ def _tls(info: kopf.ConnectionInfo) -> ssl.SSLContext | bool:
 
 
 async def until_served(kube: Kube, path: str) -> None:
-    """Wait until the API server knows this group (its CRD may come a moment after us)."""
-    told = False
+    """Wait until the API server serves this group: its CRD may come a moment after the operator."""
+    warned = False
     while True:
         try:
             await kube.get(path)
         except ClusterError as error:
-            if not told:
+            if not warned:
                 _logger.warning("Waiting for %s: %s", path, error)
-            told = True
+            warned = True
             await asyncio.sleep(2)
         else:
             return

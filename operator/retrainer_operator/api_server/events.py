@@ -1,4 +1,4 @@
-"""Kubernetes Events, written behind the passes: nobody waits for them, and few are lost."""
+"""Writes Kubernetes Events behind the passes: nothing waits for them, and few are lost."""
 
 import asyncio
 import logging
@@ -8,15 +8,16 @@ from typing import Any, Protocol
 
 from retrainer.api.names import API_VERSION, KIND
 from retrainer.errors import ClusterError
-from retrainer_operator.planning.snapshots import Job, lately, timestamp
-from retrainer_operator.planning.status import Notice
+from retrainer_operator.planning.actions import Event
+from retrainer_operator.planning.snapshots import RetrainJobSnapshot
+from retrainer_operator.planning.times import format_time, is_recent
 
 SAME = 600.0
 """Seconds in which one job's Event of one reason is not written again."""
 _WAITING_MAX = 10_000
 _WRITERS = 4
-_LAST_WORDS = 2.0
-"""Seconds that the end of the process waits for what is still unwritten."""
+_DRAIN_SECONDS = 2.0
+"""Seconds that the end of the process waits for Events that are not written yet."""
 _COMPONENT = "retrainer-operator"
 
 _logger = logging.getLogger(__name__)
@@ -29,31 +30,33 @@ class Api(Protocol):
         """Create it."""
 
 
-class Notices:
-    """Takes notices at any rate and writes them a few at a time."""
+class EventWriter:
+    """Takes Events at any rate and writes a few at a time."""
 
     def __init__(self, api: Api, identity: str, *, clock: Callable[[], float] = time.time) -> None:
         self._api = api
         self._identity = identity
         self._clock = clock
-        self._told: dict[tuple[str, str], float] = {}
+        self._written: dict[tuple[str, str], float] = {}
         self._moment = 0
-        self._waiting: asyncio.Queue[tuple[Job, Notice, int]] = asyncio.Queue(_WAITING_MAX)
+        self._waiting: asyncio.Queue[tuple[RetrainJobSnapshot, Event, int]] = asyncio.Queue(
+            _WAITING_MAX
+        )
 
-    def tell(self, job: Job, notice: Notice) -> None:
+    def add(self, job: RetrainJobSnapshot, event: Event) -> None:
         """Write it soon; the same reason of the same job once in ten minutes."""
-        now, told = self._clock(), (job.uid, notice.reason)
-        if lately(self._told.get(told, 0.0), SAME, now):
+        now, same = self._clock(), (job.uid, event.reason)
+        if is_recent(self._written.get(same, 0.0), SAME, now):
             return
-        if len(self._told) > _WAITING_MAX:
-            self._told = {t: at for t, at in self._told.items() if lately(at, SAME, now)}
-        self._told[told] = now
+        if len(self._written) > _WAITING_MAX:
+            self._written = {s: at for s, at in self._written.items() if is_recent(at, SAME, now)}
+        self._written[same] = now
         self._moment = max(int(now * 1e9), self._moment + 1)  # no two have the same
         try:
-            self._waiting.put_nowait((job, notice, self._moment))
+            self._waiting.put_nowait((job, event, self._moment))
         except asyncio.QueueFull:
             _logger.warning(
-                "Event %s of %s/%s is dropped: too many are waiting", notice.reason, *job.key
+                "Event %s of %s/%s is dropped: too many are waiting", event.reason, *job.key
             )
 
     async def run(self) -> None:
@@ -65,26 +68,26 @@ class Notices:
     async def drain(self) -> None:
         """Give what waits a moment to be written."""
         try:
-            async with asyncio.timeout(_LAST_WORDS):
+            async with asyncio.timeout(_DRAIN_SECONDS):
                 await self._waiting.join()
         except TimeoutError:
             _logger.warning("%d Events were not written", self._waiting.qsize())
 
     async def _writer(self) -> None:
         while True:
-            job, notice, moment = await self._waiting.get()
+            job, event, moment = await self._waiting.get()
             try:
                 path = f"/api/v1/namespaces/{job.namespace}/events"
-                await self._api.create(path, self._event(job, notice, moment))
+                await self._api.create(path, self._body(job, event, moment))
             except ClusterError as error:
                 # Nothing depends on an Event, and the status says the same.
-                _logger.warning("Event %s of %s/%s: %s", notice.reason, *job.key, error)
+                _logger.warning("Event %s of %s/%s: %s", event.reason, *job.key, error)
             finally:
                 self._waiting.task_done()
 
-    def _event(self, job: Job, notice: Notice, moment: int) -> dict[str, Any]:
+    def _body(self, job: RetrainJobSnapshot, event: Event, moment: int) -> dict[str, Any]:
         """The object; `moment` is Unix time in nanoseconds."""
-        at = timestamp(moment / 1e9)
+        at = format_time(moment / 1e9)
         return {
             "apiVersion": "v1",
             "kind": "Event",
@@ -97,9 +100,9 @@ class Notices:
                 "namespace": job.namespace,
                 "uid": job.uid,
             },
-            "type": notice.kind,
-            "reason": notice.reason,
-            "message": notice.message[:1024],
+            "type": event.kind,
+            "reason": event.reason,
+            "message": event.message[:1024],
             "source": {"component": _COMPONENT},
             "reportingComponent": _COMPONENT,
             "reportingInstance": self._identity,

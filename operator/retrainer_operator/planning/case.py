@@ -1,70 +1,21 @@
-"""One job's case, what a check may say of it, and what may be done. Pure."""
+"""One job's case: everything that the checks decide from, derived once and on demand."""
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 from retrainer.api import Phase, Progress, Report, RetrainJob, RetrainJobStatus
 from retrainer.api.names import TASK_BOTTLENECKS, TASK_TRAIN, child
 from retrainer.api.reasons import ConditionType, Reason
 from retrainer_operator.planning import children, progress
-from retrainer_operator.planning.snapshots import Child, Observed, Pod, is_own, seconds
+from retrainer_operator.planning.actions import Look, Verdict, Write
+from retrainer_operator.planning.snapshots import ChildSnapshot, Observed, PodSnapshot, is_own
+from retrainer_operator.planning.times import parse_time
 from retrainer_operator.settings import Settings
 
 
 @dataclass(frozen=True)
-class Create:
-    """Create a child."""
-
-    body: children.Body
-
-
-@dataclass(frozen=True)
-class Change:
-    """Set `suspend` or `activeDeadlineSeconds` of a child; nothing else of it is ever written."""
-
-    child: Child
-    spec: dict[str, bool | int | None]
-
-
-@dataclass(frozen=True)
-class Remove:
-    """Delete a child, if it is still this one."""
-
-    child: Child
-
-
-@dataclass(frozen=True)
-class Look:
-    """Read what the watches do not tell, or not yet: a child's `events` or `pods`; then decide again."""
-
-    at: Literal["events", "pods"]
-    child: str
-    uid: str
-
-
-Write = Create | Change | Remove
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What one check says of the job, and what is to be done."""
-
-    phase: Phase
-    reason: Reason
-    message: str
-    writes: tuple[Write, ...] = ()
-    look: Look | None = None
-    again_at: float | None = None
-    code: str = ""
-    """The reason's word, where the trainer gave another than `reason`'s."""
-    silent: bool = False
-    """What is seen lasts a moment only and is not worth a write."""
-
-
-@dataclass(frozen=True)
 class Case:
-    """One job, everything known of it, and the time."""
+    """One job, what was observed of it, and the time."""
 
     observed: Observed
     job: RetrainJob
@@ -74,44 +25,44 @@ class Case:
 
     @property
     def uid(self) -> str:
-        """Of the RetrainJob."""
+        """The RetrainJob's uid."""
         return self.job.metadata.uid or ""
 
     @property
     def queue(self) -> str | None:
-        """Its Kueue queue."""
+        """The Kueue queue that the job is labelled for."""
         return children.queue_of(self.job)
 
-    def held(self, task: str) -> Child | None:
-        """Whatever Job has the name of this child."""
+    def holder(self, task: str) -> ChildSnapshot | None:
+        """The Job that has the name of this task's child, whoever owns it."""
         name = child(self.job.name, task)
         return next((c for c in self.observed.children if c.name == name), None)
 
-    def own(self, task: str) -> Child | None:
-        """This child, if it is this job's."""
-        held = self.held(task)
-        known = self.observed.job
-        return held if held and known and is_own(held, known) else None
+    def own(self, task: str) -> ChildSnapshot | None:
+        """This task's child, if there is one and it belongs to this job."""
+        holder = self.holder(task)
+        job = self.observed.job
+        return holder if holder and job and is_own(holder, job) else None
 
     @cached_property
     def bottlenecks_done(self) -> bool:
-        """The shards have filled the cache, or there are none."""
-        known = self.status.condition(ConditionType.BOTTLENECKS_READY)
+        """Whether the shards have filled the cache, or there are none."""
+        ready = self.status.condition(ConditionType.BOTTLENECKS_READY)
         shards = self.own(TASK_BOTTLENECKS)
         return (
             self.job.spec.shards == 1
             or self.own(TASK_TRAIN) is not None
             or (shards is not None and shards.complete)
-            or (known is not None and known.status == "True")
+            or (ready is not None and ready.status == "True")
         )
 
     @property
     def task(self) -> str:
-        """Which child is due."""
+        """The task whose child is due."""
         return TASK_TRAIN if self.bottlenecks_done else TASK_BOTTLENECKS
 
     @cached_property
-    def child(self) -> Child | None:
+    def child(self) -> ChildSnapshot | None:
         """The child that is due, if it exists."""
         return self.own(self.task)
 
@@ -121,19 +72,19 @@ class Case:
         return child(self.job.name, self.task)
 
     @cached_property
-    def pods(self) -> tuple[Pod, ...]:
-        """Of the child that is due, the oldest first."""
+    def pods(self) -> tuple[PodSnapshot, ...]:
+        """The pods of the child that is due, the oldest first."""
         if self.child is None:
             return ()
         uid = self.child.uid
-        mine = (p for p in self.observed.pods if p.child_uid == uid)
-        return tuple(sorted(mine, key=lambda p: (p.created, p.name)))
+        pods = (p for p in self.observed.pods if p.child_uid == uid)
+        return tuple(sorted(pods, key=lambda p: (p.created, p.name)))
 
     @cached_property
     def reports(self) -> tuple[Report, ...]:
-        """Of those pods, one each at most."""
-        said = (progress.of_pod(p, self.observed.reports, self.uid) for p in self.pods)
-        return tuple(r for r in said if r is not None)
+        """The latest report of each of those pods that has given one, in the pods' order."""
+        latest = (progress.latest_report(p, self.observed.reports, self.uid) for p in self.pods)
+        return tuple(r for r in latest if r is not None)
 
     @cached_property
     def progress(self) -> Progress | None:
@@ -141,26 +92,26 @@ class Case:
         if not self.reports:
             return None
         if self.task == TASK_BOTTLENECKS:
-            said = progress.of_shards(self.reports, self.job.spec.shards)
+            new = progress.progress_of_shards(self.reports, self.job.spec.shards)
         else:
-            said = self.reports[-1].progress
-        return progress.merged(self.job, self.status.progress, said, self.task)
+            new = self.reports[-1].progress
+        return progress.merge(self.job, self.status.progress, new, self.task)
 
     @cached_property
     def start(self) -> float | None:
-        """Since when the time runs: the first child's first start, as batch/v1 counts it."""
+        """Since when the job's time runs: the first child's first start, as batch/v1 counts it."""
         child = self.child
-        known = seconds(self.status.start_time)
+        written = parse_time(self.status.start_time)
         if self.job.spec.suspend and not (child and child.finished):
             return None
-        if known is None:
+        if written is None:
             return child.start if child else None
         first = child is not None and not (
             self.task == TASK_TRAIN and self.own(TASK_BOTTLENECKS) is not None
         )
-        # Kueue took its place away before the job got further: the time starts anew with it.
+        # Kueue took the first child's place away before it did anything: the time starts anew with it.
         stopped = child is not None and child.suspended and child.start is None
-        return None if first and stopped else known
+        return None if first and stopped else written
 
     @property
     def ends_at(self) -> float | None:
@@ -182,11 +133,12 @@ class Case:
         again_at: float | None = None,
         writes: tuple[Write, ...] = (),
         phase: Phase | None = None,
-        **seen: object,
+        **details: object,
     ) -> Verdict:
-        """The verdict that the job waits."""
-        return Verdict(phase or self.waiting_phase, reason, reason(**seen), writes, look, again_at)
+        """Conclude that the job waits; `details` fill the reason's sentence."""
+        message = reason(**details)
+        return Verdict(phase or self.waiting_phase, reason, message, writes, look, again_at)
 
-    def fails(self, reason: Reason, *, look: Look | None = None, **seen: object) -> Verdict:
-        """The verdict that the job has failed."""
-        return Verdict(Phase.FAILED, reason, reason(**seen), look=look)
+    def fails(self, reason: Reason, *, look: Look | None = None, **details: object) -> Verdict:
+        """Conclude that the job has failed; `details` fill the reason's sentence."""
+        return Verdict(Phase.FAILED, reason, reason(**details), look=look)

@@ -1,7 +1,7 @@
-"""Ordered checks: each looks at the whole case and either gives a verdict or passes it on. Pure.
+"""Ordered checks, each named after the state that it recognises: it gives a verdict or passes on.
 
-The first verdict counts, so the order of CHECKS is the operator's policy. What a child's pods say
-comes last: it is reached only when there is nothing left to do but to watch.
+The first verdict counts, so the order of CHECKS is the operator's policy. The pods come last: they
+are asked only when there is nothing left to do but to watch them.
 """
 
 from collections.abc import Callable
@@ -10,13 +10,18 @@ from retrainer.api import Phase, reasons
 from retrainer.api.layout import RESULT, join
 from retrainer.api.names import TASK_BOTTLENECKS, TASK_TRAIN
 from retrainer_operator.planning import children, pods
-from retrainer_operator.planning.case import Case, Change, Create, Look, Remove, Verdict
-from retrainer_operator.planning.snapshots import is_of_earlier, lately
-
-RETRY_NAME = 10.0
-"""Seconds between two looks at a name that somebody else's Job holds."""
-RETRY_REFUSED = 15.0
-"""Seconds until a child that a quota or RBAC refused is tried again."""
+from retrainer_operator.planning.actions import (
+    RETRY_NAME,
+    RETRY_REFUSED,
+    CreateChild,
+    DeleteChild,
+    Look,
+    PatchChild,
+    Verdict,
+)
+from retrainer_operator.planning.case import Case
+from retrainer_operator.planning.snapshots import is_of_earlier_job
+from retrainer_operator.planning.times import is_recent
 
 Check = Callable[[Case], Verdict | None]
 
@@ -25,7 +30,7 @@ def child_failed(case: Case) -> Verdict | None:
     """The due child has given up."""
     if case.child is None or case.child.failed is None:
         return None
-    return pods.failed(case, case.child)
+    return pods.verdict_of_failure(case, case.child)
 
 
 def child_complete(case: Case) -> Verdict | None:
@@ -35,9 +40,10 @@ def child_complete(case: Case) -> Verdict | None:
         return None
     report = pods.final_report(case)
     if report is None:
-        # The Job's watch may be ahead of the pods'; a pod that has ended says no more than it did.
-        seen = any(pod.phase == "Succeeded" for pod in case.pods)
-        unread = not seen and train.uid not in case.observed.listed
+        # The watch of Jobs may be ahead of that of pods: then the pods are read once. A pod that has
+        # succeeded is not read again, since its message no longer changes.
+        ended = any(pod.phase == "Succeeded" for pod in case.pods)
+        unread = not ended and train.uid not in case.observed.listed
         look = Look("pods", train.name, train.uid) if unread else None
         result = join(case.job.run_url, RESULT)
         lost = reasons.REPORT_LOST
@@ -45,49 +51,50 @@ def child_complete(case: Case) -> Verdict | None:
     accuracy, images = report.metrics.test_accuracy, report.metrics.test_images
     if accuracy is None:
         untested = reasons.SUCCEEDED_UNTESTED
-        return Verdict(Phase.SUCCEEDED, untested, untested(run=case.job.run_url))
+        message = untested(run=case.job.run_url)
+        return Verdict(Phase.SUCCEEDED, untested, message, report=report)
     message = reasons.SUCCEEDED(
         accuracy=f"{accuracy:.4f}", images=images or 0, run=case.job.run_url
     )
-    return Verdict(Phase.SUCCEEDED, reasons.SUCCEEDED, message)
+    return Verdict(Phase.SUCCEEDED, reasons.SUCCEEDED, message, report=report)
 
 
 def out_of_time(case: Case) -> Verdict | None:
     """The deadline passed while no Job that Kubernetes would end for it was running."""
-    held_back = case.child is None or case.child.suspended
-    if case.ends_at is None or case.now < case.ends_at or not held_back:
+    idle = case.child is None or case.child.suspended
+    if case.ends_at is None or case.now < case.ends_at or not idle:
         return None
     limit = case.job.spec.active_deadline_seconds
     return case.fails(reasons.DEADLINE_EXCEEDED, seconds=limit)
 
 
 def suspended(case: Case) -> Verdict | None:
-    """`spec.suspend`: the due child is held; with a queue it is deleted, since Kueue owns the hold."""
+    """`spec.suspend` is true: the due child is suspended, or deleted if Kueue decides what is."""
     if not case.job.spec.suspend:
         return None
     child = case.child
-    writes: tuple[Change | Remove, ...] = ()
+    writes: tuple[PatchChild | DeleteChild, ...] = ()
     if child is not None and not child.deleting:
         if case.queue is not None:
-            writes = (Remove(child),)
+            writes = (DeleteChild(child),)
         elif not child.suspended:
-            writes = (Change(child, {"suspend": True}),)
+            writes = (PatchChild(child, {"suspend": True}),)
     return case.waits(reasons.SUSPENDED, writes=writes, phase=Phase.SUSPENDED)
 
 
-def name_held(case: Case) -> Verdict | None:
+def name_taken(case: Case) -> Verdict | None:
     """The due child's name belongs to a Job of somebody else, or to one that is on its way out."""
-    held, job = case.held(case.task), case.observed.job
-    if held is None or job is None or (held is case.child and not held.deleting):
+    holder, job = case.holder(case.task), case.observed.job
+    if holder is None or job is None or (holder is case.child and not holder.deleting):
         return None
     again_at = case.now + RETRY_NAME
-    if held is case.child or held.deleting or is_of_earlier(held, job):
-        return case.waits(reasons.WAITING_FOR_CLEANUP, child=held.name, again_at=again_at)
-    return case.waits(reasons.NAME_TAKEN, child=held.name, owner=held.owner, again_at=again_at)
+    if holder is case.child or holder.deleting or is_of_earlier_job(holder, job):
+        return case.waits(reasons.WAITING_FOR_CLEANUP, child=holder.name, again_at=again_at)
+    return case.waits(reasons.NAME_TAKEN, child=holder.name, owner=holder.owner, again_at=again_at)
 
 
 def not_allowed(case: Case) -> Verdict | None:
-    """What the spec asks of its pods, and whoever installed the operator did not allow."""
+    """The spec asks for pods that whoever installed the operator did not allow."""
     if case.child is not None:
         return None
     asked, settings = case.job.spec.pod, case.settings
@@ -111,14 +118,14 @@ def not_allowed(case: Case) -> Verdict | None:
     return None
 
 
-def refused(case: Case) -> Verdict | None:
+def child_refused(case: Case) -> Verdict | None:
     """The API server did not take the due child."""
     refusal = case.observed.refusals.get(case.child_name)
     if case.child is not None or refusal is None:
         return None
     if refusal.code in (400, 422):
         return case.fails(reasons.CHILD_REFUSED, child=case.child_name, detail=refusal.message)
-    if not lately(refusal.at, RETRY_REFUSED, case.now):
+    if not is_recent(refusal.at, RETRY_REFUSED, case.now):
         return None
     again_at = refusal.at + RETRY_REFUSED
     if "exceeded quota" in refusal.message:
@@ -138,7 +145,7 @@ def refused(case: Case) -> Verdict | None:
     )
 
 
-def missing(case: Case) -> Verdict | None:
+def child_missing(case: Case) -> Verdict | None:
     """The due child is not there: create it, with what is left of the time."""
     if case.child is not None:
         return None
@@ -152,14 +159,14 @@ def missing(case: Case) -> Verdict | None:
             reasons.QUEUED,
             child=case.child_name,
             queue=case.queue,
-            writes=(Create(body),),
+            writes=(CreateChild(body),),
             phase=Phase.PENDING,
         )
-    return case.waits(reasons.CREATED, child=case.child_name, writes=(Create(body),))
+    return case.waits(reasons.CREATED, child=case.child_name, writes=(CreateChild(body),))
 
 
-def held_back(case: Case) -> Verdict | None:
-    """The due child is suspended: by Kueue, which will let it go, or by an earlier spec.suspend."""
+def child_suspended(case: Case) -> Verdict | None:
+    """The due child is suspended: by Kueue, which will resume it, or by an earlier spec.suspend."""
     child = case.child
     if child is None or not child.suspended:
         return None
@@ -172,13 +179,13 @@ def held_back(case: Case) -> Verdict | None:
             again_at=case.ends_at,
         )
     return case.waits(
-        reasons.CREATED, child=child.name, writes=(Change(child, {"suspend": False}),)
+        reasons.CREATED, child=child.name, writes=(PatchChild(child, {"suspend": False}),)
     )
 
 
-def watched(case: Case) -> Verdict | None:
+def child_running(case: Case) -> Verdict | None:
     """The due child is at work."""
-    return None if case.child is None else pods.words(case, case.child)
+    return None if case.child is None else pods.verdict_of_pods(case, case.child)
 
 
 CHECKS: tuple[Check, ...] = (
@@ -188,15 +195,15 @@ CHECKS: tuple[Check, ...] = (
     out_of_time,
     suspended,
     # From here on the job is meant to run.
-    name_held,
+    name_taken,
     not_allowed,
-    refused,
-    missing,
-    held_back,
-    watched,
+    child_refused,
+    child_missing,
+    child_suspended,
+    child_running,
 )
 
 
 def verdict(case: Case) -> Verdict:
-    """Of the first check that has one; the last checks leave no case without."""
+    """Decide by the first check that applies; one always does."""
     return next(v for v in (check(case) for check in CHECKS) if v is not None)

@@ -1,4 +1,4 @@
-"""The plan of one pass over a job: what to write, in which order, and when to look again. Pure."""
+"""The plan of one pass over a job: what to write, in which order, and when to come again."""
 
 import json
 from dataclasses import dataclass, replace
@@ -10,9 +10,18 @@ from retrainer.api import FINISHED, Phase, RetrainJobStatus, parse_job, reasons
 from retrainer.errors import InvalidJob
 from retrainer_operator.planning import checks
 from retrainer_operator.planning import status as statuses
-from retrainer_operator.planning.case import Case, Change, Look, Remove, Verdict, Write
+from retrainer_operator.planning.actions import (
+    DeleteChild,
+    Event,
+    Look,
+    PatchChild,
+    Verdict,
+    Write,
+)
+from retrainer_operator.planning.case import Case
 from retrainer_operator.planning.progress import JOB_INTERVAL
-from retrainer_operator.planning.snapshots import Child, Job, Observed, lately, seconds
+from retrainer_operator.planning.snapshots import ChildSnapshot, Observed, RetrainJobSnapshot
+from retrainer_operator.planning.times import is_recent, parse_time
 from retrainer_operator.settings import Settings
 
 _TTL = "ttlSecondsAfterFinished"
@@ -20,15 +29,15 @@ _TTL = "ttlSecondsAfterFinished"
 
 @dataclass(frozen=True)
 class Plan:
-    """What one pass does, in this order: look (and decide again), or writes, status, notices.
+    """What one pass does, in this order: either look and decide again, or writes, status, events.
 
     Attributes:
         look: read this first; everything else is then empty.
         writes: to children.
-        status: merge patch of the job's status; written last, and only if not empty.
-        figures_only: the status may wait for its turn among all jobs'.
-        notices: Events, once the status is written.
-        delete: the job's own time after its end is over.
+        status: merge patch of the job's status; written after the children, and only if not empty.
+        figures_only: only figures differ: when all jobs together write too often, this one waits.
+        events: written once the status is.
+        delete: delete the job, since its ttlSecondsAfterFinished are over.
         again_at: Unix time of the next pass, if nothing happens before.
         outcome: phase and reason of a job that this pass ends.
     """
@@ -37,7 +46,7 @@ class Plan:
     writes: tuple[Write, ...] = ()
     status: dict[str, Any] | None = None
     figures_only: bool = False
-    notices: tuple[statuses.Notice, ...] = ()
+    events: tuple[Event, ...] = ()
     delete: bool = False
     again_at: float | None = None
     outcome: tuple[str, str] | None = None
@@ -65,7 +74,7 @@ def plan(observed: Observed, settings: Settings, now: float) -> Plan:
     return _act(case, job, verdict)
 
 
-def _act(case: Case, job: Job, verdict: Verdict) -> Plan:
+def _act(case: Case, job: RetrainJobSnapshot, verdict: Verdict) -> Plan:
     finished = verdict.phase in FINISHED
     writes = verdict.writes + (_stops(case.observed, job) if finished else _deadline(case, verdict))
     if verdict.silent:
@@ -73,81 +82,81 @@ def _act(case: Case, job: Job, verdict: Verdict) -> Plan:
     new = statuses.build(case, verdict, job.generation)
     change = statuses.compare(case.status, new, verdict)
     outcome = (str(verdict.phase), new.reason or "") if finished else None
-    made = Plan(
+    whole = Plan(
         writes=_joined(writes),
         status=change.patch or None,
         figures_only=change.figures_only,
-        notices=change.notices,
+        events=change.events,
         again_at=verdict.again_at,
         outcome=outcome,
     )
     if not (change.patch and change.figures_only):
-        return made
+        return whole
     written = case.observed.progress_written or 0.0
-    if not lately(written, JOB_INTERVAL, case.now):
-        return made
+    if not is_recent(written, JOB_INTERVAL, case.now):
+        return whole
     turn = written + JOB_INTERVAL
     again_at = turn if verdict.again_at is None else min(turn, verdict.again_at)
-    return replace(made, status=None, notices=(), again_at=again_at)
+    return replace(whole, status=None, events=(), again_at=again_at)
 
 
-def _deadline(case: Case, verdict: Verdict) -> tuple[Change, ...]:
-    """The due child's activeDeadlineSeconds follows the spec's: Kubernetes then keeps it without us."""
+def _deadline(case: Case, verdict: Verdict) -> tuple[PatchChild, ...]:
+    """Keep the due child's activeDeadlineSeconds as the spec's: Kubernetes then enforces it."""
     child = case.child
     if child is None or child.finished or child.deleting:
         return ()
-    if any(isinstance(write, Remove) for write in verdict.writes):
+    if any(isinstance(write, DeleteChild) for write in verdict.writes):
         return ()
     wanted = _left(case, child)
     if wanted == child.deadline:
         return ()
-    return (Change(child, {"activeDeadlineSeconds": wanted}),)
+    return (PatchChild(child, {"activeDeadlineSeconds": wanted}),)
 
 
 def _joined(writes: tuple[Write, ...]) -> tuple[Write, ...]:
-    """Two changes of one child are one write."""
+    """Join two patches of one child to one write."""
     match writes:
-        case (Change(child, first), Change(other, second)) if child is other:
-            return (Change(child, {**first, **second}),)
+        case (PatchChild(child, first), PatchChild(other, second)) if child is other:
+            return (PatchChild(child, {**first, **second}),)
     return writes
 
 
-def _left(case: Case, child: Child) -> int | None:
-    """What the child's own clock, which starts with it, has to be set to."""
+def _left(case: Case, child: ChildSnapshot) -> int | None:
+    """The child's activeDeadlineSeconds, which count from its own start, so that the job's hold."""
     limit = case.job.spec.active_deadline_seconds
     if limit is None or case.start is None:
         return limit
     if child.start is None:
-        # Its clock does not run yet: what it was created with stands, unless it has none.
+        # It has not started: what it was created with is still right, unless it has none.
         return child.deadline or max(1, int(limit - (case.now - case.start)))
     left = max(1, int(limit - max(0.0, child.start - case.start)))
-    known = child.deadline
-    # Made a second before it started: not worth a write.
-    close = known is not None and child.start != case.start and abs(known - left) <= 2
-    return known if close else left
+    current = child.deadline
+    # It was created a second or two before it started: the difference is not worth a write.
+    close = current is not None and child.start != case.start and abs(current - left) <= 2
+    return current if close else left
 
 
-def _stops(observed: Observed, job: Job) -> tuple[Remove, ...]:
-    """Nothing of a finished job runs on."""
+def _stops(observed: Observed, job: RetrainJobSnapshot) -> tuple[DeleteChild, ...]:
+    """Delete whatever of a finished job still runs."""
     return tuple(
-        Remove(child)
+        DeleteChild(child)
         for child in observed.children
         if child.owner_uid == job.uid and not child.finished and not child.deleting
     )
 
 
-def _finished(job: Job, now: float) -> Plan:
+def _finished(job: RetrainJobSnapshot, now: float) -> Plan:
     if _TTL not in job.spec:  # nearly all of them: nothing is parsed
         return NOTHING
     ttl = json.loads(job.spec).get(_TTL)
-    ended = seconds(json.loads(job.status).get("completionTime"))
+    ended = parse_time(json.loads(job.status).get("completionTime"))
     if not isinstance(ttl, int) or ended is None:
         return NOTHING
     return Plan(delete=True) if now >= ended + ttl else Plan(again_at=ended + ttl)
 
 
-def _status_of(job: Job) -> RetrainJobStatus:
-    """What was last written, or an empty one if somebody else wrote what cannot be read."""
+def _status_of(job: RetrainJobSnapshot) -> RetrainJobStatus:
+    """Read the status; an empty one if somebody else wrote what cannot be read."""
     try:
         return RetrainJobStatus.model_validate_json(job.status)
     except ValidationError:
@@ -155,17 +164,21 @@ def _status_of(job: Job) -> RetrainJobStatus:
 
 
 def _invalid(
-    job: Job, observed: Observed, old: RetrainJobStatus, error: InvalidJob, now: float
+    job: RetrainJobSnapshot,
+    observed: Observed,
+    old: RetrainJobStatus,
+    error: InvalidJob,
+    now: float,
 ) -> Plan:
-    """A job that cannot be parsed fails by itself and stops nobody else."""
+    """Fail a job that cannot be parsed; it stops no other."""
     detail = "; ".join(error.problems)
     reason = reasons.INVALID_SPEC
     verdict = Verdict(Phase.FAILED, reason, reason(detail=detail))
-    new = statuses.words(old, verdict, job.generation, now)
+    new = statuses.status_without_figures(old, verdict, job.generation, now)
     change = statuses.compare(old, new, verdict)
     return Plan(
         writes=_stops(observed, job),
         status=change.patch,
-        notices=change.notices,
+        events=change.events,
         outcome=(str(Phase.FAILED), reason.name),
     )

@@ -1,4 +1,4 @@
-"""What a child's pods say, in one sentence: why they wait, how they run, how they ended. Pure."""
+"""The verdict that a child's pods give: why they wait, how they run, how they ended."""
 
 import re
 from collections import Counter
@@ -7,17 +7,20 @@ from dataclasses import replace
 from retrainer.api import Phase, Report, reasons
 from retrainer.api.names import EXIT_USER, TASK_BOTTLENECKS, TASK_TRAIN
 from retrainer_operator.planning import progress
-from retrainer_operator.planning.case import Case, Look, Verdict
-from retrainer_operator.planning.snapshots import Child, Pod, lately
+from retrainer_operator.planning.actions import Look, Verdict
+from retrainer_operator.planning.case import Case
+from retrainer_operator.planning.snapshots import ChildSnapshot, PodSnapshot
+from retrainer_operator.planning.times import is_recent
 
 NO_PODS_AFTER = 10.0
 """Seconds after which a child without pods is asked why."""
 LOOK_INTERVAL = 60.0
 """Seconds between two looks at a child's Events: they are not watched, and a quota may hold for days."""
 PATIENCE = 5.0
-"""Seconds that a pod may wait before its trouble is told: most mend sooner, and each word is a write."""
+"""Seconds that a pod may wait before the status says why: most troubles end sooner by themselves, and
+each change of the status is a write."""
 STARTING = 15.0
-"""Seconds after which a pod without trouble is said to start still."""
+"""Seconds after which the status says of a pod without trouble that it is starting."""
 
 _IMAGE = frozenset(
     {
@@ -30,65 +33,65 @@ _IMAGE = frozenset(
     }
 )
 _OOM = "OOMKilled"
-_WORD = re.compile(r"[A-Z][A-Za-z0-9]{0,127}")
+_REASON_NAME = re.compile(r"[A-Z][A-Za-z0-9]{0,127}")
 
 
 # --- how a child ended ---
 
 
-def failed(case: Case, child: Child) -> Verdict:
-    """Why the child gave up, in the words of the pod that was the last straw."""
+def verdict_of_failure(case: Case, child: ChildSnapshot) -> Verdict:
+    """Say why the child gave up, by the pod that failed last."""
     code, message = child.failed or ("", "")
     if code == "DeadlineExceeded":
         limit = case.job.spec.active_deadline_seconds or child.deadline
         return case.fails(reasons.DEADLINE_EXCEEDED, seconds=limit)
-    # Those that the Job controller ends beside the culprit die last, and say only that they were ended.
+    # Pods that the Job controller ended beside the one that failed die last and explain nothing.
     dead = [p for p in case.pods if p.phase == "Failed" and not p.deleting]
     fatal = [p for p in dead if p.ended and p.ended.exit_code == EXIT_USER]
     by_policy = code == "PodFailurePolicy"
     if not (fatal if by_policy else dead):
-        # The Job's watch may be ahead of the pods': their words are worth one read.
+        # The watch of Jobs may be ahead of that of pods: the pods are read once.
         unread = child.uid not in case.observed.listed
         look = Look("pods", child.name, child.uid) if unread else None
         return case.fails(reasons.CHILD_LOST, look=look, child=child.name, detail=message)
     if by_policy:
-        return _said_by_trainer(case, fatal[-1])
+        return _verdict_of_report(case, fatal[-1])
     last = _latest(dead)
     if last.ended and last.ended.reason == _OOM:
         return case.fails(reasons.OOM_KILLED, pod=last.name, limit=last.memory_limit)
     # Of shards the Job counts those as well that it ended itself.
     count = len(dead) if case.task == TASK_BOTTLENECKS else max(child.failures, len(dead))
     times = "once" if count == 1 else f"{count} times"
-    return case.fails(reasons.BACKOFF_LIMIT_EXCEEDED, times=times, detail=last_words(case, last))
+    return case.fails(reasons.BACKOFF_LIMIT_EXCEEDED, times=times, detail=describe_end(case, last))
 
 
-def _said_by_trainer(case: Case, pod: Pod) -> Verdict:
-    report = progress.of_pod(pod, case.observed.reports, case.uid)
+def _verdict_of_report(case: Case, pod: PodSnapshot) -> Verdict:
+    report = progress.latest_report(pod, case.observed.reports, case.uid)
     if report is None or not report.message:
-        return case.fails(reasons.TRAINER_FAILED, detail=last_words(case, pod))
-    code = report.reason if _WORD.fullmatch(report.reason) else reasons.TRAINER_FAILED.name
+        return case.fails(reasons.TRAINER_FAILED, detail=describe_end(case, pod))
+    code = report.reason if _REASON_NAME.fullmatch(report.reason) else reasons.TRAINER_FAILED.name
     return Verdict(Phase.FAILED, reasons.TRAINER_FAILED, report.message, code=code)
 
 
-def last_words(case: Case, pod: Pod) -> str:
-    """How a failed pod ended: what its report says, or the last line of its log."""
+def describe_end(case: Case, pod: PodSnapshot) -> str:
+    """Tell how a failed pod ended: by its report, or by the last line of its log."""
     if pod.evicted:
         return f"evicted: {pod.evicted}"
     if pod.ended is None:
         return "nothing is known of how it ended"
     if pod.ended.reason == _OOM:
         return f"killed for using more memory than its limit of {pod.memory_limit}"
-    report = progress.of_pod(pod, case.observed.reports, case.uid)
+    report = progress.latest_report(pod, case.observed.reports, case.uid)
     lines = [line.strip() for line in pod.ended.message.splitlines() if line.strip()]
-    said = report.message if report else (lines[-1] if lines else "")
-    return f"exit code {pod.ended.exit_code}" + (f": {said}" if said else "")
+    cause = report.message if report else (lines[-1] if lines else "")
+    return f"exit code {pod.ended.exit_code}" + (f": {cause}" if cause else "")
 
 
 def final_report(case: Case) -> Report | None:
-    """What the train pod left when it succeeded."""
+    """The report that the train pod left when it succeeded."""
     for pod in reversed(case.pods):
         if pod.phase == "Succeeded":
-            report = progress.of_pod(pod, {}, case.uid)
+            report = progress.latest_report(pod, {}, case.uid)
             if report is not None and report.task == TASK_TRAIN:
                 return report
     return None
@@ -97,21 +100,21 @@ def final_report(case: Case) -> Report | None:
 # --- how it goes on ---
 
 
-def words(case: Case, child: Child) -> Verdict:
-    """Nothing is left to do but to watch: the verdict says what the pods do."""
-    # One whose container has ended says nothing any more, though its phase may not have followed yet.
+def verdict_of_pods(case: Case, child: ChildSnapshot) -> Verdict:
+    """Say what the pods of a child do, when nothing is left but to watch them."""
+    # A pod whose container has ended counts as ended, though its phase may follow a moment later.
     alive = [p for p in case.pods if not p.finished and p.ended is None]
     running = [p for p in alive if p.running]
     if running:
         return _running(case, running)
-    waiting = [v for v in (_waits(case, p) for p in alive) if v is not None]
+    waiting = [v for v in (_verdict_of_waiting(case, p) for p in alive) if v is not None]
     troubles = [v for v in waiting if v.reason is not reasons.POD_STARTING]
     dead = [p for p in case.pods if p.phase == "Failed"]
     if troubles:
         verdict = troubles[0]
-    elif dead and _goes_on(case, dead):
+    elif dead and _is_retried(case, dead):
         last = _latest(dead)
-        detail = last_words(case, last)
+        detail = describe_end(case, last)
         verdict = case.waits(reasons.RETRYING, pod=last.name, detail=detail)
     elif waiting:
         verdict = waiting[0]
@@ -119,17 +122,16 @@ def words(case: Case, child: Child) -> Verdict:
         oldest = min(p.created for p in alive)
         again_at = oldest + (PATIENCE if case.now < oldest + PATIENCE else STARTING)
         verdict = case.waits(reasons.CREATED, child=child.name, again_at=again_at)
-    elif case.pods:  # the Job's own end is on its way
+    elif case.pods:  # all have ended, and so will the Job in a moment
         verdict = replace(case.waits(reasons.CREATED, child=child.name), silent=True)
     else:
-        verdict = _without_pods(case, child)
+        verdict = _verdict_without_pods(case, child)
     return verdict
 
 
-def _running(case: Case, pods: list[Pod]) -> Verdict:
-    reports = [progress.of_pod(p, case.observed.reports, case.uid) for p in pods]
+def _running(case: Case, pods: list[PodSnapshot]) -> Verdict:
+    reports = [progress.latest_report(p, case.observed.reports, case.uid) for p in pods]
     first = next((r for r in reports if r is not None), None)
-    seen = case.progress
     if case.task != TASK_TRAIN:
         phase = Phase.BOTTLENECKS
     elif first is not None:
@@ -140,12 +142,14 @@ def _running(case: Case, pods: list[Pod]) -> Verdict:
         phase = case.waiting_phase
     else:
         phase = Phase.BOTTLENECKS if case.job.spec.shards == 1 else Phase.TRAINING
-    reason, message = progress.words(pods[0], seen, phase, first.reason if first else "")
+    reason, message = progress.running_sentence(
+        pods[0], case.progress, phase, first.reason if first else ""
+    )
     return Verdict(phase, reason, message)
 
 
-def _goes_on(case: Case, dead: list[Pod]) -> bool:
-    """Whether the Job controller will replace the failed pods: else its verdict is on its way."""
+def _is_retried(case: Case, dead: list[PodSnapshot]) -> bool:
+    """Whether the Job controller will replace the failed pods; otherwise the Job fails in a moment."""
     done = {p.shard for p in case.pods if p.phase == "Succeeded"}
     open_ = [p for p in dead if p.shard not in done]
     tries = Counter(p.shard for p in open_ if not p.evicted)
@@ -154,11 +158,11 @@ def _goes_on(case: Case, dead: list[Pod]) -> bool:
     return bool(open_) and not fatal and all(n <= limit for n in tries.values())
 
 
-def _latest(dead: list[Pod]) -> Pod:
+def _latest(dead: list[PodSnapshot]) -> PodSnapshot:
     return max(dead, key=lambda p: p.ended.at if p.ended else p.created)
 
 
-def _waits(case: Case, pod: Pod) -> Verdict | None:
+def _verdict_of_waiting(case: Case, pod: PodSnapshot) -> Verdict | None:
     age = case.now - pod.created
     if age < PATIENCE:
         return None
@@ -169,7 +173,7 @@ def _waits(case: Case, pod: Pod) -> Verdict | None:
     return case.waits(reasons.POD_STARTING, pod=pod.name) if age >= STARTING else None
 
 
-def _blocked(case: Case, pod: Pod, code: str, detail: str) -> Verdict:
+def _blocked(case: Case, pod: PodSnapshot, code: str, detail: str) -> Verdict:
     secret = case.job.spec.storage.secret_name
     if code in _IMAGE:
         return case.waits(reasons.IMAGE_PULL_FAILED, pod=pod.name, detail=detail)
@@ -178,19 +182,19 @@ def _blocked(case: Case, pod: Pod, code: str, detail: str) -> Verdict:
     return case.waits(reasons.POD_BLOCKED, pod=pod.name, detail=detail)
 
 
-def _without_pods(case: Case, child: Child) -> Verdict:
-    """The Job controller gives its reasons in Events only."""
+def _verdict_without_pods(case: Case, child: ChildSnapshot) -> Verdict:
+    """Say why a child has no pods: the Job controller gives its reasons in Events only."""
     ask_at = max(child.start or child.created, child.created) + NO_PODS_AFTER
     if case.now < ask_at:
         return case.waits(reasons.CREATED, child=child.name, again_at=ask_at)
-    known = case.observed.child_events.get(child.uid)
-    if known is None or not lately(known.looked_at, LOOK_INTERVAL, case.now):
+    events = case.observed.child_events.get(child.uid)
+    if events is None or not is_recent(events.looked_at, LOOK_INTERVAL, case.now):
         return case.waits(
             reasons.CREATED, child=child.name, look=Look("events", child.name, child.uid)
         )
-    again_at = known.looked_at + LOOK_INTERVAL
-    if not known.message:
+    again_at = events.looked_at + LOOK_INTERVAL
+    if not events.message:
         return case.waits(reasons.CREATED, child=child.name, again_at=again_at)
-    quota = "exceeded quota" in known.message
+    quota = "exceeded quota" in events.message
     reason = reasons.QUOTA_EXCEEDED if quota else reasons.POD_REFUSED
-    return case.waits(reason, child=child.name, detail=known.message, again_at=again_at)
+    return case.waits(reason, child=child.name, detail=events.message, again_at=again_at)

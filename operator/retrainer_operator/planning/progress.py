@@ -1,4 +1,4 @@
-"""From reports to progress: what pods say, checked and added up. Pure; time is an argument."""
+"""Progress from the reports of pods, checked like any input and added up."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -9,41 +9,19 @@ from pydantic import ValidationError
 from retrainer.api import Curve, Metrics, Progress, Report, RetrainJob, reasons
 from retrainer.api.names import TASK_BOTTLENECKS
 from retrainer.api.status import CURVE_MAX, CurvePoint, Phase
-from retrainer_operator.planning.snapshots import Pod
+from retrainer_operator.planning.snapshots import PodSnapshot
 
 JOB_INTERVAL = 10.0
-"""Seconds between two writes of one job that change its progress alone: DESIGN section 5."""
-OVERALL_RATE = 20.0
-"""Such writes per second, of all jobs together: a quarter of what the API server takes on 2 cores."""
+"""Seconds between two writes of one job that change its progress alone."""
 
-# Share of a sharded job's percent that its bottlenecks take, as in the figures of DESIGN section 3:
-# the head trains in seconds, computing takes minutes.
+# Percent of a sharded job that is reached when its bottlenecks are done: computing them takes minutes,
+# training the head seconds.
 _SHARDS_SHARE = 90
 _ARTIFACTS_MAX = 64
 
 
-class OverallLimit:
-    """A token bucket over all jobs' progress writes."""
-
-    def __init__(self, rate: float = OVERALL_RATE) -> None:
-        self._rate = rate
-        self._tokens = rate
-        self._at = -math.inf
-
-    def take(self, now: float) -> float:
-        """0 and a token is gone, or the seconds until there is one."""
-        if self._at > -math.inf:
-            passed = max(0.0, now - self._at)  # none, if the clock was set back
-            self._tokens = min(self._rate, self._tokens + passed * self._rate)
-        self._at = now
-        if self._tokens >= 1:
-            self._tokens -= 1
-            return 0.0
-        return (1 - self._tokens) / self._rate
-
-
-def checked(text: str | bytes, uid: str) -> Report | None:
-    """The Report in `text` if it is one, and of this job; a pod's word is checked like any input."""
+def parse_report(text: str | bytes, uid: str) -> Report | None:
+    """Read a Report of the job with this uid; None if it is none. Values that cannot be are left out."""
     try:
         report = Report.model_validate_json(text)
     except ValidationError:
@@ -62,46 +40,46 @@ def checked(text: str | bytes, uid: str) -> Report | None:
 
 
 @lru_cache(maxsize=4096)
-def of_ended(text: str, uid: str) -> Report | None:
-    """The same for a termination message, which does not change: parsed once."""
-    return checked(text, uid) if text.startswith("{") else None
+def _parse_final_report(text: str, uid: str) -> Report | None:
+    """Read a termination message, which does not change: it is parsed once."""
+    return parse_report(text, uid) if text.startswith("{") else None
 
 
-def of_pod(pod: Pod, live: Mapping[str, Report], uid: str) -> Report | None:
-    """The latest that this pod has said."""
-    final = of_ended(pod.ended.message, uid) if pod.ended else None
+def latest_report(pod: PodSnapshot, live: Mapping[str, Report], uid: str) -> Report | None:
+    """The pod's final report, else its latest of those read live."""
+    final = _parse_final_report(pod.ended.message, uid) if pod.ended else None
     return final or live.get(pod.uid)
 
 
-def of_shards(reports: Iterable[Report], shards: int) -> Progress:
-    """The progress of a sharded job: counts added up, percent over all shards, heard of or not.
+def progress_of_shards(reports: Iterable[Report], shards: int) -> Progress:
+    """Add up the reports of a sharded job; its percent is over all shards, with a report or without.
 
-    Each shard counts its own share of the images; of a shard that was computed twice (its first pod
-    died) the report that got further stands.
+    Each shard counts its own share of the images. Of a shard that was computed twice (its first pod
+    died) the report that got further counts.
     """
     best: dict[int, Report] = {}
     for report in reports:
-        known = best.get(report.shard)
-        if known is None or _done(report.progress) >= _done(known.progress):
+        other = best.get(report.shard)
+        if other is None or _done(report.progress) >= _done(other.progress):
             best[report.shard] = report
     done = sum(_fraction(r.progress) for r in best.values())
-    heard = [r.progress for r in best.values()]
-    remaining = [p.remaining_seconds for p in heard if p.remaining_seconds is not None]
+    counts = [r.progress for r in best.values()]
+    remaining = [p.remaining_seconds for p in counts if p.remaining_seconds is not None]
     return Progress(
         percent=int(_SHARDS_SHARE * done / shards),
         remaining_seconds=max(remaining, default=None),
-        images_total=_sum(p.images_total for p in heard),
-        images_cached=_sum(p.images_cached for p in heard),
-        images_computed=_sum(p.images_computed for p in heard),
-        images_rejected=_sum(p.images_rejected for p in heard),
+        images_total=_sum(p.images_total for p in counts),
+        images_cached=_sum(p.images_cached for p in counts),
+        images_computed=_sum(p.images_computed for p in counts),
+        images_rejected=_sum(p.images_rejected for p in counts),
     )
 
 
-def merged(job: RetrainJob, old: Progress | None, new: Progress, task: str) -> Progress:
-    """`new`, its percent never less than `old`'s, and shards' images counted as computed.
+def merge(job: RetrainJob, old: Progress | None, new: Progress, task: str) -> Progress:
+    """Return `new`, its percent never less than `old`'s, and the shards' images counted as computed.
 
-    The train pod of a sharded job finds everything in the cache; that the job's own shards put it
-    there is known here only.
+    The train pod of a sharded job finds everything in the cache and counts it as cached; only the
+    operator can tell that this job's own shards computed it.
     """
     percent = max((p.percent for p in (old, new) if p and p.percent is not None), default=None)
     update: dict[str, int | None] = {"percent": percent}
@@ -114,15 +92,15 @@ def merged(job: RetrainJob, old: Progress | None, new: Progress, task: str) -> P
     return Progress(**{**new.model_dump(exclude={"cached_percent"}), **update})
 
 
-def curve(report: Report) -> list[CurvePoint]:
-    """At most 20 points, evenly spread, the first and the last among them."""
+def curve_points(report: Report) -> list[CurvePoint]:
+    """Thin the curve of a report to 20 points, evenly spread, the first and the last among them."""
     return report.curve.thinned(CURVE_MAX).points()
 
 
-def words(
-    pod: Pod, progress: Progress | None, stage: Phase, last: str
+def running_sentence(
+    pod: PodSnapshot, progress: Progress | None, stage: Phase, last: str
 ) -> tuple[reasons.Reason, str]:
-    """Reason and sentence of a running job; `last` is the reason that its pod gives itself."""
+    """Reason and sentence of a running job; `last` is the reason that its pod reports."""
     if progress is None:
         return reasons.RUNNING, reasons.RUNNING(pod=pod.name)
     done, steps = progress.step or 0, progress.steps or 0
@@ -153,8 +131,8 @@ def _fraction(progress: Progress) -> float:
 
 
 def _sum(values: Iterable[int | None]) -> int | None:
-    known = [v for v in values if v is not None]
-    return sum(known) if known else None
+    numbers = [v for v in values if v is not None]
+    return sum(numbers) if numbers else None
 
 
 def _sane_metrics(metrics: Metrics) -> Metrics:

@@ -1,4 +1,4 @@
-"""Keys that wait for a pass: each once, one pass per key at a time, failed ones again with backoff."""
+"""The queue of jobs that are due for a pass: each once, one pass at a time, failed ones with backoff."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from retrainer.errors import ClusterError
 from retrainer_operator.planning.snapshots import Key
 
 Pass = Callable[[Key], Awaitable[float | None]]
-"""One pass; it gives back after how many seconds to come again, if at all."""
+"""One pass over a job; it returns after how many seconds the next is due, if one is."""
 
 _FIRST_BACKOFF = 0.1
 _LAST_BACKOFF = 60.0
@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 
 
 class RetryLater(Exception):
-    """The pass met what mends itself, such as a conflict: again soon, without a word in the log."""
+    """The pass met what mends itself, such as a conflict: it comes again soon, and nothing is logged."""
 
     def __init__(self, seconds: float | None = None) -> None:
         super().__init__(f"again in {seconds} s" if seconds else "again with backoff")
@@ -28,9 +28,10 @@ class RetryLater(Exception):
 
 
 class Queue:
-    """The queue and its workers; until `opened` is set nothing is taken in, and nothing worked on.
+    """The queue and its workers; until `opened` is set it takes no keys and does no work.
 
-    Whoever opens it adds every key: a replica in waiting would else keep those of all jobs gone by.
+    Whoever opens it adds every key. A replica that only waits would otherwise keep the keys of all jobs
+    that ever were.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Queue:
         return len(self._ready)
 
     def add(self, key: Key) -> None:
-        """A pass over this key is due; a key that waits already is not added twice."""
+        """Ask for a pass over this key now; a key that waits already is not added twice."""
         if not self.opened.is_set():
             return
         if key in self._active:
@@ -67,7 +68,7 @@ class Queue:
             self._wake.release()
 
     def add_after(self, key: Key, seconds: float) -> None:
-        """The same in a while; of two times for one key the earlier stands."""
+        """Ask for a pass in a while; of two times for one key the earlier counts."""
         loop = asyncio.get_running_loop()
         when = loop.time() + max(0.0, seconds)
         timer = self._timers.get(key)
@@ -78,7 +79,7 @@ class Queue:
         self._timers[key] = loop.call_at(when, self._due, key)
 
     def forget(self, key: Key) -> None:
-        """The job is gone: no timer and no count of failures outlives it."""
+        """Drop the timer and the count of failures of a job that no longer exists."""
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
@@ -116,7 +117,7 @@ class Queue:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # Not this worker was cancelled but something it waited for, when the watches restarted.
+            # Not this worker was cancelled, but what it waited for: the watches have restarted.
             self._backoff(key, "error", None)
         except RetryLater as later:
             self._backoff(key, "conflict", later.seconds)

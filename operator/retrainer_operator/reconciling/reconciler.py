@@ -1,4 +1,4 @@
-"""Carry a plan out: children first, then the status; nothing unless this replica leads."""
+"""Passes over jobs: observe, plan, write. Children first, then the status; only while leading."""
 
 import time
 from collections.abc import Callable
@@ -6,29 +6,35 @@ from typing import Any, Protocol
 
 from retrainer.api.names import GROUP, PLURAL, VERSION
 from retrainer_operator.api_server.client import ApiError
-from retrainer_operator.planning.case import Change, Create, Look, Remove, Write
-from retrainer_operator.planning.checks import RETRY_NAME, RETRY_REFUSED
+from retrainer_operator.planning.actions import (
+    JOB_CREATED,
+    RETRY_NAME,
+    RETRY_REFUSED,
+    CreateChild,
+    DeleteChild,
+    Event,
+    Look,
+    PatchChild,
+    Write,
+)
+from retrainer_operator.planning.objects import read_child, read_job, read_pod
 from retrainer_operator.planning.plan import Plan, plan
-from retrainer_operator.planning.progress import OverallLimit
 from retrainer_operator.planning.snapshots import (
-    Child,
     ChildEvents,
-    Job,
+    ChildSnapshot,
     Key,
     Refusal,
-    child_of,
+    RetrainJobSnapshot,
     is_own,
-    job_of,
-    pod_of,
-    seconds,
 )
-from retrainer_operator.planning.status import JOB_CREATED, Notice
+from retrainer_operator.planning.times import parse_time
 from retrainer_operator.reconciling.memory import Memory
 from retrainer_operator.reconciling.queue import RetryLater
+from retrainer_operator.reconciling.rate import OverallLimit
 from retrainer_operator.settings import Settings
 
 _ROUNDS = 6
-"""Decisions in one pass: each read or write that changes what is known asks for another."""
+"""Decisions in one pass: each read or write that changes what was decided from needs another."""
 _LOOK_MAX = 64
 _STATUSES = (400, 403, 422)
 
@@ -61,7 +67,7 @@ class Reconciler:
         settings: Settings,
         *,
         leads: Callable[[], bool],
-        tell: Callable[[Job, Notice], None] = lambda _job, _notice: None,
+        on_event: Callable[[RetrainJobSnapshot, Event], None] = lambda _job, _event: None,
         on_finished: Callable[[str, str], None] = lambda _phase, _reason: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -71,7 +77,7 @@ class Reconciler:
         self._leads = leads
         self._on_finished = on_finished
         self._clock = clock
-        self._tell = tell
+        self._on_event = on_event
         self._limit = OverallLimit()
 
     async def __call__(self, key: Key) -> float | None:
@@ -87,21 +93,21 @@ class Reconciler:
             if observed.job is None:
                 self._memory.forget(key)
                 return None
-            made = plan(observed, self._settings, now)
-            if made.look is not None:
-                await self._look(key, made.look, now)
+            decision = plan(observed, self._settings, now)
+            if decision.look is not None:
+                await self._look(key, decision.look, now)
                 continue
-            again_at = made.again_at
-            if not await self._write_children(key, observed.job, made.writes):
+            again_at = decision.again_at
+            if not await self._write_children(key, observed.job, decision.writes):
                 continue
-            if any(isinstance(write, Create) for write in made.writes):
-                # The words wait for the end of the queue: of a thousand jobs that come at once, each
-                # gets its Job before the first is told so.
+            if any(isinstance(write, CreateChild) for write in decision.writes):
+                # The status is written in a pass at the end of the queue: of a thousand jobs that come
+                # at once, each gets its Job before the first gets its status.
                 return 0.0
-            waits = await self._write_status(key, observed.job, made, now)
-            if made.delete:
+            waits = await self._write_status(key, observed.job, decision, now)
+            if decision.delete:
                 await self._delete_job(observed.job)
-            if made.outcome is not None and made.status:
+            if decision.outcome is not None and decision.status:
                 return 0.0  # its time to live begins
             times = [t for t in (again_at and again_at - now, waits) if t is not None]
             return max(0.0, min(times)) if times else None
@@ -117,8 +123,8 @@ class Reconciler:
                 labelSelector=f"batch.kubernetes.io/controller-uid={look.uid}",
             )
             for body in pods.get("items") or ():
-                self._memory.saw(key, pod_of(body))
-            self._memory.listed(key, look.uid)
+                self._memory.put(key, read_pod(body))
+            self._memory.note_listed(key, look.uid)
             return
         try:
             events = await self._api.get(
@@ -129,118 +135,122 @@ class Reconciler:
         except ApiError as error:
             if error.code != 403:
                 raise
-            events = {}  # it goes without: they only say why
+            events = {}  # without them the job still goes on; they only say why it waits
         latest = max(events.get("items") or (), key=_event_time, default=None)
         message = str(latest.get("message") or "") if latest else ""
-        self._memory.warned(key, look.uid, ChildEvents(message, now))
+        self._memory.note_events(key, look.uid, ChildEvents(message, now))
 
     # --- write ---
 
-    async def _write_children(self, key: Key, job: Job, writes: tuple[Write, ...]) -> bool:
+    async def _write_children(
+        self, key: Key, job: RetrainJobSnapshot, writes: tuple[Write, ...]
+    ) -> bool:
         """Whether the plan still stands; if not, decide anew."""
         for write in writes:
             self._check_lead()
             stands = True
-            if isinstance(write, Create):
+            if isinstance(write, CreateChild):
                 stands = await self._create(key, job, write.body)
-            elif isinstance(write, Change):
+            elif isinstance(write, PatchChild):
                 stands = await self._change(key, write)
-            elif isinstance(write, Remove):
+            elif isinstance(write, DeleteChild):
                 await self._remove(key, write.child)
             if not stands:
                 return False
         return True
 
-    async def _create(self, key: Key, job: Job, body: Body) -> bool:
+    async def _create(self, key: Key, job: RetrainJobSnapshot, body: Body) -> bool:
         name = body["metadata"]["name"]
         try:
-            made = await self._api.create(_children(key[0]), body)
+            answer = await self._api.create(_children(key[0]), body)
         except ApiError as error:
             if error.code == 409 and error.cause == "AlreadyExists":
                 await self._find_holder(key, job, name)
             elif error.code == 404 or "being terminated" in str(error):
-                # The namespace goes, and the job with it.
+                # The namespace is being deleted, and the job with it.
                 raise RetryLater(RETRY_REFUSED) from error
             elif error.code in _STATUSES:
                 refusal = Refusal(error.code, str(error), self._clock())
-                self._memory.refused(key, name, refusal)
+                self._memory.note_refusal(key, name, refusal)
             else:
                 raise
             return False
-        self._memory.saw(key, child_of(made))
-        self._tell(job, Notice("Normal", JOB_CREATED, f"Created Job {name}."))
+        self._memory.put(key, read_child(answer))
+        self._on_event(job, Event("Normal", JOB_CREATED, f"Created Job {name}."))
         return True
 
-    async def _find_holder(self, key: Key, job: Job, name: str) -> None:
-        """Somebody has the name: we, by a write whose answer was lost, or another."""
+    async def _find_holder(self, key: Key, job: RetrainJobSnapshot, name: str) -> None:
+        """Find who has the name: this job, by a write whose answer was lost, or another owner."""
         try:
-            holder = child_of(await self._api.get(f"{_children(key[0])}/{name}"))
+            holder = read_child(await self._api.get(f"{_children(key[0])}/{name}"))
         except ApiError as error:
             if error.code != 404:
                 raise
             return
         if is_own(holder, job):
-            self._memory.saw(key, holder)
+            self._memory.put(key, holder)
         else:
-            self._memory.held(key, holder, RETRY_NAME)
+            self._memory.note_holder(key, holder, RETRY_NAME)
 
-    async def _change(self, key: Key, write: Change) -> bool:
+    async def _change(self, key: Key, write: PatchChild) -> bool:
         child = write.child
         body = {"metadata": {"uid": child.uid}, "spec": write.spec}
         try:
-            made = await self._api.patch(f"{_children(key[0])}/{child.name}", body)
+            answer = await self._api.patch(f"{_children(key[0])}/{child.name}", body)
         except ApiError as error:
             if error.code == 404:
-                self._memory.gone(key, child.uid)
+                self._memory.remove(key, child.uid)
                 return False
             if error.code == 409:
                 raise RetryLater from error
             raise
-        self._memory.saw(key, child_of(made))
+        self._memory.put(key, read_child(answer))
         return True
 
-    async def _remove(self, key: Key, child: Child) -> None:
+    async def _remove(self, key: Key, child: ChildSnapshot) -> None:
         try:
-            made = await self._api.delete(f"{_children(key[0])}/{child.name}", child.uid)
+            answer = await self._api.delete(f"{_children(key[0])}/{child.name}", child.uid)
         except ApiError as error:
             if error.code not in (404, 409):
                 raise
-            made = {}
-        if made.get("kind") == "Job":
-            self._memory.saw(key, child_of(made))
+            answer = {}
+        if answer.get("kind") == "Job":
+            self._memory.put(key, read_child(answer))
         else:
-            self._memory.gone(key, child.uid)
+            self._memory.remove(key, child.uid)
 
-    async def _write_status(self, key: Key, job: Job, made: Plan, now: float) -> float | None:
+    async def _write_status(
+        self, key: Key, job: RetrainJobSnapshot, decision: Plan, now: float
+    ) -> float | None:
         """Seconds after which a status that must wait its turn may be written."""
-        if not made.status:
+        if not decision.status:
             return None
-        if made.figures_only and (wait := self._limit.take(now)):
+        if decision.figures_only and (wait := self._limit.take(now)):
             return wait
         self._check_lead()
         body = {
-            # What was decided on is what is changed, or nothing is.
+            # The write is refused if the job has changed since it was observed.
             "metadata": {"uid": job.uid, "resourceVersion": str(job.version)},
-            "status": made.status,
+            "status": decision.status,
         }
         try:
             answer = await self._api.patch(f"{job_path(job)}/status", body)
         except ApiError as error:
             if error.code == 404:
-                self._memory.gone(key, job.uid)
+                self._memory.remove(key, job.uid)
                 return None
             if error.code == 409:
                 raise RetryLater from error
             raise
-        self._memory.saw(key, job_of(answer))
-        self._memory.wrote_progress(key, now)
-        if made.outcome is not None:
-            self._on_finished(*made.outcome)
-        for notice in made.notices:
-            self._tell(job, notice)
+        self._memory.put(key, read_job(answer))
+        self._memory.note_progress(key, now)
+        if decision.outcome is not None:
+            self._on_finished(*decision.outcome)
+        for event in decision.events:
+            self._on_event(job, event)
         return None
 
-    async def _delete_job(self, job: Job) -> None:
+    async def _delete_job(self, job: RetrainJobSnapshot) -> None:
         self._check_lead()
         try:
             await self._api.delete(job_path(job), job.uid)
@@ -253,7 +263,7 @@ class Reconciler:
             raise RetryLater(2.0)
 
 
-def job_path(job: Job) -> str:
+def job_path(job: RetrainJobSnapshot) -> str:
     """Where the RetrainJob is."""
     return f"/apis/{GROUP}/{VERSION}/namespaces/{job.namespace}/{PLURAL}/{job.name}"
 
@@ -265,5 +275,5 @@ def _children(namespace: str) -> str:
 def _event_time(event: Body) -> float:
     for field in ("lastTimestamp", "eventTime", "firstTimestamp"):
         if event.get(field):
-            return seconds(event[field]) or 0.0
+            return parse_time(event[field]) or 0.0
     return 0.0

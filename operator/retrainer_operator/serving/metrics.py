@@ -1,4 +1,4 @@
-"""What Prometheus reads: one job's figures as text made once per change, the operator's own as usual.
+"""The page that Prometheus reads: each job's lines, kept until it changes, and the operator's own.
 
 prometheus_client holds an object per series and renders 5,000 jobs in seconds; here a job's lines are
 strings that are kept until the job changes, so a scrape of thousands of jobs is a join.
@@ -20,11 +20,11 @@ from prometheus_client import (
 from prometheus_client.exposition import generate_latest
 from pydantic import ValidationError
 
-from retrainer.api import FINISHED, Curve, Phase, Report, RetrainJobStatus, reasons
-from retrainer.api import prometheus as names
+from retrainer.api import FINISHED, Curve, Phase, Report, RetrainJobStatus, prometheus, reasons
 from retrainer.api.prometheus import Metric
 from retrainer.api.status import CURVE_MAX, CurvePoint
-from retrainer_operator.planning.snapshots import Job, Key, seconds
+from retrainer_operator.planning.snapshots import Key, RetrainJobSnapshot
+from retrainer_operator.planning.times import parse_time
 
 CURVES_RUNNING = 50
 CURVES_FINISHED = 50
@@ -34,25 +34,25 @@ BYTES_MAX = 4_500_000
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-# What is told of every job, and what is left out of those that ended longest ago where room is short.
+# Families of every job, and those that jobs which ended long ago are shown without where room is short.
 _LASTING = (
-    names.JOB_PHASE,
-    names.JOB_REASON,
-    names.JOB_INFO,
-    names.JOB_FINISHED,
-    names.JOB_TEST_ACCURACY,
-    names.JOB_MIN_ACCURACY,
+    prometheus.JOB_PHASE,
+    prometheus.JOB_REASON,
+    prometheus.JOB_INFO,
+    prometheus.JOB_FINISHED,
+    prometheus.JOB_TEST_ACCURACY,
+    prometheus.JOB_MIN_ACCURACY,
 )
 _FIGURES = (
-    names.JOB_CREATED,
-    names.JOB_TRAINING_ACCURACY,
-    names.JOB_VALIDATION_ACCURACY,
-    names.JOB_CROSS_ENTROPY,
-    names.JOB_VALIDATION_CROSS_ENTROPY,
-    names.JOB_STEP,
-    names.JOB_STEPS,
-    names.JOB_IMAGES,
-    names.JOB_IMAGES_PER_SECOND,
+    prometheus.JOB_CREATED,
+    prometheus.JOB_TRAINING_ACCURACY,
+    prometheus.JOB_VALIDATION_ACCURACY,
+    prometheus.JOB_CROSS_ENTROPY,
+    prometheus.JOB_VALIDATION_CROSS_ENTROPY,
+    prometheus.JOB_STEP,
+    prometheus.JOB_STEPS,
+    prometheus.JOB_IMAGES,
+    prometheus.JOB_IMAGES_PER_SECOND,
 )
 # Outcomes are there with 0 from the start: Prometheus sees no increase in a series that begins at 1.
 _OUTCOMES = {reasons.Kind.SUCCEEDED: Phase.SUCCEEDED, reasons.Kind.FAILED: Phase.FAILED}
@@ -63,9 +63,9 @@ _WAIT_BUCKETS = (0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 30, 60)
 
 @dataclass(frozen=True)
 class Live:
-    """One job at the moment of a scrape: as watched, and what its pods say."""
+    """One job at the moment of a scrape: as watched, and the reports of its pods."""
 
-    job: Job
+    job: RetrainJobSnapshot
     reports: tuple[Report, ...]
 
 
@@ -96,35 +96,37 @@ class OperatorMetrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self.finished = Counter(*_own(names.JOBS_FINISHED), registry=self.registry)
+        self.finished = Counter(*_own(prometheus.JOBS_FINISHED), registry=self.registry)
         for reason in reasons.REASONS:
             if reason.kind in _OUTCOMES:
                 self.finished.labels(_OUTCOMES[reason.kind], reason.name)
-        self.passes = Counter(*_own(names.RECONCILES), registry=self.registry)
+        self.passes = Counter(*_own(prometheus.RECONCILES), registry=self.registry)
         for result in ("ok", "conflict", "error"):
             self.passes.labels(result)
         self.pass_seconds = Histogram(
-            *_own(names.RECONCILE_SECONDS), registry=self.registry, buckets=_PASS_BUCKETS
+            *_own(prometheus.RECONCILE_SECONDS), registry=self.registry, buckets=_PASS_BUCKETS
         )
-        self.queue_depth = Gauge(*_own(names.QUEUE_DEPTH), registry=self.registry)
+        self.queue_depth = Gauge(*_own(prometheus.QUEUE_DEPTH), registry=self.registry)
         self.queue_seconds = Histogram(
-            *_own(names.QUEUE_SECONDS), registry=self.registry, buckets=_WAIT_BUCKETS
+            *_own(prometheus.QUEUE_SECONDS), registry=self.registry, buckets=_WAIT_BUCKETS
         )
-        self.writes = Counter(*_own(names.API_WRITES), registry=self.registry)
-        self.leader = Gauge(*_own(names.LEADER), registry=self.registry)
-        self.last_resync = Gauge(*_own(names.LAST_RESYNC), registry=self.registry)
-        self.namespaces_skipped = Gauge(*_own(names.NAMESPACES_SKIPPED), registry=self.registry)
+        self.writes = Counter(*_own(prometheus.API_WRITES), registry=self.registry)
+        self.leader = Gauge(*_own(prometheus.LEADER), registry=self.registry)
+        self.last_resync = Gauge(*_own(prometheus.LAST_RESYNC), registry=self.registry)
+        self.namespaces_skipped = Gauge(
+            *_own(prometheus.NAMESPACES_SKIPPED), registry=self.registry
+        )
         self._lines: dict[Key, _Lines] = {}
         self._curves: dict[Key, tuple[_Lines, str]] = {}
         self._one_scrape = threading.Lock()
 
-    def wrote(self, verb: str, resource: str, code: str) -> None:
-        """One write to the API server; asking for one's own rights is none."""
+    def count_write(self, verb: str, resource: str, code: str) -> None:
+        """Count one write to the API server; asking for one's own rights is none."""
         if not resource.endswith("reviews"):
             self.writes.labels(verb, resource, code).inc()
 
     def render(self, jobs: Iterable[Live]) -> bytes:
-        """The whole page; meant for a thread. Series of jobs that are no more go."""
+        """Render the whole page, in a thread; series of jobs that no longer exist are dropped."""
         with self._one_scrape:
             self._lines = {live.job.key: self._of(live) for live in jobs}
             # Running jobs first, then those that ended last.
@@ -136,25 +138,25 @@ class OperatorMetrics:
         room = BYTES_MAX - len(curves) - sum(of.size(_LASTING) for of in lines)
         pages += _pages(_FIGURES, _within(room, lines))
         if curves:
-            pages.append(_head(names.JOB_CURVE) + curves)
+            pages.append(_head(prometheus.JOB_CURVE) + curves)
         return "".join(pages).encode()
 
     def _of(self, live: Live) -> _Lines:
-        known = self._lines.get(live.job.key)
-        return known if known and known.fits(live) else _lines(live)
+        kept = self._lines.get(live.job.key)
+        return kept if kept and kept.fits(live) else _lines(live)
 
     def _curve(self, of: _Lines) -> tuple[_Lines, str]:
-        known = self._curves.get(of.live.job.key)
-        return known if known and known[0] is of else (of, _curve(of.live))
+        kept = self._curves.get(of.live.job.key)
+        return kept if kept and kept[0] is of else (of, _curve(of.live))
 
 
 def _pages(families: Iterable[Metric], lines: Sequence[_Lines]) -> list[str]:
-    made = []
+    pages = []
     for family in families:
         parts = [of.text[family.name] for of in lines if family.name in of.text]
         if parts:
-            made.append(_head(family) + "".join(parts))
-    return made
+            pages.append(_head(family) + "".join(parts))
+    return pages
 
 
 def _within(room: int, lines: Iterable[_Lines]) -> list[_Lines]:
@@ -169,7 +171,7 @@ def _within(room: int, lines: Iterable[_Lines]) -> list[_Lines]:
 
 
 def _with_curve(lines: Iterable[_Lines]) -> list[_Lines]:
-    """Of the jobs that run and of those that ended last: one of five seconds is seen as well."""
+    """The jobs that run and those that ended last: so a job of five seconds shows its curve as well."""
     curved = [of for of in lines if of.has_curve]
     running = [of for of in curved if of.running][:CURVES_RUNNING]
     return running + [of for of in curved if not of.running][:CURVES_FINISHED]
@@ -191,30 +193,30 @@ def _lines(live: Live) -> _Lines:
             text[family.name] = text.get(family.name, "") + line
 
     if metrics is not None:
-        put(names.JOB_TRAINING_ACCURACY, metrics.training_accuracy)
-        put(names.JOB_VALIDATION_ACCURACY, metrics.validation_accuracy)
-        put(names.JOB_CROSS_ENTROPY, metrics.cross_entropy)
-        put(names.JOB_VALIDATION_CROSS_ENTROPY, metrics.validation_cross_entropy)
-        put(names.JOB_TEST_ACCURACY, metrics.test_accuracy)
-    put(names.JOB_MIN_ACCURACY, _share(job.min_accuracy))
+        put(prometheus.JOB_TRAINING_ACCURACY, metrics.training_accuracy)
+        put(prometheus.JOB_VALIDATION_ACCURACY, metrics.validation_accuracy)
+        put(prometheus.JOB_CROSS_ENTROPY, metrics.cross_entropy)
+        put(prometheus.JOB_VALIDATION_CROSS_ENTROPY, metrics.validation_cross_entropy)
+        put(prometheus.JOB_TEST_ACCURACY, metrics.test_accuracy)
+    put(prometheus.JOB_MIN_ACCURACY, _share(job.min_accuracy))
     if progress is not None:
-        put(names.JOB_STEP, progress.step)
-        put(names.JOB_STEPS, progress.steps)
+        put(prometheus.JOB_STEP, progress.step)
+        put(prometheus.JOB_STEPS, progress.steps)
         for state in ("total", "cached", "computed", "rejected"):
             count = getattr(progress, f"images_{state}")
-            put(names.JOB_IMAGES, count, f',state="{state}"')
+            put(prometheus.JOB_IMAGES, count, f',state="{state}"')
     if latest:
         now = [r for r in live.reports if r.task == latest.task]
         rates = [r.images_per_second for r in now if r.images_per_second is not None]
-        put(names.JOB_IMAGES_PER_SECOND, sum(rates) if rates else None)
-    put(names.JOB_PHASE, 1, f',phase="{_escaped(job.phase or "Pending")}"')
+        put(prometheus.JOB_IMAGES_PER_SECOND, sum(rates) if rates else None)
+    put(prometheus.JOB_PHASE, 1, f',phase="{_escaped(job.phase or "Pending")}"')
     if status.reason:
-        put(names.JOB_REASON, 1, f',reason="{_escaped(status.reason)}"')
+        put(prometheus.JOB_REASON, 1, f',reason="{_escaped(status.reason)}"')
     architecture = json.loads(job.spec).get("architecture", "")
-    put(names.JOB_INFO, 1, f',architecture="{_escaped(str(architecture))}"')
-    put(names.JOB_CREATED, job.created)
-    ended = None if running else seconds(status.completion_time)
-    put(names.JOB_FINISHED, ended)
+    put(prometheus.JOB_INFO, 1, f',architecture="{_escaped(str(architecture))}"')
+    put(prometheus.JOB_CREATED, job.created)
+    ended = None if running else parse_time(status.completion_time)
+    put(prometheus.JOB_FINISHED, ended)
     has_curve = bool(status.curve or (latest and latest.curve.step))
     return _Lines(live, text, running, ended or 0.0, has_curve)
 
@@ -228,12 +230,12 @@ def _curve(live: Live) -> str:
         for name, value in point.model_dump(exclude={"step"}).items():
             if value is not None:
                 labels = f'{_who(live.job)},metric="{name}",step="{point.step}"'
-                lines.append(f"{names.JOB_CURVE.name}{labels}}} {value:.10g}\n")
+                lines.append(f"{prometheus.JOB_CURVE.name}{labels}}} {value:.10g}\n")
     return "".join(lines)
 
 
-def _status(job: Job) -> RetrainJobStatus:
-    """What was last written; one that somebody else wrote and cannot be read hides no other job."""
+def _status(job: RetrainJobSnapshot) -> RetrainJobStatus:
+    """Read the status; one that somebody else wrote and cannot be read counts as empty."""
     try:
         return RetrainJobStatus.model_validate_json(job.status)
     except ValidationError:
@@ -253,7 +255,7 @@ def _steady(curve: Curve) -> list[CurvePoint]:
     return kept if kept[-1:] == points[-1:] else [*kept, points[-1]]
 
 
-def _who(job: Job) -> str:
+def _who(job: RetrainJobSnapshot) -> str:
     return f'{{namespace="{job.namespace}",name="{job.name}"'
 
 

@@ -1,7 +1,7 @@
-"""What kopf is given: three watches, and how to log in; nothing is decided here.
+"""kopf's handlers: three watches that fill the memory, and how to log in. Nothing is decided here.
 
-No handler but on.event, so that kopf writes nothing to any object: no annotation, no
-finalizer, nothing that would block a deletion while the operator is away.
+There is no handler but on.event, so that kopf writes nothing to any object: no annotation and no
+finalizer, which would block a deletion while the operator is away.
 """
 
 import itertools
@@ -10,14 +10,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import kopf
+from typing_extensions import override
 
-from retrainer.api.names import GROUP, LABEL_JOB, LABEL_MANAGED_BY, MANAGED_BY, PLURAL, VERSION
+from retrainer.api.names import GROUP, LABEL_JOB, PLURAL, VERSION
 from retrainer_operator.api_server.client import connection
-from retrainer_operator.planning.snapshots import Child, Key, Pod, child_of, job_of, pod_of
+from retrainer_operator.api_server.selectors import SELECTOR
+from retrainer_operator.planning.objects import read_child, read_job, read_pod
+from retrainer_operator.planning.snapshots import (
+    ChildSnapshot,
+    Key,
+    PodSnapshot,
+)
 from retrainer_operator.reconciling.memory import Memory
-
-SELECTOR = f"{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_JOB}"
-"""Of children and their pods: the API server filters, other people's pods cost nothing."""
 
 
 class Backoffs:
@@ -32,59 +36,65 @@ class Backoffs:
 
 
 class _NoDiffs(kopf.DiffBaseStorage):
-    """No essence of an object is kept or compared: half of kopf's time per event, for nothing here."""
+    """Keeps and compares no essence of an object: that took half of kopf's time per event."""
 
+    @override
     def build(self, **_: Any) -> Any:
-        """Nothing."""
         return {}
 
+    @override
     def fetch(self, **_: Any) -> Any:
-        """Nothing."""
+        return None
 
+    @override
     def store(self, **_: Any) -> None:
-        """Nowhere."""
+        pass
 
 
 class _NoProgress(kopf.ProgressStorage):
-    """No handler here has any progress to keep."""
+    """Keeps no progress of handlers: none here has any."""
 
+    @override
     def fetch(self, **_: Any) -> Any:
-        """Nothing."""
+        return None
 
+    @override
     def store(self, **_: Any) -> None:
-        """Nowhere."""
+        pass
 
+    @override
     def purge(self, **_: Any) -> None:
-        """Nothing."""
+        pass
 
+    @override
     def touch(self, **_: Any) -> None:
-        """Nothing."""
+        pass
 
+    @override
     def clear(self, *, essence: Any) -> Any:
-        """As it is."""
         return essence
 
 
 def settings() -> kopf.OperatorSettings:
-    """kopf's own settings."""
-    made = kopf.OperatorSettings()
-    made.watching.server_timeout = 300
-    made.watching.inactivity_timeout = 70  # the API server sends a bookmark every minute
-    made.watching.chunk_size = 500
-    made.watching.label_selectors["batch", "v1", "jobs"] = SELECTOR
-    made.watching.label_selectors["", "v1", "pods"] = SELECTOR
-    made.scanning.disabled = True
-    made.peering.standalone = True
-    made.posting.enabled = False
-    made.networking.enforce_retry_after = True
-    made.networking.error_backoffs = Backoffs()
+    """Make kopf's own settings."""
+    configuration = kopf.OperatorSettings()
+    configuration.watching.server_timeout = 300
+    configuration.watching.inactivity_timeout = 70  # the API server sends a bookmark every minute
+    configuration.watching.chunk_size = 500
+    configuration.watching.label_selectors["batch", "v1", "jobs"] = SELECTOR
+    configuration.watching.label_selectors["", "v1", "pods"] = SELECTOR
+    configuration.scanning.disabled = True
+    configuration.peering.standalone = True
+    configuration.posting.enabled = False
+    configuration.networking.enforce_retry_after = True
+    configuration.networking.error_backoffs = Backoffs()
     # A task per object lives this long after its last event: thousands at once while all are listed.
-    made.queueing.idle_timeout = 0.05
-    made.persistence.diffbase_storage = _NoDiffs()
-    made.persistence.progress_storage = _NoProgress()
+    configuration.queueing.idle_timeout = 0.05
+    configuration.persistence.diffbase_storage = _NoDiffs()
+    configuration.persistence.progress_storage = _NoProgress()
     # kopf would kill the process ten minutes after its own end; we start it again instead.
-    made.process.ultimate_exiting_timeout = None
-    return made
+    configuration.process.ultimate_exiting_timeout = None
+    return configuration
 
 
 def registry(
@@ -93,41 +103,41 @@ def registry(
     soon: Callable[[Key], None],
     deleted: Callable[[Key, str], None],
 ) -> kopf.OperatorRegistry:
-    """The handlers.
+    """Register the handlers.
 
     `due` is called for each change of a job, `soon` for each of its Jobs and pods, which come in
     bursts, `deleted` once a job is no more.
     """
-    made = kopf.OperatorRegistry()
+    handlers = kopf.OperatorRegistry()
 
-    @kopf.on.login(registry=made)
+    @kopf.on.login(registry=handlers)
     async def login(**_: Any) -> kopf.ConnectionInfo:
         return connection()
 
-    @kopf.on.event(GROUP, VERSION, PLURAL, registry=made, id="job")
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=handlers, id="job")
     async def on_job(event: kopf.RawEvent, **_: Any) -> None:
-        job = job_of(event["object"])
+        job = read_job(event["object"])
         if event["type"] == "DELETED":
             deleted(job.key, job.uid)
-        elif not memory.saw(job.key, job):
+        elif not memory.put(job.key, job):
             return
         due(job.key)
 
-    @kopf.on.event("batch", "v1", "jobs", registry=made, id="child")
+    @kopf.on.event("batch", "v1", "jobs", registry=handlers, id="child")
     async def on_child(event: kopf.RawEvent, **_: Any) -> None:
-        dependent(event, child_of(event["object"]))
+        take_dependent(event, read_child(event["object"]))
 
-    @kopf.on.event("", "v1", "pods", registry=made, id="pod")
+    @kopf.on.event("", "v1", "pods", registry=handlers, id="pod")
     async def on_pod(event: kopf.RawEvent, **_: Any) -> None:
-        dependent(event, pod_of(event["object"]))
+        take_dependent(event, read_pod(event["object"]))
 
-    def dependent(event: kopf.RawEvent, seen: Child | Pod) -> None:
+    def take_dependent(event: kopf.RawEvent, snapshot: ChildSnapshot | PodSnapshot) -> None:
         meta = event["object"]["metadata"]
         key = (meta["namespace"], (meta.get("labels") or {}).get(LABEL_JOB, ""))
         if event["type"] == "DELETED":
-            memory.gone(key, seen.uid)
-        elif not memory.saw(key, seen):
+            memory.remove(key, snapshot.uid)
+        elif not memory.put(key, snapshot):
             return
         soon(key)
 
-    return made
+    return handlers

@@ -10,7 +10,7 @@ import aiohttp
 
 from retrainer.api.names import REPORT_PORT
 from retrainer_operator.planning import progress
-from retrainer_operator.planning.snapshots import Key, Pod, is_own
+from retrainer_operator.planning.snapshots import Key, PodSnapshot, is_own
 from retrainer_operator.reconciling.memory import Memory
 
 INTERVAL = 2.0
@@ -104,7 +104,7 @@ class Reports:
                 _logger.error("A pod's report could not be taken in", exc_info=end)
         return len(pods)
 
-    def _due(self, *, answering: bool) -> list[Pod]:
+    def _due(self, *, answering: bool) -> list[PodSnapshot]:
         running = [p for p in self._memory.pods() if p.running and p.ip and not p.deleting]
         uids = {pod.uid for pod in running}
         self._answering &= uids
@@ -117,7 +117,7 @@ class Reports:
             and (pod.uid not in self._silences or self._silences[pod.uid].until <= now)
         ]
 
-    def _note(self, pod: Pod, *, answered: bool) -> None:
+    def _note(self, pod: PodSnapshot, *, answered: bool) -> None:
         if answered:
             self._answering.add(pod.uid)
             self._silences.pop(pod.uid, None)
@@ -128,7 +128,7 @@ class Reports:
         self._silences[pod.uid] = _Silence(failures, self._clock() + pause)
 
     async def _ask(
-        self, session: aiohttp.ClientSession, pod: Pod, at_once: asyncio.Semaphore
+        self, session: aiohttp.ClientSession, pod: PodSnapshot, at_once: asyncio.Semaphore
     ) -> None:
         key = (pod.namespace, pod.job)
         observed = self._memory.observe(key)
@@ -143,8 +143,8 @@ class Reports:
         self._note(pod, answered=text is not None)
         if text is None:
             return
-        report = progress.checked(text, job.uid)
-        if report is not None and self._memory.reported(key, pod.uid, report):
+        report = progress.parse_report(text, job.uid)
+        if report is not None and self._memory.put_report(key, pod.uid, report):
             self._on_news(key)
 
     async def _read(self, session: aiohttp.ClientSession, ip: str) -> bytes | None:

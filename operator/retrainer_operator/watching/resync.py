@@ -1,4 +1,4 @@
-"""A real list now and then: what the watches missed, and whether they keep up."""
+"""Lists everything now and then: finds what the watches missed, and whether they keep up."""
 
 import asyncio
 import logging
@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from retrainer.api.names import GROUP, PLURAL, VERSION
 from retrainer.errors import ClusterError
 from retrainer_operator.api_server.client import ApiError, Kube
+from retrainer_operator.api_server.selectors import SELECTOR
 from retrainer_operator.planning.snapshots import Key
 from retrainer_operator.reconciling.memory import Memory
-from retrainer_operator.watching.kopf_handlers import SELECTOR
 
 LAG_MAX = 120.0
 """Seconds for which the watches may be behind a list before the liveness probe fails."""
@@ -42,7 +42,7 @@ class Resync:
         self._on_forbidden = on_forbidden
         self._clock = clock
         self._namespaces: Sequence[str | None] = ()
-        # By uid: the version that was listed and not seen, and when.
+        # By uid: the version that was listed and has not come by a watch, and since when.
         self._behind: dict[str, tuple[int, float]] = {}
         self._restarted = asyncio.Event()
         self.caught_up = False
@@ -93,22 +93,24 @@ class Resync:
                 continue
 
     async def compare(self) -> bool:
-        """Whether the watches are behind; what they think is there and is not is told to `on_gone`."""
+        """Whether the watches are behind; `on_gone` gets what is in memory and no longer listed."""
         before = self._memory.versions()
         listed: dict[str, int] = {}
         for namespace in self._namespaces:
             await self._list(namespace, listed)
-        known = self._memory.versions()
+        after = self._memory.versions()
         for uid in before.keys() - listed.keys():
-            if uid in known:
-                self._on_gone(known[uid][0], uid)
-        seen = {uid: version for uid, (_, version) in known.items()}
+            if uid in after:
+                self._on_gone(after[uid][0], uid)
+        watched = {uid: version for uid, (_, version) in after.items()}
         behind: dict[str, tuple[int, float]] = {}
         for uid, version in listed.items():
-            if seen.get(uid, 0) < version:
-                # What is written all the time is often a moment behind: that counts from now.
-                was = self._behind.get(uid, (0, 0.0))
-                behind[uid] = was if seen.get(uid, 0) < was[0] else (version, self._clock())
+            if watched.get(uid, 0) < version:
+                # An object that is written all the time is often a moment behind; what counts is how
+                # long the watch has not delivered one and the same version.
+                missed = self._behind.get(uid, (0, 0.0))
+                still = watched.get(uid, 0) < missed[0]
+                behind[uid] = missed if still else (version, self._clock())
         self._behind = behind
         return bool(behind)
 

@@ -1,4 +1,4 @@
-"""kopf, started again in this process whenever it ends, over the namespaces we have the rights in."""
+"""Keeps kopf running over the namespaces that the operator has the rights in."""
 
 import asyncio
 import logging
@@ -34,7 +34,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Watches:
-    """Keeps kopf running; `on_start` is told the namespaces each time (None is all)."""
+    """Starts kopf again whenever it ends; `on_start` gets the namespaces each time (None is all)."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Watches:
         self._on_skipped = on_skipped
         self._on_spawned = on_spawned
         self._doubt = asyncio.Event()
-        self._told: set[tuple[str | None, str]] = set()
+        self._logged: set[tuple[str | None, str]] = set()
 
     def doubt(self) -> None:
         """A request was forbidden: check the rights again."""
@@ -88,7 +88,7 @@ class Watches:
         """Until kopf ends, or the namespaces that we have the rights in are others."""
         stop = asyncio.Event()
         checker = asyncio.create_task(self._until_others(allowed, stop))
-        mine = asyncio.all_tasks()
+        others = asyncio.all_tasks()
         self._on_start(allowed)
         cluster_wide = allowed == [None]
         tasks = await kopf.spawn_tasks(
@@ -103,7 +103,7 @@ class Watches:
         )
         self._on_spawned()
         try:
-            await kopf.run_tasks(tasks, ignored=mine)
+            await kopf.run_tasks(tasks, ignored=others)
         finally:
             checker.cancel()
 
@@ -142,10 +142,10 @@ class Watches:
     def _report(self, namespace: str | None, missing: list[tuple[str, str]]) -> None:
         where = f"namespace {namespace}" if namespace else "the whole cluster"
         text = ", ".join(f"{verb} {resource}" for verb, resource in missing)
-        if missing and (namespace, text) not in self._told:
+        if missing and (namespace, text) not in self._logged:
             _logger.error("No right to %s in %s: it is left out until there is one", text, where)
-        elif not missing and any(n == namespace for n, _ in self._told):
+        elif not missing and any(n == namespace for n, _ in self._logged):
             _logger.info("All rights in %s are granted now", where)
-        self._told = {t for t in self._told if t[0] != namespace}
+        self._logged = {t for t in self._logged if t[0] != namespace}
         if missing:
-            self._told.add((namespace, text))
+            self._logged.add((namespace, text))

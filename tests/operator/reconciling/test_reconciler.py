@@ -1,12 +1,10 @@
 """Answers of the API server to what a pass writes and reads."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 
-from tests.operator import objects as o
 from tests.operator.fake_cluster import JOB, KEY, FakeCluster, Run
+from tests.operator.objects import make_settings
 
 from retrainer_operator.api_server.client import ApiError
 
@@ -35,14 +33,14 @@ class _Refusing(FakeCluster):
 
 
 def _pass(run: Run) -> float | None:
-    return asyncio.run(run.pass_())
+    return asyncio.run(run.make_pass())
 
 
 def test_a_refusal_is_not_the_next_jobs_of_that_name() -> None:
     cluster = _Refusing()
     cluster.against["jobs"] = ApiError(422, "Invalid", "priorityClassName: not found", None)
     cluster.apply_job()
-    run = Run(cluster, o.settings())
+    run = Run(cluster, make_settings())
     _pass(run)
     assert cluster.phase == "Failed"
     # Deleted and created again, mended, before any pass over it.
@@ -62,7 +60,7 @@ def test_a_job_that_is_gone_when_its_end_is_written_is_left_at_once() -> None:
     """Its deletion may have been missed: without this it is tried again without a pause."""
     cluster = FakeCluster()
     cluster.apply_job(shards="many")
-    run = Run(cluster, o.settings())
+    run = Run(cluster, make_settings())
     cluster.remove(JOB)
     _pass(run)
     assert run.memory.observe(KEY).job is None
@@ -73,7 +71,7 @@ def test_without_the_right_to_read_events_a_job_without_pods_is_told_of_all_the_
     cluster = _Refusing()
     cluster.against["events"] = ApiError(403, "Forbidden", "cannot list events", None)
     cluster.apply_job()
-    run = Run(cluster, o.settings())
+    run = Run(cluster, make_settings())
     _pass(run)
     cluster.now += 20
     run.sync()

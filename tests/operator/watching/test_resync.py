@@ -1,14 +1,12 @@
 """The full list now and then: when the liveness probe has to fail, and when it must not."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from tests.operator import objects as o
+from tests.operator.objects import UID, make_job
 
 from retrainer.errors import ClusterError
 from retrainer_operator.api_server.client import ApiError, Kube
@@ -30,7 +28,7 @@ class _Server:
         if self.error is not None:
             raise self.error
         if self.version and path.endswith("/retrainjobs"):
-            yield {"uid": o.UID, "name": "flowers", "resourceVersion": str(self.version)}
+            yield {"uid": UID, "name": "flowers", "resourceVersion": str(self.version)}
 
 
 class _Bench:
@@ -71,10 +69,10 @@ def test_a_watch_that_is_behind_for_two_minutes_fails_the_liveness_probe() -> No
 
 def test_a_watch_that_catches_up_does_not() -> None:
     bench = _Bench()
-    job = o.job()
+    job = make_job()
     bench.server.version = job.version
     assert bench.behind(at=0)
-    bench.memory.saw(job.key, job)
+    bench.memory.put(job.key, job)
     assert not bench.behind(at=LATER)
     bench.server.version = job.version + 1
     assert bench.behind(at=LATER + 1)
@@ -84,11 +82,11 @@ def test_a_watch_that_catches_up_does_not() -> None:
 def test_a_job_that_is_written_all_the_time_is_not_one_whose_watch_is_stuck() -> None:
     bench = _Bench()
     for at in range(0, int(3 * LAG_MAX), 60):
-        job = o.job()
+        job = make_job()
         bench.server.version = job.version + 1
         assert bench.behind(at=at)
         assert not bench.resync.stuck()
-        bench.memory.saw(job.key, replace(job, version=bench.server.version))
+        bench.memory.put(job.key, replace(job, version=bench.server.version))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +106,7 @@ def test_an_api_server_that_is_away_never_fails_the_liveness_probe(error: Cluste
 
 def test_what_is_no_longer_listed_is_told_once_it_is_known() -> None:
     bench = _Bench()
-    job = o.job()
-    bench.memory.saw(job.key, job)
+    job = make_job()
+    bench.memory.put(job.key, job)
     assert not bench.behind(at=0)
-    assert bench.gone == [(job.key, o.UID)]
+    assert bench.gone == [(job.key, UID)]

@@ -1,15 +1,13 @@
 """Whatever happens, in whatever order: the same end, and nothing done twice."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.operator import objects as o
 from tests.operator.fake_cluster import JOB, JOBS, FakeCluster, Run, ended
+from tests.operator.objects import FINAL, make_settings
 
 from retrainer.errors import ClusterError
 from retrainer_operator.reconciling.queue import RetryLater
@@ -17,7 +15,7 @@ from retrainer_operator.reconciling.queue import RetryLater
 
 def _pass(run: Run) -> None:
     try:
-        asyncio.run(run.pass_())
+        asyncio.run(run.make_pass())
     except (RetryLater, ClusterError):
         run.sync()  # as the queue does: again, a little later
 
@@ -36,7 +34,7 @@ def _life(cluster: FakeCluster, run: Run) -> None:
         run.sync()
         _pass(run)
         for path in cluster.pod_paths("Running"):
-            cluster.end_pod(path, 0, "Completed", o.FINAL)
+            cluster.end_pod(path, 0, "Completed", FINAL)
         for body in cluster.children():
             if not ended(body):
                 cluster.finish(body, "Complete", "CompletionsReached")
@@ -47,7 +45,7 @@ def _life(cluster: FakeCluster, run: Run) -> None:
 def test_a_whole_life_takes_few_writes(shards: int, most: int) -> None:
     cluster = FakeCluster()
     cluster.apply_job(shards=shards)
-    run = Run(cluster, o.settings())
+    run = Run(cluster, make_settings())
     _life(cluster, run)
     assert cluster.phase == "Succeeded"
     assert len(cluster.writes) <= most, cluster.writes
@@ -55,7 +53,7 @@ def test_a_whole_life_takes_few_writes(shards: int, most: int) -> None:
 
 
 POD_ENDS = [
-    (0, "Completed", o.FINAL),
+    (0, "Completed", FINAL),
     (0, "Completed", "no report"),
     (1, "Error", "boom"),
     (64, "Error", ""),
@@ -70,7 +68,7 @@ class Lives(RuleBasedStateMachine):
         super().__init__()
         self.cluster = FakeCluster()
         self.terminal = ""
-        self.settings = o.settings()
+        self.settings = make_settings()
         self.run = Run(self.cluster, self.settings)
 
     @initialize(
@@ -80,11 +78,13 @@ class Lives(RuleBasedStateMachine):
         backoff=st.sampled_from([0, 2]),
     )
     def apply(self, shards: int, queue: bool, deadline: int | None, backoff: int) -> None:
-        spec: dict[str, object] = {"shards": shards, "backoffLimit": backoff}
-        if deadline:
-            spec["activeDeadlineSeconds"] = deadline
         labels = {"kueue.x-k8s.io/queue-name": "q"} if queue else None
-        self.cluster.apply_job(labels=labels, **spec)
+        self.cluster.apply_job(
+            labels=labels,
+            shards=shards,
+            backoff_limit=backoff,
+            active_deadline_seconds=deadline,
+        )
         self.run.sync()
 
     @rule()
@@ -113,11 +113,11 @@ class Lives(RuleBasedStateMachine):
 
     @rule(suspend=st.booleans())
     def user_suspends_or_resumes(self, suspend: bool) -> None:
-        self.cluster.edit_job(suspend=suspend)
+        self.cluster.edit_job({"suspend": suspend})
 
     @rule(deadline=st.sampled_from([None, 30, 900]))
     def user_edits_the_deadline(self, deadline: int | None) -> None:
-        self.cluster.edit_job(activeDeadlineSeconds=deadline)
+        self.cluster.edit_job({"activeDeadlineSeconds": deadline})
 
     @precondition(lambda self: self.cluster.children())
     @rule(data=st.data())

@@ -1,6 +1,4 @@
-"""The queue: what waits, what comes again, and what is said of it."""
-
-from __future__ import annotations
+"""The queue: what waits, what comes again, and what is logged."""
 
 import asyncio
 import logging

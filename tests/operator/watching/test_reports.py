@@ -1,7 +1,5 @@
 """Reports over HTTP, from pods that answer anything."""
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 import time
@@ -10,18 +8,18 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from tests.operator import objects as o
+from tests.operator.objects import UID, make_child, make_job, make_pod, make_report
 
 from retrainer.api import Report
 from retrainer_operator.reconciling.memory import Memory
 from retrainer_operator.watching.reports import SIZE_MAX, Reports, session_of_pods
 
 KEY = ("team", "flowers")
-GOOD = o.report(message="well").to_json().encode()
+GOOD = make_report(message="well").to_json().encode()
 
 
 async def _heard(answer: web.StreamResponse, **pod: Any) -> list[Report]:
-    """What is known after one round, of a pod on this machine that answers so."""
+    """The reports in memory after one round, of a pod on this machine that gives this answer."""
 
     async def report(_: web.Request) -> web.StreamResponse:
         return answer
@@ -36,9 +34,9 @@ async def _heard(answer: web.StreamResponse, **pod: Any) -> list[Report]:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     memory = Memory()
-    job = o.job()
-    for seen in (job, o.child(), o.pod(**{"running": True, "ip": "127.0.0.1", **pod})):
-        memory.saw(KEY, seen)
+    job = make_job()
+    for snapshot in (job, make_child(), make_pod(**{"running": True, "ip": "127.0.0.1", **pod})):
+        memory.put(KEY, snapshot)
     news: list[Any] = []
     reports = Reports(memory, leads=lambda: True, on_news=news.append, port=runner.addresses[0][1])
     try:
@@ -67,7 +65,7 @@ async def test_a_pod_that_only_has_our_labels_is_not_asked() -> None:
         web.Response(body=b"\xff\xfe"),
         web.Response(body=GOOD + b" " * SIZE_MAX),
         web.Response(body=gzip.compress(GOOD), headers={"Content-Encoding": "gzip"}),
-        web.Response(body=GOOD.replace(o.UID.encode(), b"another")),
+        web.Response(body=GOOD.replace(UID.encode(), b"another")),
         web.Response(body=GOOD, status=500),
         web.Response(status=302, headers={"Location": "/other"}),
     ],
@@ -98,12 +96,12 @@ async def test_pods_that_stay_silent_do_not_slow_the_reports_of_others() -> None
     port = runner.addresses[0][1]
     silent = await asyncio.start_server(never, "127.0.0.2", port)
     memory = Memory()
-    pods = [o.pod("answers", running=True, ip="127.0.0.1")]
-    pods += [o.pod(f"silent-{n}", running=True, ip="127.0.0.2") for n in range(150)]
-    memory.saw(KEY, o.job())
-    memory.saw(KEY, o.child())
+    pods = [make_pod("answers", running=True, ip="127.0.0.1")]
+    pods += [make_pod(f"silent-{n}", running=True, ip="127.0.0.2") for n in range(150)]
+    memory.put(KEY, make_job())
+    memory.put(KEY, make_child())
     for pod in pods:
-        memory.saw(KEY, pod)
+        memory.put(KEY, pod)
     reports = Reports(memory, leads=lambda: True, on_news=lambda _: None, port=port)
     polling = asyncio.create_task(reports.run())
     try:
@@ -121,8 +119,8 @@ async def test_a_silent_pod_is_asked_less_and_less_often() -> None:
     now = [0.0]
     memory = Memory()
     # Nobody listens there: the connection is refused at once.
-    for snapshot in (o.job(), o.child(), o.pod(running=True, ip="127.0.0.3")):
-        memory.saw(KEY, snapshot)
+    for snapshot in (make_job(), make_child(), make_pod(running=True, ip="127.0.0.3")):
+        memory.put(KEY, snapshot)
     reports = Reports(
         memory, leads=lambda: True, on_news=lambda _: None, port=1, clock=lambda: now[0]
     )

@@ -1,7 +1,5 @@
 """What the client makes of answers that no API server gives, but something on the way to it does."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,12 +7,12 @@ from contextlib import asynccontextmanager
 import kopf
 import pytest
 from aiohttp import web
-from tests.operator import objects as o
+from tests.operator.objects import make_job
 
 from retrainer.errors import ClusterError
 from retrainer_operator.api_server.client import Kube
-from retrainer_operator.api_server.events import Notices
-from retrainer_operator.planning.status import Notice
+from retrainer_operator.api_server.events import EventWriter
+from retrainer_operator.planning.actions import Event
 
 NO_OBJECTS = [b"<html>Please log in.</html>", b"[]", b'"ok"', b"\xff", b"[" * 100_000]
 
@@ -50,10 +48,10 @@ async def test_an_answer_that_is_no_object_is_a_failed_request(body: bytes) -> N
 
 async def test_such_an_answer_to_an_event_costs_that_event_alone() -> None:
     async with _answering(NO_OBJECTS[0]) as kube:
-        events = Notices(kube, "me")
+        events = EventWriter(kube, "me")
         writing = asyncio.create_task(events.run())
         for number in range(8):
-            events.tell(o.job(uid=str(number)), Notice("Normal", f"Reason{number}", "Text."))
+            events.add(make_job(), Event("Normal", f"Reason{number}", "Text."))
         await events.drain()
         assert not writing.done()
         writing.cancel()

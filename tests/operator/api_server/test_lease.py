@@ -1,7 +1,5 @@
 """The Lease: who holds it, and that it is given back for good."""
 
-from __future__ import annotations
-
 import asyncio
 import copy
 from typing import Any

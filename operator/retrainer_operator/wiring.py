@@ -1,0 +1,180 @@
+"""All parts of the operator, put together: read here who calls whom.
+
+The watches fill the memory and put a job's key into the queue; the queue's workers make passes over
+jobs while this replica holds the Lease; /metrics and the probes answer from what is in memory.
+"""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Sequence
+
+from retrainer_operator.api_server.client import Kube, connection
+from retrainer_operator.api_server.events import EventWriter
+from retrainer_operator.api_server.lease import Leader
+from retrainer_operator.planning.snapshots import Key
+from retrainer_operator.reconciling.memory import Memory
+from retrainer_operator.reconciling.queue import Queue
+from retrainer_operator.reconciling.reconciler import Reconciler
+from retrainer_operator.serving.metrics import Live, OperatorMetrics
+from retrainer_operator.serving.web import Web
+from retrainer_operator.settings import Settings
+from retrainer_operator.watching import kopf_handlers
+from retrainer_operator.watching.reports import Reports
+from retrainer_operator.watching.resync import Resync
+from retrainer_operator.watching.watches import Watches
+
+_WORKERS = 16
+"""Passes at once: they wait for the API server most of the time; more gained nothing on 2 cores."""
+_BURST_SECONDS = 0.05
+"""Seconds in which the changes of one job's Jobs and pods become one pass: they come in bursts."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Operator:
+    """All parts of one replica."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stopping = asyncio.Event()
+        self._metrics = OperatorMetrics()
+        self._memory = Memory()
+        self._kube = Kube(connection(), self._metrics.count_write)
+        self._leader = Leader(
+            self._kube,
+            settings.namespace,
+            settings.lease,
+            settings.identity,
+            on_change=self._lead_changed,
+        )
+        self._events = EventWriter(self._kube, settings.identity)
+        self._reconciler = Reconciler(
+            self._kube,
+            self._memory,
+            settings,
+            leads=self._leader.leads,
+            on_event=self._events.add,
+            on_finished=lambda phase, reason: self._metrics.finished.labels(phase, reason).inc(),
+        )
+        self._queue = Queue(
+            self._make_pass,
+            on_wait=self._metrics.queue_seconds.observe,
+            on_result=lambda result: self._metrics.passes.labels(result).inc(),
+        )
+        self._metrics.queue_depth.set_function(lambda: len(self._queue))
+        self._reports = Reports(self._memory, leads=self._leader.leads, on_news=self._due_soon)
+        self._watches = Watches(
+            self._kube,
+            lambda: kopf_handlers.registry(
+                self._memory, self._queue.add, self._due_soon, self._deleted
+            ),
+            settings.namespaces,
+            on_start=self._watches_started,
+            on_skipped=self._metrics.namespaces_skipped.set,
+            on_spawned=self._handle_signals,
+        )
+        self._resync = Resync(
+            self._kube,
+            self._memory,
+            interval=settings.resync_seconds,
+            on_gone=self._gone,
+            on_caught_up=self._caught_up,
+            on_forbidden=self._watches.doubt,
+        )
+        self._web = Web(page=self._page, alive=self._alive, ready=self._ready)
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT; the Lease is given back at the end."""
+        ports = await self._web.start(
+            self._settings.bind_address, self._settings.metrics_port, self._settings.probe_port
+        )
+        _logger.info("Serving /metrics on port %d and the probes on port %d", *ports)
+        self._handle_signals()
+        leading = asyncio.create_task(self._leader.run(), name="leader")
+        parts = [
+            leading,
+            asyncio.create_task(self._queue.run(_WORKERS), name="queue"),
+            asyncio.create_task(self._events.run(), name="events"),
+            asyncio.create_task(self._reports.run(), name="reports"),
+            asyncio.create_task(self._resync.run(), name="resync"),
+            asyncio.create_task(self._watches.run(), name="watches"),
+        ]
+        stopping = asyncio.create_task(self._stopping.wait(), name="stopping")
+        try:
+            done, _ = await asyncio.wait([*parts, stopping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._queue.opened.clear()
+            leading.cancel()
+            await asyncio.wait([leading])
+            await self._events.drain()
+            for task in (*parts, stopping):
+                task.cancel()
+            await asyncio.wait(parts, timeout=5)
+            await self._web.close()
+            await self._kube.close()
+        for task in done - {stopping}:
+            task.result()  # no part should end by itself: raise what ended it
+
+    def _handle_signals(self) -> None:
+        """Set signal handlers that end the whole process; kopf sets its own each time it starts."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+
+    async def _make_pass(self, key: Key) -> float | None:
+        started = time.perf_counter()
+        try:
+            return await self._reconciler(key)
+        finally:
+            self._metrics.pass_seconds.observe(time.perf_counter() - started)
+
+    # --- callbacks between the parts ---
+
+    def _lead_changed(self, leads: bool) -> None:
+        self._metrics.leader.set(leads)
+        self._open_or_close_queue()
+
+    def _watches_started(self, namespaces: Sequence[str | None]) -> None:
+        self._queue.opened.clear()
+        self._resync.restart(namespaces)
+
+    def _caught_up(self) -> None:
+        self._metrics.last_resync.set_to_current_time()
+        self._open_or_close_queue()
+
+    def _open_or_close_queue(self) -> None:
+        """Let passes run only while this replica leads and the watches have listed everything."""
+        if not (self._leader.leads() and self._resync.caught_up):
+            self._queue.opened.clear()
+            return
+        self._queue.opened.set()
+        for key in self._memory.job_keys():
+            self._queue.add(key)
+
+    def _due_soon(self, key: Key) -> None:
+        self._queue.add_after(key, _BURST_SECONDS)
+
+    def _deleted(self, key: Key, uid: str) -> None:
+        self._memory.remove(key, uid)
+        self._queue.forget(key)
+
+    def _gone(self, key: Key, uid: str) -> None:
+        self._memory.remove(key, uid)
+        self._queue.add(key)
+
+    # --- answers over HTTP ---
+
+    def _page(self) -> bytes:
+        """Render /metrics, in a thread: everything is copied before it is read."""
+        if not self._leader.leads():
+            return self._metrics.render(())
+        lives = [Live(job, tuple(self._memory.reports(job.key))) for job in self._memory.jobs()]
+        return self._metrics.render(lives)
+
+    def _alive(self) -> str:
+        return "a watch is behind the API server's list" if self._resync.stuck() else ""
+
+    def _ready(self) -> str:
+        return "" if self._resync.caught_up else "the watches have not listed everything yet"

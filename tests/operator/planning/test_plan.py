@@ -1,0 +1,221 @@
+"""What the operator decides: the first child, the run, the success, how often it writes."""
+
+from typing import Any
+
+import pytest
+from tests.operator.deciding import RUNNING, created_names, decide, summary
+from tests.operator.objects import (
+    CHILD_UID,
+    FINAL,
+    NOW,
+    RUN,
+    make_child,
+    make_complete_child,
+    make_job,
+    make_job_body,
+    make_observed,
+    make_pod,
+    make_report,
+    status_after,
+)
+
+from retrainer.api import Pod
+from retrainer_operator.planning.actions import CreateChild, Look
+from retrainer_operator.planning.objects import read_job
+from retrainer_operator.planning.plan import NOTHING, Plan
+from retrainer_operator.planning.times import format_time
+
+
+def test_a_new_job_gets_its_train_job_and_says_that_it_waits_for_a_pod() -> None:
+    decision = decide(make_observed(make_job()))
+    assert created_names(decision) == ["flowers-train"]
+    assert summary(decision) == (
+        "Pending",
+        "Created",
+        "Waiting for the first pod of Job flowers-train.",
+    )
+    assert decision.events == ()
+
+
+def test_the_operators_scheduling_holds_for_what_the_job_does_not_say() -> None:
+    usual = Pod.model_validate(
+        {
+            "nodeSelector": {"pool": "training"},
+            "tolerations": [{"key": "training", "operator": "Exists"}],
+            "priorityClassName": "low",
+        }
+    )
+    job = make_job(pod={"nodeSelector": {"pool": "gpus"}})
+    (write,) = decide(make_observed(job), trainer_scheduling=usual).writes
+    assert isinstance(write, CreateChild)
+    pod = write.body["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"pool": "gpus"}
+    assert pod["tolerations"] == [{"key": "training", "operator": "Exists"}]
+    assert pod["priorityClassName"] == "low"
+    assert "affinity" not in pod
+
+
+def test_a_job_with_shards_gets_its_bottlenecks_job_first() -> None:
+    assert created_names(decide(make_observed(make_job(shards=3)))) == ["flowers-bottlenecks"]
+
+
+def test_the_train_job_follows_once_all_shards_are_done() -> None:
+    decision = decide(
+        make_observed(make_job(RUNNING, shards=3), make_complete_child("bottlenecks"))
+    )
+    assert created_names(decision) == ["flowers-train"]
+    assert decision.status is not None
+    assert [c["type"] for c in decision.status["conditions"]] == ["BottlenecksReady"]
+
+
+def test_finished_bottlenecks_are_not_computed_again_when_their_job_was_deleted() -> None:
+    ready = {"type": "BottlenecksReady", "status": "True", "lastTransitionTime": format_time(NOW)}
+    decision = decide(make_observed(make_job({**RUNNING, "conditions": [ready]}, shards=3)))
+    assert created_names(decision) == ["flowers-train"]
+
+
+def test_a_deleted_child_is_made_again() -> None:
+    assert created_names(decide(make_observed(make_job(RUNNING)))) == ["flowers-train"]
+
+
+def test_a_job_that_is_being_deleted_gets_nothing() -> None:
+    body = make_job_body()
+    body["metadata"]["deletionTimestamp"] = format_time(NOW)
+    assert decide(make_observed(read_job(body))) == NOTHING
+    assert decide(make_observed(None)) == NOTHING
+
+
+def test_a_running_pod_without_a_report_is_in_bottlenecks() -> None:
+    pod = make_pod(running=True)
+    decision = decide(make_observed(make_job({"phase": "Pending"}), make_child(), pods=(pod,)))
+    assert summary(decision) == ("Bottlenecks", "Running", "Pod flowers-train-x1 is running.")
+    assert decision.status is not None
+    assert decision.status["startTime"] == format_time(NOW)
+    assert decision.events == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (
+            {"stage": "Bottlenecks",
+             "progress": {"imagesTotal": 1498, "imagesCached": 100, "imagesComputed": 300}},
+            ("Bottlenecks", "ComputingBottlenecks",
+             "Computing bottlenecks: 400 of 1498 images, 100 from the cache."),
+        ),
+        (
+            {"stage": "Training", "progress": {"step": 120, "steps": 500}},
+            ("Training", "TrainingHead", "Training the head: step 120 of 500."),
+        ),
+        (
+            {"stage": "Training", "progress": {"step": 500, "steps": 500}},
+            ("Training", "Exporting", "Evaluating and exporting."),
+        ),
+        (
+            {"stage": "Training", "reason": "Exporting", "progress": {"step": 90, "steps": 500}},
+            ("Training", "Exporting", "Evaluating and exporting."),
+        ),
+    ],
+)  # fmt: skip
+def test_the_phase_follows_the_stage_of_the_report(
+    fields: dict[str, Any], expected: tuple[str, str, str]
+) -> None:
+    pod = make_pod(running=True)
+    observed = make_observed(
+        make_job({"phase": "Pending"}),
+        make_child(),
+        pods=(pod,),
+        reports={pod.uid: make_report(**fields)},
+    )
+    assert summary(decide(observed)) == expected
+
+
+def test_a_complete_train_job_makes_the_job_succeed_with_all_that_its_report_says() -> None:
+    pod = make_pod(ended=(0, "Completed", FINAL))
+    decision = decide(make_observed(make_job(RUNNING), make_complete_child(), pods=(pod,)))
+    assert summary(decision) == (
+        "Succeeded", "Succeeded", f"Test accuracy 0.8876 on 165 images; run in {RUN}.",
+    )  # fmt: skip
+    status = status_after(make_job(RUNNING), decision.status)
+    assert status["metrics"]["testAccuracy"] == 0.8876
+    assert status["progress"]["percent"] == 100
+    assert [p["step"] for p in status["curve"]] == [0, 500]
+    assert status["artifacts"] == {"savedModel": "saved_model", "tflite": "model.tflite"}
+    assert status["labelCount"] == 5
+    assert {c["type"] for c in status["conditions"]} == {"BottlenecksReady", "Complete"}
+    assert decision.outcome == ("Succeeded", "Succeeded")
+    assert [(n.kind, n.reason) for n in decision.events] == [("Normal", "Succeeded")]
+
+
+def test_without_test_images_the_success_says_so() -> None:
+    pod = make_pod(ended=(0, "Completed", make_report(stage="Training").termination_message()))
+    decision = decide(make_observed(make_job(RUNNING), make_complete_child(), pods=(pod,)))
+    assert summary(decision)[2] == f"Trained; no test images, so no test accuracy; run in {RUN}."
+
+
+def test_a_lost_report_is_looked_for_once_and_then_named() -> None:
+    child = make_complete_child()
+    decision = decide(make_observed(make_job(RUNNING), child))
+    assert decision == Plan(look=Look("pods", "flowers-train", CHILD_UID))
+    decision = decide(make_observed(make_job(RUNNING), child, listed=frozenset({CHILD_UID})))
+    assert summary(decision) == (
+        "Succeeded",
+        "ReportLost",
+        f"Training finished, but its pod is gone with the report: see {RUN}/result.json.",
+    )
+
+
+def test_a_report_of_another_job_is_no_report() -> None:
+    pod = make_pod(ended=(0, "Completed", make_report(uid="another").termination_message()))
+    listed = frozenset({CHILD_UID})
+    decision = decide(
+        make_observed(make_job(RUNNING), make_complete_child(), pods=(pod,), listed=listed)
+    )
+    assert summary(decision)[1] == "ReportLost"
+
+
+def test_between_the_pods_end_and_the_jobs_end_nothing_is_written() -> None:
+    pod = make_pod(ended=(0, "Completed", FINAL))
+    decision = decide(make_observed(make_job(RUNNING), make_child(), pods=(pod,)))
+    assert decision == NOTHING
+
+
+def test_progress_alone_is_written_every_ten_seconds_at_most() -> None:
+    pod = make_pod(running=True)
+    status = {**RUNNING, "phase": "Training", "reason": "TrainingHead", "observedGeneration": 1,
+              "message": "Training the head: step 1 of 500.",
+              "conditions": [{"type": "BottlenecksReady", "status": "True",
+                              "lastTransitionTime": format_time(NOW)}]}  # fmt: skip
+    observed = make_observed(
+        make_job(status),
+        make_child(),
+        pods=(pod,),
+        reports={pod.uid: make_report(stage="Training", progress={"step": 90, "steps": 500})},
+        progress_written=NOW - 4,
+    )
+    assert decide(observed) == Plan(figures_only=True, again_at=NOW + 6)
+    decision = decide(observed, NOW + 6)
+    assert decision.status is not None
+    assert decision.status["message"] == "Training the head: step 90 of 500."
+    assert decision.figures_only
+
+
+def test_a_change_of_phase_does_not_wait_for_its_turn() -> None:
+    pod = make_pod(running=True)
+    observed = make_observed(
+        make_job({**RUNNING, "observedGeneration": 1}),
+        make_child(),
+        pods=(pod,),
+        reports={pod.uid: make_report(stage="Training", progress={"step": 1, "steps": 500})},
+        progress_written=NOW,
+    )
+    decision = decide(observed)
+    assert summary(decision)[0] == "Training"
+    assert not decision.figures_only
+
+
+def test_the_start_time_alone_is_not_worth_a_write() -> None:
+    waiting = {"phase": "Pending", "reason": "Created", "observedGeneration": 1,
+               "message": "Waiting for the first pod of Job flowers-train."}  # fmt: skip
+    decision = decide(make_observed(make_job(waiting), make_child(created=NOW)))
+    assert decision.status is None
