@@ -218,11 +218,56 @@ def test_validate_says_what_keeps_a_job_from_a_cluster(say: Say, folder: Path) -
     assert say("validate", "-f", "job.yaml", "--cluster") == (
         64,
         "",
-        f"error: flowers: {sentence}\n",
+        f"error: job.yaml: flowers: {sentence}\n",
     )
 
 
+@pytest.mark.parametrize("spelled", ["out", "photos/../out", "link/out"])
+def test_an_output_inside_the_images_is_one_sentence_of_run_and_validate(
+    say: Say, folder: Path, spelled: str
+) -> None:
+    for name in ("daisy", "roses", "photos"):
+        (folder / name).mkdir()
+    (folder / "link").symlink_to(folder)
+    text = jobfile.template(images=".", output=spelled)
+    Path("job.yaml").write_text(text)
+    sentence = f"must not lie inside images, where it would be taken for a label, got '{spelled}'"
+    error = f"error: --output (spec.output): {sentence}\n"
+    assert say("run", "--images", ".", "--output", spelled) == (64, "", error)
+    assert say("run", ".", "--output", spelled) == (64, "", error)
+    said = say("validate", "-f", "job.yaml")
+    assert said == (64, "", f"error: job.yaml: flowers: spec.output: {sentence}\n")
+
+
+def test_places_that_are_not_there_are_named_with_their_options(say: Say) -> None:
+    assert say("run", "nowhere", "--weights", "nofile") == (
+        64,
+        "",
+        "error: 2 problems\n"
+        "  --images (spec.images): the folder nowhere does not exist\n"
+        "  --weights (spec.weights): there is no file or folder nofile\n",
+    )
+
+
+def test_a_job_file_in_place_of_the_photos_is_told_how_to_be_run(say: Say) -> None:
+    error = "error: job.yaml is a job file: retrainer run -f job.yaml\n"
+    assert say("run", "job.yaml") == (64, "", error)
+
+
+def test_images_that_are_named_twice_are_refused(say: Say) -> None:
+    error = "error: The images are named twice: a and --images b.\n"
+    assert say("run", "a", "--images", "b") == (64, "", error)
+
+
 # --- run: options over the file ---
+@pytest.fixture(autouse=True)
+def _places(folder: Path) -> None:
+    """What the jobs here name."""
+    for name in ("flower_photos", "a"):
+        (folder / name).mkdir()
+    (folder / "w").touch()
+
+
 def document() -> object:
     return jobfile.documents(jobfile.template(), "job.yaml")[0][1]
 
@@ -231,8 +276,8 @@ def test_options_set_fields_over_what_the_file_says() -> None:
     given = {
         "name": "roses", "images": "a", "output": "b", "architecture": "inception_v3", "weights": "w",
         "cache": "c", "export": [Export.ONNX], "max_rejected_fraction": 0.5, "steps": 7,
-        "learning_rate": 0.5, "batch_size": -1, "eval_interval": 3, "seed": 9,
-        "optimizer": Optimizer.ADAM, "patience": 4, "testing_percentage": 20,
+        "learning_rate": 0.5, "batch_size": -1, "validation_batch_size": 50, "eval_interval": 3,
+        "seed": 9, "optimizer": Optimizer.ADAM, "patience": 4, "testing_percentage": 20,
         "validation_percentage": 30, "flip_left_right": True, "random_crop": 1, "random_scale": 2,
         "random_brightness": 3, "views": 5, "endpoint": "http://s3:7070", "region": "eu-west-1",
         "insecure": True,
@@ -245,6 +290,7 @@ def test_options_set_fields_over_what_the_file_says() -> None:
     assert spec.max_rejected_fraction == 0.5
     assert (training.steps, training.learning_rate, training.batch_size) == (7, 0.5, -1)
     assert (training.eval_interval, training.seed) == (3, 9)
+    assert training.validation_batch_size == 50
     assert training.optimizer == Optimizer.ADAM
     assert training.early_stopping is not None
     assert training.early_stopping.patience == 4
@@ -294,17 +340,22 @@ def test_a_wrong_option_is_named_as_it_was_typed(say: Say, folder: Path) -> None
     )
 
 
-def test_without_a_file_the_missing_options_are_named(say: Say) -> None:
-    assert [line.split()[0] for line in say("run").err.splitlines()[1:]] == [
-        "--architecture", "--images", "--output",
-    ]  # fmt: skip
-    said = say("run", "--images", "photos")
-    assert said == (
+def test_a_folder_of_photos_is_enough(say: Say) -> None:
+    job = _cli_run.job_with(None, {"images": "flower_photos"})
+    spec = job.spec
+    assert (job.name, spec.images, spec.output) == ("flower-photos", "flower_photos", "out")
+    assert spec.architecture == "mobilenet_0.50_224"
+    help_text = " ".join(say("run", "--help").out.replace("│", " ").split())
+    assert "Without a file: out." in help_text
+    assert "Without a file: mobilenet_0.50_224." in help_text
+
+
+def test_without_photos_and_without_a_file_both_ways_are_told(say: Say) -> None:
+    assert say("run") == (
         64,
         "",
-        "error: 2 problems\n"
-        "  --architecture (spec.architecture): is required\n"
-        "  --output (spec.output): is required\n",
+        "error: Name the folder of your photos (retrainer run FOLDER) or a job file "
+        "(retrainer run -f job.yaml).\n",
     )
 
 

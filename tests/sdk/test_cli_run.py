@@ -18,6 +18,7 @@ FAKE = Path(__file__).resolve().parent.parent / "support" / "fake_trainer.py"
 
 @pytest.fixture(autouse=True)
 def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "flower_photos").mkdir()
     monkeypatch.chdir(tmp_path)
 
 

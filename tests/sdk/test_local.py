@@ -27,11 +27,20 @@ from retrainer.errors import (
     UserError,
 )
 from retrainer.extras import require_trainer
+from retrainer.local import places
 from retrainer.local import process as local
 
 FAKE = Path(__file__).resolve().parent.parent / "support" / "fake_trainer.py"
 NOBODY = 2**22 + 1
 """Above what a process id can be."""
+
+
+@pytest.fixture(autouse=True)
+def _photos(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The folder of photos that the jobs name, in the current folder."""
+    here = tmp_path_factory.mktemp("here")
+    (here / "photos").mkdir()
+    monkeypatch.chdir(here)
 
 
 def fake(scenario: str) -> list[str]:
@@ -106,6 +115,7 @@ def test_reports_logs_and_warnings_are_passed_on_in_order(tmp_path: Path) -> Non
 
 def test_the_trainer_is_given_the_task_of_a_pod_with_absolute_paths(tmp_path: Path) -> None:
     heard = Heard()
+    Path("w.h5").touch()
     given = job("photos", str(tmp_path / "out"))
     home = given.model_copy(
         update={"spec": given.spec.model_copy(update={"cache": "~/cache", "weights": "w.h5"})}
@@ -314,6 +324,57 @@ def test_a_wrong_job_is_refused_before_anything_is_started() -> None:
             {**job().dump(), "spec": {**job().dump()["spec"], "training": {"steps": 0}}},
             program=["/nowhere/python"],
         )
+
+
+def apart(folder: Path, images: str, output: str, **spec: str) -> list[str]:
+    """What is wrong with a job's places where `folder` has photos, a link to them, and a file."""
+    (folder / "photos" / "roses").mkdir(parents=True, exist_ok=True)
+    (folder / "file").touch()
+    (folder / "link").unlink(missing_ok=True)
+    (folder / "link").symlink_to(folder / "photos", target_is_directory=True)
+    given = job(images, output)
+    changed = given.model_copy(update={"spec": given.spec.model_copy(update=spec)})
+    return places.problems(changed)
+
+
+INSIDE = "must not lie inside images, where it would be taken for a label, got "
+
+
+@pytest.mark.parametrize(
+    ("images", "output"),
+    [(".", "out"), ("photos", "./photos/../photos/out"), ("photos", "link/out"), ("link", "photos"),
+     ("photos/../photos", "photos/roses"), ("link/.", "photos/out/deep"), ("photos", "link")],
+)  # fmt: skip
+def test_an_output_inside_the_images_is_refused_however_it_is_spelled(
+    images: str, output: str
+) -> None:
+    assert apart(Path.cwd(), images, output) == [f"spec.output: {INSIDE}{output!r}"]
+    absolute = apart(Path.cwd(), str(Path(images).absolute()), output)
+    assert absolute == [f"spec.output: {INSIDE}{output!r}"]
+
+
+def test_an_output_beside_the_images_is_right() -> None:
+    for output in ("out", ".", "photos-out", "s3://models/flowers"):
+        assert apart(Path.cwd(), "photos", output) == []
+        assert apart(Path.cwd(), "link", output) == []
+    assert apart(Path.cwd(), "s3://photos/flowers", "out") == []
+
+
+def test_every_place_that_is_not_there_is_named_before_anything_is_started() -> None:
+    wrong = apart(Path.cwd(), "nowhere", "file", cache="file/deep", weights="imagnet")
+    assert wrong == [
+        "spec.images: the folder nowhere does not exist",
+        "spec.output: file is no folder",
+        "spec.weights: there is no file or folder imagnet",
+    ]
+    assert apart(Path.cwd(), "file", "out") == ["spec.images: the folder file is no folder"]
+    assert apart(Path.cwd(), "photos", "out", cache="link/cache") == [
+        f"spec.cache: {INSIDE}'link/cache'"
+    ]
+    with pytest.raises(InvalidJob) as caught:
+        local.run(job(".", "out"), program=["/nowhere/python"])
+    assert str(caught.value) == f"flowers: spec.output: {INSIDE}'out'"
+    assert caught.value.exit_code == 64
 
 
 def test_a_missing_part_says_how_to_install_it() -> None:

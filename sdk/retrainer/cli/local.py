@@ -28,6 +28,7 @@ from retrainer.cli.output import (
 )
 from retrainer.errors import InvalidJob, NotFound, UserError
 from retrainer.extras import require_trainer
+from retrainer.local import places
 
 HERE = "On this machine"
 """Heading of these commands in `retrainer --help`."""
@@ -46,11 +47,13 @@ def init(
         str, typer.Option(help="Name of the job; made from that of the images if not given.")
     ] = "",
     images: Annotated[str, typer.Option(help="Path or URL of the images.")] = "flower_photos",
-    output: Annotated[str, typer.Option(help="Path or URL of the result.")] = "out",
+    output: Annotated[
+        str, typer.Option(help="Path or URL of the result.")
+    ] = jobfile.DEFAULT_OUTPUT,
     architecture: Annotated[
         str,
         typer.Option(help="Network to retrain.", autocompletion=_cli_run.architecture_names),
-    ] = "mobilenet_0.50_224",
+    ] = jobfile.DEFAULT_ARCHITECTURE,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")] = False,
 ) -> None:
     """Write a commented job.yaml to start from.
@@ -85,19 +88,20 @@ def validate(
         bool, typer.Option("--cluster", help="Also refuse what runs on this machine only.")
     ] = False,
 ) -> None:
-    """Check a job file without running it.
+    """Check a job file, and that its folders are there, without running it.
 
     Exits with 64 if a field is wrong, naming each by its path in the file.
 
     [dim]retrainer validate -f job.yaml[/]
     """
     jobs = jobfile.load_all(file)
-    problems = [(job.name, jobfile.only_here(job)) for job in jobs]
-    if cluster and any(found for _, found in problems):
-        raise InvalidJob([f"{name}: {p}" for name, found in problems for p in found])
-    for name, found in problems:
-        typer.echo(f"{name} is valid" + (", for this machine only:" if found else ""))
-        for problem in found:
+    refusals = [(job.name, jobfile.only_here(job)) for job in jobs]
+    wrong = refusals if cluster else [(job.name, places.problems(job)) for job in jobs]
+    if any(problems for _, problems in wrong):
+        raise InvalidJob([f"{name}: {p}" for name, problems in wrong for p in problems], where=file)
+    for name, refused in refusals:
+        typer.echo(f"{name} is valid" + (", for this machine only:" if refused else ""))
+        for problem in refused:
             typer.echo(f"  {problem}")
 
 

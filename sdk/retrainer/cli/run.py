@@ -30,9 +30,9 @@ from retrainer.api import (
     parse_job,
 )
 from retrainer.api.names import API_VERSION, KIND, NAME_MAX
-from retrainer.errors import Interrupted, InvalidJob
+from retrainer.errors import Interrupted, InvalidJob, UserError
 from retrainer.local import display as _display
-from retrainer.local import process
+from retrainer.local import places, process
 from retrainer.views.text import console, near, printable
 
 WHAT = "What and where"
@@ -43,7 +43,8 @@ _GROUPS: tuple[tuple[str, str, type[BaseModel], tuple[str, ...]], ...] = (
         "images", "output", "architecture", "weights", "cache", "export", "max_rejected_fraction",
     )),
     ("Training", "spec.training", Training, (
-        "steps", "learning_rate", "batch_size", "eval_interval", "seed", "optimizer",
+        "steps", "learning_rate", "batch_size", "validation_batch_size", "eval_interval", "seed",
+        "optimizer",
     )),
     ("Training", "spec.training.earlyStopping", EarlyStopping, ("patience",)),
     ("Training", "spec.split", Split, ("testing_percentage", "validation_percentage")),
@@ -53,13 +54,21 @@ _GROUPS: tuple[tuple[str, str, type[BaseModel], tuple[str, ...]], ...] = (
     ("Storage", "spec.storage", Storage, ("endpoint", "region", "insecure")),
 )  # fmt: skip
 
-# A pod takes URLs only; this machine has paths as well.
-_ALSO_PATHS = {
-    "images": "Path or URL of the images: one folder per label.",
+# Said otherwise than in the job's reference: a pod takes URLs only, this machine has paths as well.
+_HELP = {
+    "images": "The same as FOLDER.",
+    "architecture": "Network to retrain; `retrainer architectures` lists them.",
     "output": "Path or URL under which the run's folder is written.",
     "cache": "Path or URL of the bottleneck cache; OUTPUT/.bottlenecks if not given.",
     "weights": "imagenet (downloaded), builtin (only for mobilenet_0.25_128), or path or URL of a "
     "Keras weights file or of a folder of them.",
+}
+
+
+# What a run without a job file takes where nothing is said.
+_WITHOUT_FILE = {
+    "architecture": jobfile.DEFAULT_ARCHITECTURE,
+    "output": jobfile.DEFAULT_OUTPUT,
 }
 
 
@@ -73,18 +82,19 @@ class _Field:
 
 
 def _fields() -> dict[str, _Field]:
-    found = {
-        "name": _Field("metadata.name", WHAT, "Name of the job; made from --images without -f.")
-    }
+    name_help = "Name of the job; made from that of the images if not given."
+    fields = {"name": _Field("metadata.name", WHAT, name_help)}
     for heading, place, kind, names in _GROUPS:
         for name in names:
             info = kind.model_fields[name]
-            text = _ALSO_PATHS.get(name) or info.description or ""
-            default = info.get_default(call_default_factory=True)
-            if not info.is_required() and default not in (None, False):
+            text = _HELP.get(name) or info.description or ""
+            default = _WITHOUT_FILE.get(name) or info.get_default(call_default_factory=True)
+            if name in _WITHOUT_FILE:
+                text += f" Without a file: {default}."
+            elif not info.is_required() and default not in (None, False):
                 text += f" Default: {_shown(default)}."
-            found[name] = _Field(f"{place}.{to_camel(name)}", heading, text)
-    return found
+            fields[name] = _Field(f"{place}.{to_camel(name)}", heading, text)
+    return fields
 
 
 def _shown(value: Any) -> str:
@@ -117,6 +127,14 @@ def _option(name: str) -> Any:
 
 
 def run(
+    folder: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FOLDER",
+            help="Path or URL of your photos: a folder per label.",
+            show_default=False,
+        ),
+    ] = None,
     *,
     file: Annotated[
         str | None,
@@ -133,6 +151,7 @@ def run(
     steps: Annotated[int | None, _option("steps")] = None,
     learning_rate: Annotated[float | None, _option("learning_rate")] = None,
     batch_size: Annotated[int | None, _option("batch_size")] = None,
+    validation_batch_size: Annotated[int | None, _option("validation_batch_size")] = None,
     eval_interval: Annotated[int | None, _option("eval_interval")] = None,
     seed: Annotated[int | None, _option("seed")] = None,
     optimizer: Annotated[Optimizer | None, _option("optimizer")] = None,
@@ -151,25 +170,44 @@ def run(
         bool, typer.Option("--verbose", "-v", help="A line for every evaluation.")
     ] = False,
 ) -> None:
-    """Retrain on this machine.
+    """Retrain on this machine, on a folder of photos or by a job file.
 
     Options override what the file says.
     Bottlenecks are cached: a second run with another learning rate takes seconds.
     Ctrl-C saves what was computed.
 
-    [dim]retrainer run -f job.yaml[/]
+    [dim]retrainer run flower_photos[/]
 
-    [dim]retrainer run -f job.yaml --steps 4000 --learning-rate 0.02[/]
+    [dim]retrainer run flower_photos --architecture mobilenet_0.50_160 --steps 500[/]
 
-    [dim]retrainer run --images flower_photos --output out --architecture mobilenet_0.50_224[/]
+    [dim]retrainer run -f job.yaml --learning-rate 0.02[/]
     """
     given = {option: value for option, value in locals().items() if option in _FIELDS}
+    given["images"] = _images(folder, images, file)
     if file:
-        found = jobfile.documents(jobfile.read(file), file)
-        jobs = [job_with(document, given, where=where) for where, document in found]
+        documents = jobfile.documents(jobfile.read(file), file)
+        jobs = [job_with(document, given, where=where) for where, document in documents]
     else:
         jobs = [job_with(None, given)]
     show(jobs, again=["retrainer", *sys.argv[1:]], every_step=verbose, s3_endpoint=endpoint)
+
+
+def _images(folder: str | None, images: str | None, file: str | None) -> str | None:
+    """The one place of the images that the command line names; None leaves it to the job file.
+
+    Raises:
+        UserError: two are named, or none where there is no file, or a job file takes their place.
+    """
+    if folder and images and folder != images:
+        raise UserError(f"The images are named twice: {folder} and --images {images}.")
+    if not (folder or images or file):
+        raise UserError(
+            "Name the folder of your photos (retrainer run FOLDER) or a job file "
+            "(retrainer run -f job.yaml)."
+        )
+    if folder and folder.endswith((".yaml", ".yml", ".json")) and not Path(folder).is_dir():
+        raise UserError(f"{folder} is a job file: retrainer run -f {shlex.quote(folder)}")
+    return folder or images
 
 
 def job_with(document: Any, given: Mapping[str, Any], *, where: str = "") -> RetrainJob:
@@ -181,7 +219,8 @@ def job_with(document: Any, given: Mapping[str, Any], *, where: str = "") -> Ret
         where: the file's name, for errors.
 
     Raises:
-        InvalidJob: one sentence per wrong field; the option is named where it set the field, or could.
+        InvalidJob: one sentence per wrong field, or per place that is not there; the option is named
+            where it set the field, or could.
     """
     alone = document is None
     job = {"apiVersion": API_VERSION, "kind": KIND, "spec": {}} if alone else document
@@ -189,15 +228,18 @@ def job_with(document: Any, given: Mapping[str, Any], *, where: str = "") -> Ret
         return parse_job(job, where=where)
     values = {option: value for option, value in given.items() if value is not None}
     if alone:
-        values.setdefault("name", name_of(values.get("images", "")))
+        values = {"name": name_of(values.get("images", "")), **_WITHOUT_FILE, **values}
     for option, value in values.items():
         job = _set(job, _FIELDS[option].path.split("."), value)
+    named = _FIELDS if alone else values
+    options = {_FIELDS[o].path: f"--{o.replace('_', '-')}" for o in named}
     try:
-        return parse_job(job)
+        parsed = parse_job(job)
     except InvalidJob as error:
-        named = _FIELDS if alone else values
-        options = {_FIELDS[o].path: f"--{o.replace('_', '-')}" for o in named}
         raise InvalidJob([_with_option(p, options) for p in error.problems], where=where) from error
+    if wrong := places.problems(parsed):
+        raise InvalidJob([_with_option(p, options) for p in wrong], where=where)
+    return parsed
 
 
 def _set(mapping: Any, path: Sequence[str], value: Any) -> dict[str, Any]:
@@ -215,7 +257,8 @@ def _with_option(problem: str, options: Mapping[str, str]) -> str:
 
 def name_of(place: str) -> str:
     """A job's name from the last part of a path or URL: `s3://b/Flower_Photos/` is flower-photos."""
-    last = Path(place.rstrip("/")).name.lower()
+    path = place if "://" in place else str(Path(place).expanduser().absolute())
+    last = Path(path.rstrip("/")).name.lower()
     words = "".join(c if c.isascii() and c.isalnum() else " " for c in last).split()
     return "-".join(words)[:NAME_MAX].strip("-") or "job"
 

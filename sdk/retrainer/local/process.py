@@ -26,6 +26,7 @@ from retrainer.api.names import ENV_TASK, EXIT_SIGTERM, EXIT_USER
 from retrainer.api.parsing import problems
 from retrainer.errors import (
     Interrupted,
+    InvalidJob,
     JobFailed,
     NotFound,
     RetrainerError,
@@ -35,6 +36,7 @@ from retrainer.errors import (
 )
 from retrainer.extras import require_trainer
 from retrainer.jobfile import as_job
+from retrainer.local import places
 from retrainer.results.run import Run
 from retrainer.store.folder import ENV_ENDPOINT, Access
 
@@ -147,12 +149,15 @@ def run(
         Accuracy, files, and where they are.
 
     Raises:
-        InvalidJob: the job is wrong; one sentence per field.
+        InvalidJob: the job is wrong, or one of its places here; one sentence per field.
         UserError: the images or weights are wrong; a new try will not help.
         Interrupted: Ctrl-C. The trainer has saved what it had.
         RetrainerError: anything else; the message names the log.
     """
-    job = _numbered(_reachable(_absolute(as_job(job)), s3_endpoint))
+    job = as_job(job)
+    if wrong := places.problems(job):
+        raise InvalidJob(wrong, where=job.name)
+    job = _numbered(_reachable(places.absolute(job), s3_endpoint))
     if program is TRAINER:
         require_trainer()
     if isinstance(progress, bool):
@@ -163,18 +168,6 @@ def run(
         with Display() as display:
             return _run(job, display, program)
     return _run(job, progress, program)
-
-
-def _absolute(job: RetrainJob) -> RetrainJob:
-    """`job` with its paths made absolute, so that the report says where things really are."""
-    spec = job.spec
-    places = {"images": spec.images, "output": spec.output, "cache": spec.cache}
-    if spec.weights not in ("imagenet", "builtin"):
-        places["weights"] = spec.weights
-    update = {
-        field: _path(place) for field, place in places.items() if place and "://" not in place
-    }
-    return job.model_copy(update={"spec": spec.model_copy(update=update)})
 
 
 def _reachable(job: RetrainJob, endpoint: str | None) -> RetrainJob:
@@ -188,11 +181,6 @@ def _reachable(job: RetrainJob, endpoint: str | None) -> RetrainJob:
     except ValidationError as error:
         raise UserError(f"{ENV_ENDPOINT}: {problems(error, Storage)[0]}") from error
     return job.model_copy(update={"spec": job.spec.model_copy(update={"storage": checked})})
-
-
-def _path(place: str) -> str:
-    path = Path(place).expanduser()
-    return str(path.resolve() if ".." in path.parts else path.absolute())
 
 
 def _numbered(job: RetrainJob) -> RetrainJob:

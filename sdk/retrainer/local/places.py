@@ -1,0 +1,61 @@
+"""A job's places on this machine: made absolute, and checked before anything heavy starts."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from retrainer.api import RetrainJob, rules
+
+NAMED_WEIGHTS = ("imagenet", "builtin")
+
+
+def local_path(place: str) -> Path | None:
+    """The absolute path that a place of a job names on this machine; None if it is in a store."""
+    if place.startswith("file://"):
+        return Path(urlsplit(place).path)
+    return None if "://" in place else Path(place).expanduser().absolute()
+
+
+def absolute(job: RetrainJob) -> RetrainJob:
+    """Make the job's paths absolute, so that its report says where things really are."""
+    spec = job.spec
+    places = {"images": spec.images, "output": spec.output, "cache": spec.cache}
+    if spec.weights not in NAMED_WEIGHTS:
+        places["weights"] = spec.weights
+    update = {
+        field: _without_dots(place)
+        for field, place in places.items()
+        if place and "://" not in place
+    }
+    return job.model_copy(update={"spec": spec.model_copy(update=update)})
+
+
+def _without_dots(place: str) -> str:
+    path = Path(place).expanduser()
+    return str(path.resolve() if ".." in path.parts else path.absolute())
+
+
+def problems(job: RetrainJob) -> list[str]:
+    """Say what is wrong with the job's places on this machine, one sentence per field.
+
+    Links and `..` are followed: an output that lies inside images is one more label, however it is
+    spelled.
+    """
+    spec = job.spec
+    sentences = []
+    images = local_path(spec.images)
+    if images is not None and not images.is_dir():
+        why = "is no folder" if images.exists() else "does not exist"
+        sentences.append(f"spec.images: the folder {spec.images} {why}")
+    for field, place in (("output", spec.output), ("cache", spec.cache)):
+        path = local_path(place) if place else None
+        if path is None:
+            continue
+        if path.exists() and not path.is_dir():
+            sentences.append(f"spec.{field}: {place} is no folder")
+        elif images is not None and path.resolve().is_relative_to(images.resolve()):
+            sentences.append(f"spec.{field}: {rules.OUTPUT_APART.message}, got {place!r}")
+    if spec.weights not in NAMED_WEIGHTS:
+        weights = local_path(spec.weights)
+        if weights is not None and not weights.exists():
+            sentences.append(f"spec.weights: there is no file or folder {spec.weights}")
+    return sentences
