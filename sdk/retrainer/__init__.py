@@ -31,9 +31,9 @@ _API = (
     "RetrainJob", "RetrainJobSpec", "Sampling", "Split", "Storage", "Toleration", "Training",
 )  # fmt: skip
 _ERRORS = (
-    "AlreadyExists", "ClusterError", "Forbidden", "Interrupted", "InvalidJob", "JobFailed",
-    "MissingExtra", "NotFound", "RetrainerError", "StorageDenied", "StorageError", "UserError",
-    "WaitTimeout",
+    "AlreadyExists", "BucketNotFound", "ClusterError", "Forbidden", "Interrupted", "InvalidJob",
+    "JobFailed", "MissingExtra", "NotFound", "RetrainerError", "StorageDenied", "StorageError",
+    "UserError", "WaitTimeout",
 )  # fmt: skip
 # No module of this package may have one of these names: importing it would replace the function.
 _HERE = ("Prediction", "Result", "load", "predict", "run")

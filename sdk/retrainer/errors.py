@@ -1,8 +1,8 @@
 """One small tree of exceptions, shared by the SDK, the operator and the trainer.
 
 Each message is a sentence for the person who reads it: what is wrong, where, and what to do next.
-Errors of other libraries are mapped to these in one place each (`_cluster.py`, `_store.py` and the
-trainer's `store.py`), with the cause kept.
+Errors of other libraries are mapped to these in one place each (`store/` of the SDK and of
+the trainer, `cluster/`), with the cause kept.
 """
 
 
@@ -57,8 +57,14 @@ class StorageDenied(UserError):
     reason = "StorageDenied"
 
 
+class BucketNotFound(UserError):
+    """The bucket itself does not exist: no file of it will appear, however long one waits."""
+
+    reason = "BucketNotFound"
+
+
 class NotFound(UserError):
-    """The named thing (a job, a bucket, a folder, a run) does not exist."""
+    """The named thing (a job, a folder, a file, a run) does not exist."""
 
     reason = "NotFound"
 

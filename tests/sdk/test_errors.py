@@ -3,7 +3,15 @@
 import pytest
 
 from retrainer import errors
-from retrainer.errors import InvalidJob, RetrainerError, UserError
+from retrainer.api import reasons
+from retrainer.errors import (
+    BucketNotFound,
+    InvalidJob,
+    JobFailed,
+    NotFound,
+    RetrainerError,
+    UserError,
+)
 
 KINDS = [e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, RetrainerError)]
 
@@ -37,3 +45,35 @@ def test_several_problems_are_a_list() -> None:
 
 def test_a_timeout_is_a_timeout_error_for_python_too() -> None:
     assert issubclass(errors.WaitTimeout, TimeoutError)
+
+
+def test_a_reason_makes_the_error_that_says_its_sentence() -> None:
+    error = reasons.BUCKET_NOT_FOUND.error(
+        bucket="photos", field="spec.images", endpoint="http://s3"
+    )
+    assert type(error) is BucketNotFound
+    assert str(error) == "Bucket photos (spec.images) does not exist at http://s3."
+    assert error.reason == "BucketNotFound"
+
+
+def test_whoever_waits_for_a_file_does_not_wait_for_a_bucket_that_is_not_there() -> None:
+    assert not issubclass(BucketNotFound, NotFound)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.__name__)
+def test_an_error_with_a_reason_of_its_own_is_the_one_that_this_reason_makes(
+    kind: type[RetrainerError],
+) -> None:
+    made = [
+        r.error_class
+        for r in reasons.REASONS
+        if r.name == kind.reason and r.error_class is not RetrainerError
+    ]
+    assert made in ([], [kind], [kind.__base__])
+
+
+def test_a_reason_that_a_process_ended_with_gives_back_its_error() -> None:
+    assert reasons.error_class("ImagesNotFound", JobFailed) is NotFound
+    assert reasons.error_class("BucketNotFound", JobFailed) is BucketNotFound
+    assert reasons.error_class("TooFewLabels", JobFailed) is JobFailed
+    assert reasons.error_class("a word of a later version", UserError) is UserError

@@ -21,7 +21,7 @@ from retrainer.api import Storage
 from retrainer.cli.cache import users
 from retrainer.cluster.client import Client
 from retrainer.cluster.requests import Cluster
-from retrainer.errors import NotFound, StorageDenied, StorageError, UserError
+from retrainer.errors import BucketNotFound, NotFound, StorageDenied, StorageError, UserError
 from retrainer.results.run import Run
 from retrainer.store.cache import Cache
 from retrainer.store.folder import Access, Folder, endpoint_for
@@ -82,14 +82,18 @@ def test_of_a_run_a_missing_file_and_a_missing_bucket_are_told_apart(s3: S3Serve
     with pytest.raises(NotFound, match=r"^s3://models/none has no history.parquet: the run is not"):
         Run("s3://models/none", access=access(s3)).history()
     for ask in (Run.history, Run.predictions, lambda run: run.report):
-        with pytest.raises(NotFound, match=r"^There is no bucket for s3://nothere/flowers/1/"):
+        with pytest.raises(
+            BucketNotFound, match=r"^There is no bucket for s3://nothere/flowers/1/"
+        ):
             ask(Run("s3://nothere/flowers/1", access=access(s3)))
 
 
 def test_a_missing_object_and_a_missing_bucket_are_told_apart(s3: S3Server) -> None:
     with pytest.raises(NotFound, match=r"^There is no s3://models/x/labels\.txt\.$"):
         Folder("s3://models/x", access=access(s3)).read("labels.txt")
-    with pytest.raises(NotFound, match=r"There is no bucket for s3://nothere/x.* at http://127"):
+    with pytest.raises(
+        BucketNotFound, match=r"There is no bucket for s3://nothere/x.* at http://127"
+    ):
         Folder("s3://nothere/x", access=access(s3)).entries()
 
 

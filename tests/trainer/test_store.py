@@ -11,7 +11,14 @@ from tests.support.trainer_engine import small_disk
 from tests.support.trainer_s3 import TinyS3, bucket
 
 from retrainer.api import Storage
-from retrainer.errors import NotFound, RetrainerError, StorageDenied, StorageError, UserError
+from retrainer.errors import (
+    BucketNotFound,
+    NotFound,
+    RetrainerError,
+    StorageDenied,
+    StorageError,
+    UserError,
+)
 from retrainer_trainer.store.store import ChangedError, Entry, Store, UnreadableError
 
 SECRET = "retrainer-secret"
@@ -214,7 +221,7 @@ def test_an_object_that_changed_is_noticed(s3: S3Server, keys: None) -> None:
 def test_a_missing_bucket_is_named_with_its_field_and_endpoint(s3: S3Server, keys: None) -> None:
     store = Store.open("s3://nosuch/x", Storage(endpoint=s3.endpoint), "spec.output")
     for act in (lambda: list(store.list()), lambda: store.put("y", b""), lambda: store.get("y")):
-        with pytest.raises(NotFound) as raised:
+        with pytest.raises(BucketNotFound) as raised:
             act()
         assert str(raised.value) == (
             f"Bucket nosuch (spec.output) does not exist at {s3.endpoint}."

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrainer.api import Phase, RetrainJobSpec, Task, layout, reasons
-from retrainer.errors import Interrupted, RetrainerError, StorageError, UserError
+from retrainer.errors import Interrupted, RetrainerError, StorageError
 from retrainer_trainer.backbone.compute import OpenJob, Want, computed
 from retrainer_trainer.backbone.engine import gpu
 from retrainer_trainer.backbone.network import Backbone, FindGpu, open_backbone
@@ -361,13 +361,12 @@ def check_rejected(job: OpenJob, filled: Filled, run: Store) -> None:
         return
     run.put(layout.REJECTED, rejected_csv(job.catalog, filled.rejected).encode())
     first = min(filled.rejected)
-    text = reasons.TOO_MANY_REJECTED(
+    raise reasons.TOO_MANY_REJECTED.error(
         rejected=rejected,
         total=total,
         limit=f"{job.spec.max_rejected_fraction:g}",
         first=f"{shown(job.catalog.paths[first])} ({filled.rejected[first]})",
     )
-    raise UserError(text, reason=reasons.TOO_MANY_REJECTED.name)
 
 
 _SHOWN = 10

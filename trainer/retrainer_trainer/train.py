@@ -151,11 +151,7 @@ def finished(folder: Store, task: Task) -> Report | None:
     """The report of this very job (same uid) in the run's folder, if it is whole."""
     try:
         report = Report.model_validate_json(folder.get(layout.RESULT))
-    except NotFound as error:
-        if error.reason == reasons.BUCKET_NOT_FOUND.name:
-            raise
-        return None
-    except ValueError:
+    except (NotFound, ValueError):
         return None
     return report if report.uid == task.uid else None
 

@@ -8,6 +8,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from retrainer.api.names import LABEL_JOB
+from retrainer.errors import (
+    BucketNotFound,
+    Interrupted,
+    NotFound,
+    RetrainerError,
+    StorageDenied,
+    StorageError,
+    UserError,
+)
 
 
 class ConditionType(StrEnum):
@@ -37,24 +46,32 @@ class Reason:
         kind: waiting reasons pass once what they name is mended; failed ones are final.
         sentence: template for `str.format`.
         advice: what to do next; for the reference page and `retrainer describe`.
+        error_class: what a program raises that ends with this reason.
     """
 
     name: str
     kind: Kind
     sentence: str
     advice: str = ""
+    error_class: type[RetrainerError] = RetrainerError
 
-    def __call__(self, **seen: object) -> str:
-        """The sentence, filled with what was seen."""
-        return self.sentence.format(**seen)
+    def __call__(self, **values: object) -> str:
+        """Fill the sentence with what was observed."""
+        return self.sentence.format(**values)
+
+    def error(self, **values: object) -> RetrainerError:
+        """Make the exception that says this sentence and carries this reason."""
+        return self.error_class(self(**values), reason=self.name)
 
 
 def _waiting(name: str, sentence: str, advice: str = "") -> Reason:
     return Reason(name, Kind.WAITING, sentence, advice)
 
 
-def _failed(name: str, sentence: str, advice: str = "") -> Reason:
-    return Reason(name, Kind.FAILED, sentence, advice)
+def _failed(
+    name: str, sentence: str, advice: str = "", *, error: type[RetrainerError] = RetrainerError
+) -> Reason:
+    return Reason(name, Kind.FAILED, sentence, advice, error)
 
 
 # --- waiting: the phase stays, the job goes on once this is mended ---
@@ -145,7 +162,10 @@ REPORT_LOST = Reason(
 
 # --- failed: final ---
 INVALID_SPEC = _failed(
-    "InvalidSpec", "{detail}", "Fix the field that the message names and create the job again."
+    "InvalidSpec",
+    "{detail}",
+    "Fix the field that the message names and create the job again.",
+    error=UserError,
 )
 NOT_ALLOWED = _failed(
     "NotAllowed",
@@ -184,47 +204,57 @@ NO_IMAGES = _failed(
     "ImagesNotFound",
     "No images under {url}: {detail}",
     "Put one folder per label there, with the images inside.",
+    error=NotFound,
 )
 BUCKET_NOT_FOUND = _failed(
     "BucketNotFound",
     "Bucket {bucket} ({field}) does not exist at {endpoint}.",
     "Create the bucket, or fix the field; check too that storage.endpoint is the right server.",
+    error=BucketNotFound,
 )
 STORAGE_DENIED = _failed(
     "StorageDenied",
     "{endpoint} refused access to bucket {bucket} ({field}) with access key {key}: {detail}",
     "Check the Secret's keys and the bucket's policy.",
+    error=StorageDenied,
 )
 TOO_FEW_LABELS = _failed(
     "TooFewLabels",
     "At least 2 label folders are needed in {url}, which has {count}: {detail}",
     "Put one folder per label there, with the images inside.",
+    error=UserError,
 )
 LABEL_WITHOUT_TRAINING = _failed(
-    "LabelWithoutTraining", "Label {label} has no training image ({detail}).",
+    "LabelWithoutTraining",
+    "Label {label} has no training image ({detail}).",
     "Add images to that folder, or lower testingPercentage and validationPercentage.",
-)  # fmt: skip
+    error=UserError,
+)
 TOO_MANY_REJECTED = _failed(
     "TooManyRejected",
     "{rejected} of {total} images cannot be read, more than maxRejectedFraction {limit} allows; "
     "the first: {first}.",
     "Fix or remove them (rejected.csv in the run lists them all), or raise maxRejectedFraction.",
+    error=UserError,
 )
 DIVERGED = _failed(
     "Diverged",
     "The training diverged at step {step} with learningRate {rate:g}; try {suggestion:g}. "
     "The last finite head is saved.",
     "Create the job again with the smaller learningRate; the bottlenecks are cached.",
+    error=UserError,
 )
 WEIGHTS_NOT_FOUND = _failed(
     "WeightsNotFound",
     "No weights for {architecture} in {url}; it has: {found}.",
     "Put the architecture's file there, or create the job again with an architecture of those.",
+    error=UserError,
 )
 WEIGHTS_UNREADABLE = _failed(
     "WeightsUnreadable",
     "{url} holds no weights for {architecture}: {detail}",
     "Put the whole file there, as Keras publishes it for this architecture.",
+    error=UserError,
 )
 EXPORT_DIFFERS = _failed(
     "ExportDiffers",
@@ -237,12 +267,29 @@ STORAGE_UNAVAILABLE = _failed(
     "StorageUnavailable",
     "Cannot reach {endpoint}: {detail}",
     "Check storage.endpoint and the network from the pod.",
+    error=StorageError,
 )
-DISK_FULL = _failed("DiskFull", "No space left writing {url}.", "Free some space; the run goes on.")
+DISK_FULL = _failed(
+    "DiskFull",
+    "No space left writing {url}.",
+    "Free some space; the run goes on.",
+    error=StorageError,
+)
 INTERRUPTED = _failed(
     "Interrupted",
     "Stopped before the end; what was computed is in the cache: run it again to go on.",
+    error=Interrupted,
 )
 INTERNAL_ERROR = _failed("InternalError", "{detail}", "Please report it with the log.")
 
 REASONS: tuple[Reason, ...] = tuple(v for v in list(globals().values()) if isinstance(v, Reason))
+
+_ERROR_CLASSES = {
+    reason.name: reason.error_class for reason in REASONS if reason.kind is Kind.FAILED
+}
+
+
+def error_class(name: str, default: type[RetrainerError]) -> type[RetrainerError]:
+    """Look up what is raised for the reason called `name`; `default` where it says nothing special."""
+    chosen = _ERROR_CLASSES.get(name, RetrainerError)
+    return default if chosen in {RetrainerError, UserError} else chosen

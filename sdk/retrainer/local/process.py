@@ -28,10 +28,7 @@ from retrainer.errors import (
     Interrupted,
     InvalidJob,
     JobFailed,
-    NotFound,
     RetrainerError,
-    StorageDenied,
-    StorageError,
     UserError,
 )
 from retrainer.extras import require_trainer
@@ -47,14 +44,6 @@ ENV_PORT = "RETRAINER_PORT"
 GRACE_SECONDS = 30.0
 """How long a stopped trainer may take to save its segment; a kubelet gives as much."""
 LOG_TAIL_BYTES = 4096
-
-_KINDS: dict[str, type[RetrainerError]] = {
-    "StorageDenied": StorageDenied,
-    "StorageUnavailable": StorageError,
-    "ImagesNotFound": NotFound,
-    "BucketNotFound": NotFound,
-}
-
 
 _RUNNING = {"", *(r.name for r in reasons.REASONS if r.kind == reasons.Kind.RUNNING)}
 """Reasons that say what the trainer is at, not why it ended."""
@@ -310,7 +299,7 @@ def _fail(code: int, report: Report | None, log: Path) -> NoReturn:
     said = report.message if report and ended else ""
     reason = report.reason if report and said else None
     if code == EXIT_USER and said:
-        kind = _KINDS.get(reason or "", UserError)
+        kind = reasons.error_class(reason or "", UserError)
         raise kind(said, reason=reason)
     if code == EXIT_SIGTERM:
         raise Interrupted(
@@ -321,7 +310,7 @@ def _fail(code: int, report: Report | None, log: Path) -> NoReturn:
     descriptor, kept = tempfile.mkstemp(prefix="retrainer-", suffix=".log")
     os.close(descriptor)
     log.replace(kept)
-    kind = _KINDS.get(reason or "", JobFailed)
+    kind = reasons.error_class(reason or "", JobFailed)
     raise kind(f"{said.rstrip('.')}. The trainer's log: {kept}", reason=reason)
 
 

@@ -17,7 +17,6 @@ from retrainer.api.layout import (
     RESULT,
     join,
 )
-from retrainer.api.reasons import BUCKET_NOT_FOUND
 from retrainer.api.status import CurvePoint
 from retrainer.errors import NotFound
 from retrainer.results.history import COLUMNS, History
@@ -239,8 +238,6 @@ class Run:
         try:
             return self.folder.read(path)
         except NotFound as error:
-            if error.reason == BUCKET_NOT_FOUND.name:
-                raise
             raise NotFound(self._lacks(path)) from error
 
     def _lacks(self, path: str) -> str:

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from retrainer.api.reasons import BUCKET_NOT_FOUND
 from retrainer.api.v1alpha1 import Storage
-from retrainer.errors import NotFound, StorageDenied, StorageError, UserError
+from retrainer.errors import BucketNotFound, NotFound, StorageDenied, StorageError, UserError
 
 if TYPE_CHECKING:
     import boto3
@@ -230,10 +229,8 @@ class Folder:
                 raise self._no_bucket(where) from error
             raise StorageError(self._unreachable(where, error)) from error
 
-    def _no_bucket(self, where: str) -> NotFound:
-        return NotFound(
-            f"There is no bucket for {where} at {self._place}.", reason=BUCKET_NOT_FOUND.name
-        )
+    def _no_bucket(self, where: str) -> BucketNotFound:
+        return BucketNotFound(f"There is no bucket for {where} at {self._place}.")
 
     def _unreachable(self, where: str, error: Exception) -> str:
         text = str(error)

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from retrainer.api import RetrainJobSpec, reasons
+from retrainer.api import RetrainJobSpec
 from retrainer.errors import NotFound, RetrainerError
 from retrainer.inference import pixels as images
 from retrainer_trainer.backbone.engine import Engine
@@ -259,8 +259,6 @@ def fetch(store: Store, catalog: Catalog, row: int) -> _Fetched:
         except UnreadableError as error:
             raise _RejectedImageError(str(error)) from error
         except NotFound as error:
-            if error.reason == reasons.BUCKET_NOT_FOUND.name:
-                raise
             raise _RejectedImageError("it was listed, but is no longer there") from error
         except ChangedError:
             body = None

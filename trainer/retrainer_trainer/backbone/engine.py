@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from retrainer.api import reasons
-from retrainer.errors import RetrainerError
 from retrainer.inference import pixels as images
 from retrainer.inference.silence import quiet, quiet_environment
 
@@ -83,11 +82,10 @@ class Keras:
                 found += self._some(pixels[len(found) : len(found) + self._batch])
             except self._tf.errors.ResourceExhaustedError as error:
                 if self._batch < BATCH:
-                    raise RetrainerError(
-                        f"The memory of {self._device} is too small for this architecture, even in "
-                        f"batches of {self._batch}: ask for a GPU with more memory or one that nobody "
-                        "shares, or for none in spec.pod.resources.",
-                        reason=reasons.INTERNAL_ERROR.name,
+                    raise reasons.INTERNAL_ERROR.error(
+                        detail=f"The memory of {self._device} is too small for this architecture, even "
+                        f"in batches of {self._batch}: ask for a GPU with more memory or one that "
+                        "nobody shares, or for none in spec.pod.resources."
                     ) from error
                 self._batch = BATCH // _SMALLER
                 self._warn(
@@ -95,10 +93,9 @@ class Keras:
                     f"from now on they have {self._batch} images."
                 )
             except self._tf.errors.OpError as error:
-                raise RetrainerError(
-                    f"{self._device} fails ({_first_line(error)}): check that the node's driver fits "
-                    "the container image's CUDA, or ask for no GPU in spec.pod.resources.",
-                    reason=reasons.INTERNAL_ERROR.name,
+                raise reasons.INTERNAL_ERROR.error(
+                    detail=f"{self._device} fails ({_first_line(error)}): check that the node's driver "
+                    "fits the container image's CUDA, or ask for no GPU in spec.pod.resources."
                 ) from error
         return found
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from retrainer.api import Architecture, RetrainJobSpec, architecture, reasons
 from retrainer.api.layout import BACKBONE_PREFIX
-from retrainer.errors import RetrainerError, UserError
+from retrainer.errors import RetrainerError
 from retrainer.inference import pixels as images
 from retrainer.inference.silence import quiet, quiet_environment
 from retrainer_trainer.backbone.engine import BATCH, KERAS_GPU, LITERT, Engine, Keras, LiteRT, gpu
@@ -220,10 +220,9 @@ def _refuse_links(file: Any, network: Architecture, weights: Weights) -> None:
 
 
 def _unreadable(network: Architecture, weights: Weights, detail: str) -> RetrainerError:
-    text = reasons.WEIGHTS_UNREADABLE(
+    return reasons.WEIGHTS_UNREADABLE.error(
         url=weights.origin, architecture=network.backbone, detail=detail
     )
-    return UserError(text, reason=reasons.WEIGHTS_UNREADABLE.name)
 
 
 def _first_line(error: Exception) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from retrainer.api import Architecture, RetrainJobSpec, architecture, reasons
 from retrainer.api.architectures import SIZES
-from retrainer.errors import NotFound, StorageError, UserError
+from retrainer.errors import NotFound, RetrainerError, StorageError, UserError
 from retrainer_trainer.store.store import Store
 
 BUILTIN = Path(__file__).parents[1] / "builtin" / "mobilenet_0.25_128.weights.h5"
@@ -81,8 +81,6 @@ def _choose(spec: RetrainJobSpec, network: Architecture, warn: Callable[[str], N
     try:
         there = {e.path for e in store.list() if "/" not in e.path}
     except NotFound as error:
-        if error.reason == reasons.BUCKET_NOT_FOUND.name:
-            raise
         raise _missing(spec, "no such folder") from error
     for i, stem in enumerate(file_stems(network)):
         for suffix in _SUFFIXES:
@@ -99,9 +97,10 @@ def _choose(spec: RetrainJobSpec, network: Architecture, warn: Callable[[str], N
     raise _missing(spec, listed + (f" and {more} more" if more > 0 else ""))
 
 
-def _missing(spec: RetrainJobSpec, found: str) -> UserError:
-    text = reasons.WEIGHTS_NOT_FOUND(architecture=spec.architecture, url=spec.weights, found=found)
-    return UserError(text, reason=reasons.WEIGHTS_NOT_FOUND.name)
+def _missing(spec: RetrainJobSpec, found: str) -> RetrainerError:
+    return reasons.WEIGHTS_NOT_FOUND.error(
+        architecture=spec.architecture, url=spec.weights, found=found
+    )
 
 
 def _read(spec: RetrainJobSpec, folder: str, name: str) -> Weights:
@@ -114,8 +113,6 @@ def _read(spec: RetrainJobSpec, folder: str, name: str) -> Weights:
             )
         return Weights.of(f"{folder}/{name}", store.get(name))
     except NotFound as error:
-        if error.reason == reasons.BUCKET_NOT_FOUND.name:
-            raise
         raise _missing(spec, "no such file") from error
 
 

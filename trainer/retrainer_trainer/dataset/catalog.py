@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrainer.api import RetrainJobSpec, reasons
-from retrainer.errors import NotFound, UserError
+from retrainer.errors import NotFound
 from retrainer.inference.pixels import MAX_BYTES
 from retrainer_trainer.dataset import split
 from retrainer_trainer.dataset.identity import (
@@ -133,10 +133,7 @@ def list_catalog(
     found = _listed(store)
     names = sorted(found.labels)
     if not found.count:
-        raise NotFound(
-            reasons.NO_IMAGES(url=spec.images, detail=found.nothing()),
-            reason=reasons.NO_IMAGES.name,
-        )
+        raise reasons.NO_IMAGES.error(url=spec.images, detail=found.nothing())
     raw = [path for chunk in found.paths for path in chunk.raw()]
     order = sorted(range(len(raw)), key=raw.__getitem__)
     texts = Texts([raw[i] for i in order])
@@ -261,10 +258,9 @@ def _identities(
 def _refuse_nested(spec: RetrainJobSpec) -> None:
     """For the output, the API says so itself."""
     if (spec.cache_url.rstrip("/") + "/").startswith(spec.images.rstrip("/") + "/"):
-        raise UserError(
-            f"spec.cache: {spec.cache_url} lies inside spec.images ({spec.images}), where its folders "
-            "would be taken for labels; choose another place.",
-            reason=reasons.INVALID_SPEC.name,
+        raise reasons.INVALID_SPEC.error(
+            detail=f"spec.cache: {spec.cache_url} lies inside spec.images ({spec.images}), where its "
+            "folders would be taken for labels; choose another place."
         )
 
 
@@ -284,11 +280,8 @@ def check_labels(catalog: Catalog, spec: RetrainJobSpec, usable: Bools) -> list[
     """
     names = [shown(name) for name in catalog.labels]
     if len(names) < 2:
-        raise UserError(
-            reasons.TOO_FEW_LABELS(
-                url=spec.images, count=len(names), detail=", ".join(names) or "none"
-            ),
-            reason=reasons.TOO_FEW_LABELS.name,
+        raise reasons.TOO_FEW_LABELS.error(
+            url=spec.images, count=len(names), detail=", ".join(names) or "none"
         )
     counts = np.zeros((3, len(names)), np.int64)
     np.add.at(counts, (catalog.sets[usable], catalog.label[usable]), 1)
@@ -301,10 +294,7 @@ def check_labels(catalog: Catalog, spec: RetrainJobSpec, usable: Bools) -> list[
             detail = f"none of its {listed} files can be read as an image"
         else:
             detail = f"all of its {total[i]} images fall into the validation and test sets"
-        raise UserError(
-            reasons.LABEL_WITHOUT_TRAINING(label=names[i], detail=detail),
-            reason=reasons.LABEL_WITHOUT_TRAINING.name,
-        )
+        raise reasons.LABEL_WITHOUT_TRAINING.error(label=names[i], detail=detail)
     warnings = []
     for which, share, word in (
         (split.VALIDATION, spec.split.validation_percentage, "validation"),

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from retrainer.api import Export, layout, reasons
-from retrainer.errors import RetrainerError
 from retrainer.inference.silence import quiet
 from retrainer_trainer.backbone.network import keras_network
 from retrainer_trainer.bottlenecks import Bottlenecks
@@ -101,7 +100,7 @@ def tell_difference(form: str, count: export.Comparison, reporter: Reporter) -> 
     )
     if not count.differs:
         return
-    text = reasons.EXPORT_DIFFERS(export=form, differ=count.different, total=count.images)
+    error = reasons.EXPORT_DIFFERS.error(export=form, differ=count.different, total=count.images)
     if form not in export.LENIENT:
-        raise RetrainerError(text, reason=reasons.EXPORT_DIFFERS.name)
-    reporter.warn(text)
+        raise error
+    reporter.warn(str(error))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from retrainer.api import reasons
-from retrainer.errors import Interrupted, StorageError
+from retrainer.errors import StorageError
 
 
 class Stop:
@@ -48,7 +48,7 @@ class Stop:
     def check(self) -> None:
         """Raise `Interrupted` if a signal came."""
         if self.asked:
-            raise Interrupted(reasons.INTERRUPTED())
+            raise reasons.INTERRUPTED.error()
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:

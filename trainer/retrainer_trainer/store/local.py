@@ -29,10 +29,7 @@ class LocalStore(Store):
             if prefix:
                 return
             what = "it is a file, not a folder" if start.exists() else "there is no such folder"
-            raise NotFound(
-                reasons.NO_IMAGES(url=self.url, detail=what),
-                reason=reasons.NO_IMAGES.name,
-            )
+            raise reasons.NO_IMAGES.error(url=self.url, detail=what)
         yield from self._walk(start, prefix.strip("/"), ())
 
     def _walk(
@@ -129,7 +126,7 @@ class LocalStore(Store):
     def _fault(self, error: OSError, path: str) -> RetrainerError:
         where = f"{self.root / path}" if path else f"{self.root}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return StorageError(reasons.DISK_FULL(url=where), reason=reasons.DISK_FULL.name)
+            return reasons.DISK_FULL.error(url=where)
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return NotFound(f"{where} does not exist.")
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

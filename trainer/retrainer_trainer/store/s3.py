@@ -29,7 +29,7 @@ from obstore.exceptions import (
 from obstore.store import S3Store as ObstoreS3
 
 from retrainer.api import Storage, reasons
-from retrainer.errors import NotFound, RetrainerError, StorageDenied, StorageError, UserError
+from retrainer.errors import NotFound, RetrainerError, StorageError, UserError
 from retrainer_trainer.runtime.stop import Stop
 from retrainer_trainer.store.store import ChangedError, Entry, Notice, Store, UnreadableError
 
@@ -260,9 +260,7 @@ class S3Store(Store):
         """As in Store."""
         try:
             self.head(path)
-        except NotFound as error:
-            if error.reason == reasons.BUCKET_NOT_FOUND.name:
-                raise
+        except NotFound:
             return False
         return True
 
@@ -337,17 +335,15 @@ class S3Store(Store):
         if isinstance(error, (PreconditionError, AlreadyExistsError)) or status == 412:
             return ChangedError(path)
         if code == "NoSuchBucket":
-            text = reasons.BUCKET_NOT_FOUND(
+            return reasons.BUCKET_NOT_FOUND.error(
                 bucket=self.bucket, field=self.field, endpoint=self.endpoint
             )
-            return NotFound(text, reason=reasons.BUCKET_NOT_FOUND.name)
         denied = isinstance(error, (PermissionDeniedError, UnauthenticatedError))
         if denied or code in _DENIED_CODES or status in (401, 403):
-            text = reasons.STORAGE_DENIED(
+            return reasons.STORAGE_DENIED.error(
                 endpoint=self.endpoint, bucket=self.bucket, field=self.field,
                 key=self._key_id(), detail=f"{detail or code or status} (to {verb} it)",
             )  # fmt: skip
-            return StorageDenied(text, reason=reasons.STORAGE_DENIED.name)
         if isinstance(error, FileNotFoundError) or (path and status == 404):
             return NotFound(f"{self.url.rstrip('/')}/{path} does not exist.")
         if status is not None and 400 <= status < 500 and status not in (408, 429):
@@ -359,8 +355,7 @@ class S3Store(Store):
             )
         if isinstance(error, ValueError) and not isinstance(error, BaseError):
             return UnreadableError("the store refuses this name")
-        text = reasons.STORAGE_UNAVAILABLE(endpoint=self.endpoint, detail=detail)
-        return StorageError(text, reason=reasons.STORAGE_UNAVAILABLE.name)
+        return reasons.STORAGE_UNAVAILABLE.error(endpoint=self.endpoint, detail=detail)
 
     def _key_id(self) -> str:
         found = self._session.get_credentials()
