@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 import retrainer
-from retrainer.api import ARCHITECTURES, RetrainJobSpec, RetrainJobStatus
+from retrainer.api import ARCHITECTURES, Evaluation, RetrainJobSpec, RetrainJobStatus
 from retrainer.api.prometheus import METRICS
 from retrainer.api.reasons import REASONS, Kind
 from retrainer.cli import main as cli
@@ -73,14 +73,17 @@ def _default(field: FieldInfo) -> str:
     return f"`{value}`" if value != {} else ""
 
 
-def fields(model: type[BaseModel], path: str) -> Iterator[str]:
+def fields(model: type[BaseModel], path: str, *, defaults: bool = True) -> Iterator[str]:
     """A table row for every field of `model`, those of inner objects under their path."""
     for name, field in model.model_fields.items():
-        at = f"{path}.{field.alias or name}"
-        yield row(f"`{at}`", _default(field), field.description or "")
+        at = f"{path}.{field.alias or name}".lstrip(".")
+        default = [_default(field)] if defaults else []
+        yield row(f"`{at}`", *default, field.description or "")
         inner = _inner(field.annotation)
         if inner is not None:
-            yield from fields(inner, at + ("[]" if "list" in str(field.annotation) else ""))
+            kind = str(field.annotation)
+            inside = "[]" if "list" in kind else ".NAME" if "dict" in kind else ""
+            yield from fields(inner, at + inside, defaults=defaults)
 
 
 def retrainjob() -> str:
@@ -94,6 +97,16 @@ def retrainjob() -> str:
         + "\n## Status\n\n"
         + table("field", "", "meaning")
         + "".join(fields(RetrainJobStatus, "status"))
+    )
+
+
+def evaluation() -> str:
+    """What stands in `evaluation.json`."""
+    return (
+        "# evaluation.json\n\nThe figures of a run on its test images, in the run's folder; "
+        "`Run.evaluation` has the same as an object with these names in snake_case.\n\n"
+        + table("field", "meaning")
+        + "".join(fields(Evaluation, "", defaults=False))
     )
 
 
@@ -246,6 +259,7 @@ def _entry(heading: str, thing: Any) -> str:
 PAGES = {
     "sdk.md": sdk,
     "retrainjob.md": retrainjob,
+    "evaluation.md": evaluation,
     "architectures.md": architectures,
     "reasons.md": reasons,
     "metrics.md": metrics,

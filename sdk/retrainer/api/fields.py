@@ -67,3 +67,9 @@ class Model(BaseModel):
     def dump(self) -> dict[str, Any]:
         """As JSON-ready dict with the YAML's names, unset optional fields left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Wire(BaseModel):
+    """Base of what programs of possibly different versions exchange: unknown fields are ignored."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")

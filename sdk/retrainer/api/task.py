@@ -4,9 +4,9 @@ import json
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
+from retrainer.api.fields import Wire
 from retrainer.api.layout import join
 from retrainer.api.names import run_name
 from retrainer.api.status import CURVE_MAX, CurvePoint, Metrics, Phase, Progress
@@ -27,13 +27,7 @@ _OPERATOR_ONLY = {
 }
 
 
-class _Wire(BaseModel):
-    """Between programs of possibly different versions: unknown fields are ignored."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
-
-
-class Task(_Wire):
+class Task(Wire):
     """One pod's work. The shard comes from the environment (`JOB_COMPLETION_INDEX`)."""
 
     task: Literal["bottlenecks", "train"]
@@ -72,7 +66,7 @@ class Task(_Wire):
         )
 
 
-class Curve(_Wire):
+class Curve(Wire):
     """The learning curve as parallel arrays, one entry per evaluation."""
 
     step: list[int] = Field(default_factory=list)
@@ -120,7 +114,7 @@ class Curve(_Wire):
         return Curve(**{name: [values[i] for i in keep] for name, values in fields.items()})
 
 
-class Report(_Wire):
+class Report(Wire):
     """What a task has done so far, or did.
 
     Served live as JSON at `:9464/report`, written as `result.json` into the run's folder, and cut to

@@ -1,13 +1,14 @@
 """A run's folder, read: its report, learning curve, predictions and files."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from retrainer.api import Report, Storage
+from pydantic import BaseModel, ValidationError
+
+from retrainer.api import Evaluation, Report, Storage
 from retrainer.api.interval import wilson
 from retrainer.api.layout import (
     EVALUATION,
@@ -18,7 +19,7 @@ from retrainer.api.layout import (
     join,
 )
 from retrainer.api.status import CurvePoint
-from retrainer.errors import NotFound
+from retrainer.errors import NotFound, UserError
 from retrainer.results.history import COLUMNS, History
 from retrainer.results.rows import Guess
 from retrainer.store.folder import Access, Folder
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from retrainer.inference.classifier import Image, Prediction
+
+
+T = TypeVar("T", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -122,19 +126,18 @@ class Run:
     @property
     def architecture(self) -> str:
         """Of its job; "" if the run does not say."""
-        return self._given_architecture or str(self.evaluation.get("architecture", ""))
+        return self._given_architecture or self.evaluation.architecture
 
     # --- figures ---
     @cached_property
     def report(self) -> Report:
         """`result.json`: final metrics, counts, warnings; its presence means the run is whole."""
-        return Report.model_validate_json(self._read(RESULT))
+        return self._parsed(Report, RESULT)
 
     @cached_property
-    def evaluation(self) -> dict[str, Any]:
+    def evaluation(self) -> Evaluation:
         """`evaluation.json`: accuracy with its interval, figures per label and per export."""
-        found: dict[str, Any] = json.loads(self._read(EVALUATION))
-        return found
+        return self._parsed(Evaluation, EVALUATION)
 
     @property
     def test_accuracy(self) -> float | None:
@@ -184,7 +187,7 @@ class Run:
         """Counts of test images: rows are what they are, columns what was guessed."""
         import numpy as np
 
-        return ConfusionMatrix(self.labels, np.array(self.evaluation["confusion"], np.int64))
+        return ConfusionMatrix(self.labels, np.array(self.evaluation.confusion, np.int64))
 
     # --- files ---
     def artifacts(self) -> dict[str, str]:
@@ -233,6 +236,14 @@ class Run:
         # ends takes it down with "terminate called without an active exception", one time in nine.
         body = pyarrow.BufferReader(self._read(path))
         return parquet.ParquetFile(body, pre_buffer=False).read(use_threads=False)
+
+    def _parsed(self, model: type[T], path: str) -> T:
+        try:
+            return model.model_validate_json(self._read(path))
+        except ValidationError as error:
+            raise UserError(
+                f"{join(self.url, path)} is damaged, or of another version of Retrainer."
+            ) from error
 
     def _read(self, path: str) -> bytes:
         try:

@@ -1,0 +1,69 @@
+"""`evaluation.json`: how well a run's head does on the test images, in all, by label and by export."""
+
+from pydantic import Field
+
+from retrainer.api.fields import Wire
+
+
+class Accuracy(Wire):
+    """The share of images guessed right, with how sure it is."""
+
+    accuracy: float | None = Field(
+        None, description="Share of the images guessed right, 0 to 1; null without images."
+    )
+    interval: tuple[float, float] | None = Field(
+        None, description="Low and high end of the 95% Wilson interval; null without images."
+    )
+    images: int = Field(0, description="Number of images.")
+
+
+class LabelFigures(Wire):
+    """How well one label is told from the others; null where there is nothing to divide by."""
+
+    label: str = Field(description="Name of the label.")
+    images: int = Field(description="Test images of this label.")
+    guesses: int = Field(description="Test images that were guessed to be of this label.")
+    precision: float | None = Field(None, description="Share of these guesses that are right.")
+    recall: float | None = Field(None, description="Share of its images that are guessed right.")
+    f1: float | None = Field(None, description="Harmonic mean of precision and recall.")
+
+
+class ExportCheck(Wire):
+    """What came out when an exported file was run beside the head."""
+
+    path: str = Field("", description="The file or folder, in the run's folder.")
+    accuracy: float | None = Field(
+        None,
+        description="Share of the images that the export guesses right; null without test images.",
+    )
+    images: int = Field(description="Images that it was run on.")
+    different: int = Field(description="Images of which it guesses another label than the head.")
+
+
+class Evaluation(Accuracy):
+    """Everything that `evaluation.json` says; the accuracy at its top is the one on the test images."""
+
+    architecture: str = Field("", description="As in the spec.")
+    step: int | None = Field(None, description="Training steps of the head that was kept.")
+    cross_entropy: float | None = Field(
+        None, description="Mean over the test images, nats; null without test images."
+    )
+    without_duplicates: Accuracy = Field(
+        default_factory=Accuracy,
+        description="The same without test images of which there is a copy in any set.",
+    )
+    labels: list[LabelFigures] = Field(
+        default_factory=list, description="One entry per label, in the order of labels.txt."
+    )
+    confusion: list[list[int]] = Field(
+        default_factory=list,
+        description="Numbers of test images: a row per label, a column per guess.",
+    )
+    exports: dict[str, ExportCheck] = Field(
+        default_factory=dict,
+        description="By format; the SavedModel's signature for files is savedModelBytes.",
+    )
+
+    def to_json(self) -> str:
+        """Write it as the file has it: names in camelCase, a line per value."""
+        return self.model_dump_json(by_alias=True, indent=1)
