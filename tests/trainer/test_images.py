@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image
+from tests.support import pictures
 from tests.support.trainer_engine import encoded, photo, picture
 
 from retrainer.inference import pixels
@@ -22,17 +23,14 @@ def apart(ours: Array, theirs: Array) -> float:
     return float(np.abs(ours.astype(int) - theirs.astype(int)).mean())
 
 
-@pytest.mark.parametrize(("kind", "options", "most"), [
-    ("JPEG", {"quality": 95}, 0.5),
-    ("PNG", {}, 0),
-    ("WEBP", {"lossless": True}, 0),
-    ("BMP", {}, 0),
-    ("GIF", {}, 0),
-])  # fmt: skip
-def test_each_format_is_read_as_pillow_reads_it(kind: str, options: Any, most: float) -> None:
-    body = encoded(picture(1), kind, **options)
-    theirs = np.asarray(Image.open(io.BytesIO(body)).convert("RGB"))
-    assert apart(pixels.decoded(body, 1000), theirs) <= most
+def test_every_kind_of_file_shows_what_pillow_shows_upright_on_white() -> None:
+    wrong = {}
+    for name, (body, truth) in pictures.kinds().items():
+        ours = pixels.decoded(body, 1000)
+        # Half a level: Pillow rounds 5 bits to 8 down. WebP and JPEG are decoded by the same code.
+        if ours.shape != truth.shape or apart(ours, truth) >= 0.5:
+            wrong[name] = ours.shape
+    assert not wrong
 
 
 def test_pixels_are_a_square_of_bytes_in_rgb() -> None:
@@ -43,28 +41,9 @@ def test_pixels_are_a_square_of_bytes_in_rgb() -> None:
     assert got[16, 16].tolist() == [250, 10, 20]
 
 
-@pytest.mark.parametrize("turned", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_a_photo_is_turned_upright_by_its_exif(kind: str, turned: int) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = turned
-    options: dict[str, Any] = {"quality": 95, "lossless": True} if kind != "PNG" else {}
-    body = encoded(picture(2, 96, 64), kind, exif=exif, **options)
-    theirs = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(body))).convert("RGB"))
-    assert apart(pixels.decoded(body, 1000), theirs) < 0.5
-
-
 def test_nonsense_in_exif_leaves_the_photo_as_it_is() -> None:
     whole = encoded(picture(3), exif=b"Exif\0\0II*\0" + struct.pack("<I", 4_000_000_000))
     assert pixels.decoded(whole, 1000).shape == (48, 64, 3)
-
-
-def test_cmyk_is_read_as_pillow_reads_it() -> None:
-    ink = Image.fromarray(picture(4)).convert("CMYK")
-    out = io.BytesIO()
-    ink.save(out, "JPEG", quality=95)
-    theirs = np.asarray(Image.open(out).convert("RGB"))
-    assert apart(pixels.decoded(out.getvalue(), 1000), theirs) < 1
 
 
 def test_sixteen_bits_are_scaled_not_clipped() -> None:
@@ -165,7 +144,7 @@ def _png_of(width: int, height: int) -> bytes:
 
 
 def test_a_header_of_ten_billion_pixels_is_rejected_before_decoding() -> None:
-    text = "100000 x 100000 pixels, at most 50 million are read"
+    text = "100000 x 100000 pixels, at most 67 million are read"
     assert rejected(_png_of(100_000, 100_000)) == text
     jpeg = bytearray(photo(1))
     frame = jpeg.index(b"\xff\xc0")
@@ -179,6 +158,11 @@ def test_a_header_of_ten_billion_pixels_is_rejected_before_decoding() -> None:
     assert rejected(bytes(gif)).startswith("60000 x 60000 pixels")
 
 
+def test_a_photo_of_fifty_megapixels_as_phones_sell_them_is_read() -> None:
+    grey = np.full((6144, 8160), 90, np.uint8)
+    assert pixels.pixels(encoded(grey, quality=50), 128)[64, 64].tolist() == [90, 90, 90]
+
+
 def test_an_image_of_no_pixels_is_rejected() -> None:
     assert rejected(_png_of(0, 5)) == "its header says that it has no pixels"
 
@@ -187,6 +171,24 @@ def test_more_than_64_mib_is_rejected() -> None:
     assert rejected(b"\xff\xd8\xff" + bytes(pixels.MAX_BYTES)) == (
         "67108867 bytes, at most 64 MiB are read"
     )
+
+
+@pytest.mark.parametrize("name", pictures.odd_jpegs())
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_jpeg_that_is_odd_and_cut_off_is_rejected(name: str, share: float) -> None:
+    body = pictures.odd_jpegs()[name].removesuffix(b"junk" * 9)
+    assert "JPEG" in rejected(body[: int(len(body) * share)])
+
+
+def test_a_progressive_jpeg_that_ends_between_two_scans_is_rejected() -> None:
+    body = encoded(picture(1, 200, 200), progressive=True)
+    assert "JPEG" in rejected(body[: body.rindex(b"\xff\xda")])
+
+
+@pytest.mark.parametrize("name", pictures.bitmaps())
+def test_a_bitmap_that_is_cut_off_is_rejected(name: str) -> None:
+    body = pictures.bitmaps()[name]
+    assert rejected(body[: len(body) // 2]) == "BMP: truncated"
 
 
 def test_bytes_too_many_at_the_end_do_no_harm() -> None:

@@ -6,17 +6,26 @@ a new VERSION, which is part of the cache's fingerprint.
 
 import struct
 import zlib
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-VERSION = "pixels-1"
+from retrainer.inference import headers
+from retrainer.inference.bitmaps import decode_bitmap
+from retrainer.inference.headers import Header, RejectedError, header, orientation
+
+__all__ = [
+    "MAX_BYTES", "MAX_PIXELS", "VERSION", "Pixels", "RejectedError", "decoded", "pixels", "resized",
+    "too_large", "upright",
+]  # fmt: skip
+
+VERSION = "pixels-2"
 
 MAX_BYTES = 64 * 1024 * 1024
-MAX_PIXELS = 50_000_000
+# What phones sell as 50 megapixels is 8160 x 6144, a little more.
+MAX_PIXELS = 2**26
 
 # Shrinking by less than this needs no averaging, and linear is five times faster. At 227 to 224 pixels
 # bottlenecks of both agree with an antialiased filter's to cosine 0.9998; at 227 to 160 linear falls to
@@ -28,18 +37,6 @@ Pixels = npt.NDArray[np.uint8]
 # Threads are one per core already; OpenCV's own would only compete with them.
 cv2.setNumThreads(1)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
-
-class RejectedError(ValueError):
-    """The bytes are no image that can be used; the message says why, without the path."""
-
-
-class Header(NamedTuple):
-    """What the first bytes of an image say: its format, and its size in pixels as stored."""
-
-    format: str
-    width: int
-    height: int
 
 
 def pixels(body: bytes, size: int) -> Pixels:
@@ -64,15 +61,24 @@ def decoded(body: bytes, least: int) -> Pixels:
     """
     if len(body) > MAX_BYTES:
         raise RejectedError(too_large(len(body)))
-    seen = header(body)
-    if seen.width * seen.height > MAX_PIXELS:
+    head = header(body)
+    if head.width * head.height > MAX_PIXELS:
         raise RejectedError(
-            f"{seen.width} x {seen.height} pixels, at most {MAX_PIXELS // 1_000_000} million are read"
+            f"{head.width} x {head.height} pixels, at most {MAX_PIXELS // 1_000_000} million are read"
         )
-    if seen.width < 1 or seen.height < 1:
+    if head.width < 1 or head.height < 1:
         raise RejectedError("its header says that it has no pixels")
-    image = _jpeg(body, seen, least) if seen.format == "JPEG" else _by_opencv(body, seen)
-    return upright(image, orientation(body, seen.format))
+    match head.format:
+        case "JPEG":
+            image = _jpeg(body, head, least)
+        case "PNG":
+            image = _png(body)
+        case "BMP":
+            bitmap = decode_bitmap(body)
+            image = _by_opencv(body, "BMP") if bitmap is None else _opaque(bitmap)
+        case _:
+            image = _by_opencv(body, head.format)
+    return upright(image, orientation(body, head.format))
 
 
 def too_large(size: int) -> str:
@@ -92,169 +98,145 @@ def resized(image: Pixels, height: int, width: int) -> Pixels:
 
 
 # --- formats ---
-def header(body: bytes) -> Header:
-    """Format and size of an image, told by its content.
-
-    Raises:
-        RejectedError: none of the known formats, or cut off within the header.
-    """
-    if not body:
-        raise RejectedError("0 bytes")
-    try:
-        if body.startswith(b"\xff\xd8\xff"):
-            height, width, _, _ = simplejpeg.decode_jpeg_header(body, strict=False)
-            return Header("JPEG", width, height)
-        if body.startswith(b"\x89PNG\r\n\x1a\n") and body[12:16] == b"IHDR":
-            return Header("PNG", *struct.unpack_from(">II", body, 16))
-        if body.startswith((b"GIF87a", b"GIF89a")):
-            return Header("GIF", *struct.unpack_from("<HH", body, 6))
-        if body.startswith(b"RIFF") and body[8:12] == b"WEBP":
-            return _webp(body)
-        if body.startswith(b"BM") and len(body) > 26:
-            width, height = struct.unpack_from("<ii", body, 18)
-            return Header("BMP", width, abs(height))
-    except (
-        struct.error,
-        ValueError,
-        KeyError,
-    ) as error:  # KeyError: simplejpeg, if there is no frame
-        raise RejectedError("the header cannot be read") from error
-    raise RejectedError("not a JPEG, PNG, WebP, BMP or GIF image")
+# Warnings of libjpeg-turbo after which a picture is whole all the same.
+_HARMLESS = ("extraneous bytes", "Inconsistent progression")
+# Frames of baseline and extended sequential JPEG, by Huffman's and by arithmetic coding.
+_SEQUENTIAL = (b"\xc0", b"\xc1", b"\xc9")
 
 
-def _webp(body: bytes) -> Header:
-    kind = body[12:16]
-    if kind == b"VP8X":
-        width = int.from_bytes(body[24:27], "little") + 1
-        height = int.from_bytes(body[27:30], "little") + 1
-    elif kind == b"VP8L":
-        bits = struct.unpack_from("<I", body, 21)[0]
-        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    else:
-        width, height = (v & 0x3FFF for v in struct.unpack_from("<HH", body, 26))
-    return Header("WebP", width, height)
-
-
-def _jpeg(body: bytes, seen: Header, least: int) -> Pixels:
+def _jpeg(body: bytes, head: Header, least: int) -> Pixels:
     # 1/8, 1/4 and 1/2 are the scales at which libjpeg-turbo's inverse DCT is fast.
     scale = next(
-        (k for k in (8, 4, 2) if seen.width // k >= least and seen.height // k >= least), 1
+        (k for k in (8, 4, 2) if head.width // k >= least and head.height // k >= least), 1
     )
-    options = {
-        "min_height": seen.height // scale if scale > 1 else 0,
-        "min_width": seen.width // scale if scale > 1 else 0,
-    }
+    shape = (head.height // scale, head.width // scale) if scale > 1 else (0, 0)
     _, _, colours, _ = simplejpeg.decode_jpeg_header(body, strict=False)
     ink = colours in ("CMYK", "YCCK")
     space = "CMYK" if ink else "RGB"
     try:
-        image = simplejpeg.decode_jpeg(body, space, **options)
-    except ValueError as error:
-        # Bytes too many at the end do no harm and are common; missing ones do.
-        if "extraneous bytes" not in str(error):
-            raise RejectedError(f"JPEG: {_short(error)}") from error
+        image = simplejpeg.decode_jpeg(body, space, min_height=shape[0], min_width=shape[1])
+    except ValueError:
+        image = _mended_jpeg(body, space, shape)
+    return _from_ink(image) if ink else image
+
+
+def _mended_jpeg(body: bytes, space: str, shape: tuple[int, int]) -> Pixels:
+    """Decode a JPEG that the decoder warns of, if nothing of the picture is missing.
+
+    Only the first warning of a file is told. So what decoders overlook is first put right in the
+    bytes; a warning that is left then tells of the picture.
+    """
+    mended, ends = _without_oddities(body)
+    for strict in (True, False):
         try:
-            image = simplejpeg.decode_jpeg(body, space, strict=False, **options)
-        except ValueError as again:
-            raise RejectedError(f"JPEG: {_short(again)}") from again
-    return _from_ink(image, inverted=b"Adobe" in body[:65536]) if ink else image
+            image: Pixels = simplejpeg.decode_jpeg(
+                mended, space, min_height=shape[0], min_width=shape[1], strict=strict
+            )
+        except ValueError as error:
+            if not (strict and ends and any(text in str(error) for text in _HARMLESS)):
+                raise RejectedError(f"JPEG: {_short(error)}") from error
+        else:
+            return image
+    raise AssertionError("the last try returns or raises")
 
 
-def _from_ink(image: Pixels, *, inverted: bool) -> Pixels:
-    """RGB of CMYK. Adobe stores ink inverted (255 is none), and marks that in its own segment."""
-    light = image.astype(np.uint16) if inverted else 255 - image.astype(np.uint16)
+def _without_oddities(body: bytes) -> tuple[bytes, bool]:
+    """The JPEG with what cameras and programs get wrong put right, and whether it had its end.
+
+    Bytes between segments are dropped, segments that change no pixel too. An unknown version of JFIF
+    becomes 1; Adobe's unknown transform the usual one; the scan of a sequential frame covers all 64
+    coefficients, as it always does, whatever its header says. Where only the end mark is missing,
+    it is set: a picture that is cut off still lacks data.
+    """
+    parts = [b"\xff\xd8"]
+    sequential, ends = False, False
+    components = 3
+    for part in headers.jpeg_segments(body):
+        name, content = part.name, bytearray(body[part.start : part.end])
+        if name == bytes([headers.EOI]):
+            ends = True
+            break
+        if 0xC0 <= name[0] <= 0xCF and name not in (b"\xc4", b"\xc8", b"\xcc"):
+            sequential = name in _SEQUENTIAL
+            components = content[5] if len(content) > 5 else 3
+        if name == b"\xe0" and content.startswith(b"JFIF\0") and len(content) > 5:
+            content[5] = 1
+        elif name == bytes([headers.APP14]) and content.startswith(b"Adobe") and len(content) > 11:
+            content[11] = content[11] if content[11] <= 2 else (2 if components == 4 else 1)
+        elif 0xE0 <= name[0] <= 0xEF or name == b"\xfe":
+            continue
+        if name == bytes([headers.SOS]) and sequential and len(content) > 3:
+            content[-3:] = b"\0\x3f\0"
+        parts.append(b"\xff" + name + struct.pack(">H", len(content) + 2) + bytes(content))
+        if name == bytes([headers.SOS]):
+            parts.append(body[part.end : headers.scan_end(body, part.end)])
+    if ends or sequential:
+        parts.append(b"\xff\xd9")
+    return b"".join(parts), ends
+
+
+def _from_ink(image: Pixels) -> Pixels:
+    """RGB of CMYK, stored as everyone stores it in JPEG: inverted, 255 is no ink.
+
+    Adobe's mark says nothing of it: files without the mark come from the same programs.
+    """
+    light = image.astype(np.uint16)
     return ((light[..., :3] * light[..., 3:] + 127) // 255).astype(np.uint8)
 
 
-def _by_opencv(body: bytes, seen: Header) -> Pixels:
-    if seen.format == "PNG":
-        _check_png(body)
+# Chunks of a PNG that decide its pixels. Others make decoders show the animation of an APNG, or
+# print what is wrong with a colour profile.
+_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+
+
+def _png(body: bytes) -> Pixels:
+    parts = [headers.PNG_START]
+    grey_key: int | None = None
+    bits, colour = body[24], body[25]
+    for name, start, end in headers.png_chunks(body):
+        if name not in _PIXEL_CHUNKS:
+            continue
+        if zlib.crc32(memoryview(body)[start - 4 : end]) != int.from_bytes(body[end : end + 4]):
+            raise RejectedError("PNG: damaged (a checksum is wrong)")
+        parts.append(body[start - 8 : end + 4])
+        if name == b"tRNS" and colour == 0:
+            # OpenCV knows no alpha of grey.
+            grey_key = int.from_bytes(body[start : start + 2])
+            grey_key = grey_key * 255 // (2**bits - 1) if bits < 8 else grey_key
+        if name == b"IEND":
+            return _by_opencv(b"".join(parts), "PNG", grey_key)
+    raise RejectedError("PNG: truncated")
+
+
+def _by_opencv(body: bytes, kind: str, clear: int | None = None) -> Pixels:
+    """Decode with OpenCV; `clear` is the grey that is transparent, if one is."""
     try:
         image = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        raise RejectedError(f"{seen.format}: damaged") from error
+        raise RejectedError(f"{kind}: damaged") from error
     if image is None:
-        raise RejectedError(f"{seen.format}: truncated or damaged")
+        raise RejectedError(f"{kind}: truncated or damaged")
+    paper = image == clear if clear is not None and image.ndim == 2 else None
     if image.dtype == np.uint16:  # 65,535 becomes 255
         image = ((image.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
     if image.dtype != np.uint8:
-        raise RejectedError(f"{seen.format}: pixels of type {image.dtype} are not read")
+        raise RejectedError(f"{kind}: pixels of type {image.dtype} are not read")
     if image.ndim == 2:
+        if paper is not None:
+            image[paper] = 255
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)  # type: ignore[return-value]
     if image.shape[2] == 4:
-        return _over_white(cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA))  # type: ignore[arg-type]
+        return _opaque(cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA))  # type: ignore[arg-type]
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
 
 
-def _over_white(image: Pixels) -> Pixels:
-    """RGB of RGBA, laid on white paper."""
-    if image[..., 3].min() == 255:
+def _opaque(image: Pixels) -> Pixels:
+    """RGB of RGB or RGBA, laid on white paper."""
+    if image.shape[2] == 3 or image[..., 3].min() == 255:
         return np.ascontiguousarray(image[..., :3])
     alpha = image[..., 3:].astype(np.uint16)
     mixed = image[..., :3] * alpha + 255 * (255 - alpha)
     return ((mixed + 127) // 255).astype(np.uint8)
-
-
-def _check_png(body: bytes) -> None:
-    """Refuse a PNG whose chunks are cut off or damaged: libpng would complain on the terminal."""
-    place = 8
-    while place + 12 <= len(body):
-        length = int.from_bytes(body[place : place + 4], "big")
-        end = place + 8 + length
-        if end + 4 > len(body):
-            break
-        if zlib.crc32(memoryview(body)[place + 4 : end]) != int.from_bytes(
-            body[end : end + 4], "big"
-        ):
-            raise RejectedError("PNG: damaged (a checksum is wrong)")
-        if body[place + 4 : place + 8] == b"IEND":
-            return
-        place = end + 4
-    raise RejectedError("PNG: truncated")
-
-
-# --- orientation ---
-def orientation(body: bytes, kind: str) -> int:
-    """The EXIF orientation, 1 to 8; 1 (upright) where there is none or it makes no sense."""
-    block = b""
-    if kind == "JPEG":
-        block = _jpeg_exif(body)
-    elif kind == "PNG":
-        place = body.find(b"eXIf", 8, 1 << 20)
-        if place >= 0:
-            block = body[place + 4 : place + 4 + int.from_bytes(body[place - 4 : place], "big")]
-    elif kind == "WebP" and body[12:16] == b"VP8X" and body[20] & 0x08:
-        place = body.rfind(b"EXIF")
-        if place >= 0:
-            block = body[place + 8 :].removeprefix(b"Exif\0\0")
-    try:
-        return _orientation(block)
-    except struct.error:
-        return 1
-
-
-def _jpeg_exif(body: bytes) -> bytes:
-    place = 2
-    while place + 4 <= len(body) and body[place] == 0xFF and body[place + 1] not in (0xDA, 0xD9):
-        length = int.from_bytes(body[place + 2 : place + 4], "big")
-        if body[place + 1] == 0xE1 and body[place + 4 : place + 10] == b"Exif\0\0":
-            return body[place + 10 : place + 2 + length]
-        place += 2 + length
-    return b""
-
-
-def _orientation(block: bytes) -> int:
-    """Tag 0x0112 of the first directory of a TIFF block (EXIF 2.3, section 4.6.4)."""
-    order = {b"II": "<", b"MM": ">"}.get(block[:2])
-    if order is None:
-        return 1
-    (place,) = struct.unpack_from(order + "I", block, 4)
-    (count,) = struct.unpack_from(order + "H", block, place)
-    for i in range(min(count, 512)):
-        tag, _kind, _n, value = struct.unpack_from(order + "HHIH", block, place + 2 + 12 * i)
-        if tag == 0x0112:
-            return int(value) if 1 <= value <= 8 else 1
-    return 1
 
 
 def upright(image: Pixels, turned: int) -> Pixels:
