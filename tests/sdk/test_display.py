@@ -1,14 +1,14 @@
 """What a run looks like, on a terminal and elsewhere."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
 from retrainer.api import CurvePoint, Phase, Progress, Report
-from retrainer.local import display as _display
 from retrainer.local.display import Display, Pace, stride
-from retrainer.views.text import duration, printable
+from retrainer.views.text import Columns, duration, one_line, paragraph, printable
 
 
 def out(*, terminal: bool = False) -> tuple[Console, io.StringIO]:
@@ -38,6 +38,13 @@ def trained(steps: int, interval: int = 10, upto: int | None = None) -> Report:
     return made
 
 
+def steps_in(text: str) -> list[int]:
+    """Steps of the lines of evaluations, under their one line of titles."""
+    assert text.count("training accuracy") == 1
+    lines = re.findall(r"^ +([\d,]+) +[\d.]+%", text, re.MULTILINE)
+    return [int(step.replace(",", "")) for step in lines]
+
+
 class Clock:
     """Seconds that pass when told."""
 
@@ -60,17 +67,17 @@ def test_step_lines_are_at_most_twenty_at_round_steps(
     console, text = out()
     with Display(console) as display:
         display.report(trained(min(steps, 4000), interval))
-    lines = [line for line in text.getvalue().splitlines() if line.startswith("step ")]
-    assert 2 <= len(lines) <= 21
+    assert 2 <= len(steps_in(text.getvalue())) <= 21
 
 
 def test_a_step_line_has_the_three_figures_of_retrain_py() -> None:
     console, text = out()
     with Display(console) as display:
         display.report(trained(500))
-    assert text.getvalue().splitlines()[0] == (
-        "step      0   training accuracy  90.0%   validation accuracy      -   cross entropy 1.0000"
-    )
+    assert text.getvalue().splitlines()[:2] == [
+        "    step   training accuracy   validation accuracy   cross entropy",
+        "       0               90.0%                     -          1.0000",
+    ]
 
 
 def test_no_step_is_printed_twice_and_the_last_one_is_printed() -> None:
@@ -80,8 +87,7 @@ def test_no_step_is_printed_twice_and_the_last_one_is_printed() -> None:
             display.report(trained(500, upto=upto))
         display.report(trained(500))
         display.report(trained(500))
-    steps = [int(line.split()[1]) for line in text.getvalue().splitlines() if line[:5] == "step "]
-    assert steps == list(range(0, 501, 50))
+    assert steps_in(text.getvalue()) == list(range(0, 501, 50))
 
 
 def test_a_run_that_stopped_early_has_its_last_step() -> None:
@@ -90,8 +96,7 @@ def test_a_run_that_stopped_early_has_its_last_step() -> None:
         early = trained(500, upto=130)
         display.report(early)
         display.report(early.model_copy(update={"reason": "Exporting", "message": "Exporting."}))
-    steps = [int(line.split()[1]) for line in text.getvalue().splitlines() if line[:5] == "step "]
-    assert steps == [0, 50, 100, 130]
+    assert steps_in(text.getvalue()) == [0, 50, 100, 130]
 
 
 def test_what_is_said_stands_between_the_reports_before_and_after_it() -> None:
@@ -102,7 +107,7 @@ def test_what_is_said_stands_between_the_reports_before_and_after_it() -> None:
         display.warning("few images")
     lines = text.getvalue().splitlines()
     assert lines[0] == "Listing."
-    assert any("step    500" in line for line in lines[1:-1])
+    assert any(line.startswith("     500 ") for line in lines[1:-1])
     assert lines[-1] == "warning: few images"
 
 
@@ -110,7 +115,7 @@ def test_every_step_is_printed_when_asked_for() -> None:
     console, text = out()
     with Display(console, every_step=True) as display:
         display.report(trained(500))
-    assert sum(line.startswith("step ") for line in text.getvalue().splitlines()) == 51
+    assert len(steps_in(text.getvalue())) == 51
 
 
 def test_away_from_a_terminal_progress_is_a_line_every_five_seconds() -> None:
@@ -199,17 +204,78 @@ def test_printable_keeps_every_script_and_shows_the_rest_as_escapes() -> None:
     assert printable("a\tb\x00\u202e\ud800") == "a\\tb\\x00\\u202e\\ud800"
 
 
-def test_a_table_keeps_what_looks_like_markup() -> None:
-    console, text = out()
-    console.print(_display.table(("IMAGE", "SCORE"), [("[red]a[/]", "1.00")], right="SCORE"))
-    assert text.getvalue().splitlines()[1].split() == ["[red]a[/]", "1.00"]
+def test_printable_shows_what_the_terminals_encoding_lacks() -> None:
+    assert printable("Größe", "ascii") == "Gr\\xf6\\xdfe"
+    assert printable("Größe", "latin-1") == "Größe"
 
 
-def test_on_a_narrow_terminal_a_long_path_takes_several_lines_and_nothing_is_lost() -> None:
+def test_a_line_break_in_a_name_cannot_begin_a_line_of_ours() -> None:
+    assert one_line("a\nerror: all is lost\r\x1b[2J") == "a\\nerror: all is lost\\r\\x1b[2J"
+    assert paragraph("There is no a\nerror: b.jpg.\n    deep") == (
+        "There is no a\n  error: b.jpg.\n    deep"
+    )
+
+
+def test_a_paragraph_is_wrapped_between_words_and_a_path_stays_whole() -> None:
+    path = "/photos/" + "x" * 80
+    text = paragraph(
+        f"error: the folder {path} is not there, and this is a long sentence.\n  next", 40
+    )
+    assert text.splitlines() == [
+        "error: the folder",
+        f"  {path}",
+        "  is not there, and this is a long",
+        "  sentence.",
+        "  next",
+    ]
+    assert paragraph(path * 3) == path * 3
+
+
+def table(*rows: tuple[str, ...], width: int | None) -> list[str]:
+    columns = Columns(("NAME", "SCORE", "THEN"), right="SCORE", width=width)
+    columns.fit(rows)
+    return [*columns.head(), *(line for row in rows for line in columns.lines(row))]
+
+
+def test_a_table_that_fits_is_one_line_a_row() -> None:
+    row = ("roses", "1.0", "daisy 0.12")
+    lines = ["NAME    SCORE   THEN", "roses     1.0   daisy 0.12"]
+    assert table(row, width=80) == table(row, width=None) == lines
+
+
+def test_a_narrow_terminal_breaks_the_widest_cells_and_loses_nothing() -> None:
+    row = ("photos/" + "x" * 30, "1.0", "daisy 0.12, tulips 0.10")
+    lines = table(row, width=45)
+    assert max(map(len, lines)) <= 45
+    score, then = lines[0].index("SCORE"), lines[0].index("THEN")
+    assert "".join(line[:score].strip() for line in lines[1:]) == row[0]
+    assert " ".join(line[then:].strip() for line in lines[1:]).strip() == row[2]
+    assert table(row, width=None)[1].split("   ") == [row[0], "  1.0", row[2]]
+
+
+def test_where_no_columns_fit_each_row_is_a_list() -> None:
+    assert table(("roses" * 4, "1.0", "daisy 0.12, tulips 0.10"), width=30) == [
+        "NAME:                 rosesrosesrosesroses",
+        "SCORE:                1.0",
+        "THEN:                 daisy 0.12, tulips",
+        "                      0.10",
+        "",
+    ]
+
+
+def test_the_display_fits_a_terminal_of_80_columns() -> None:
     text = io.StringIO()
-    path = "photos/" + "x" * 80
-    cells = [(path, "sunflowers", "1.00")]
-    Console(file=text, width=50).print(_display.table(("IMAGE", "LABEL", "SCORE"), cells))
-    lines = text.getvalue().splitlines()
-    assert "".join(line.split()[0] for line in lines[1:]) == path
-    assert lines[1].split()[1:] == ["sunflowers", "1.00"]
+    console = Console(file=text, force_terminal=True, width=80, markup=False, highlight=False)
+    clock = Clock()
+    with Display(console, clock=clock) as display:
+        display.warning("Label tulips has 12 images, " + "and that is too few " * 6)
+        counts = Progress(images_total=123_456, images_cached=12_345, images_computed=99_999,
+                          images_rejected=12)  # fmt: skip
+        display.report(report(progress=counts, images_per_second=512.0))
+        clock.now = 3.0
+        display.report(trained(10_000_000, interval=1_000_000))
+    visible = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text.getvalue())
+    lines = [line for part in visible.splitlines() for line in part.split("\r")]
+    assert max(map(len, lines)) <= 80
+    assert any("10,000,000" in line for line in lines)
+    assert "too few and\n  that is too few" in visible

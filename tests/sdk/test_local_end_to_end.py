@@ -206,7 +206,7 @@ def test_the_command_of_the_readme_prints_the_figure_of_result_json(
     (result,) = (tmp_path / "out").glob("digits-*/result.json")
     accuracy = json.loads(result.read_text())["metrics"]["testAccuracy"]
     assert printed == [f"{accuracy:.3f}"]
-    assert len(re.findall(r"^step ", said.stdout, re.MULTILINE)) == 11
+    assert len(re.findall(r"^ +[\d,]+ +[\d.]+%", said.stdout, re.MULTILINE)) == 11
     for chatter in ("WARNING", "INFO", "TensorFlow", "oneDNN", "Traceback"):
         assert chatter not in said.stdout
 

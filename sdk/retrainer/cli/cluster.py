@@ -1,6 +1,8 @@
 """Commands on RetrainJobs of a cluster: submit, get, describe, wait, logs, suspend, resume, delete."""
 
+import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,16 +22,20 @@ from retrainer.cli.output import (
     Shaped,
     Timeout,
     bare_all,
+    cell,
     cells,
     client,
     columns,
+    echo,
     print_document,
+    print_facts,
     print_jobs,
     print_table,
     say,
     shown,
 )
 from retrainer.errors import JobFailed, NotFound, UserError
+from retrainer.views.text import Columns, age, one_line, terminal_width
 
 if TYPE_CHECKING:
     from retrainer.cluster.client import Client
@@ -72,7 +78,7 @@ def submit(
         return
     _wait_for(jobs, timeout)
     for job in jobs:
-        say(f"{job.name}: {job.message}")
+        say(f"{job.name}: {one_line(job.message)}")
     if form != Form.NAME:
         print_jobs(jobs, form, one=len(jobs) == 1)
 
@@ -140,8 +146,10 @@ def _print_changes(
 ) -> None:
     """A line per change; columns are as wide as most names need, for nobody knows the next one."""
     head = columns(wide=wide, namespaces=everywhere)
-    widths = [24 if title in {"NAME", "NAMESPACE"} else max(12, len(title)) for title in head]
-    typer.echo(_line(head, widths))
+    table = Columns(head, width=terminal_width(sys.stdout))
+    table.fit([[_USUAL.get(title, "") for title in head]])
+    for line in table.head():
+        typer.echo(line)
     for change in cluster.watch(selector, all_namespaces=everywhere):
         job = change.job
         if (names and job.name not in names) or (phase and job.phase != phase):
@@ -149,15 +157,23 @@ def _print_changes(
         row = cells(job, wide=wide, namespaces=everywhere)
         if change.kind == "Deleted":
             row = [
-                cell if title in {"NAMESPACE", "NAME"} else ""
-                for cell, title in zip(row, head, strict=True)
+                text if title in {"NAMESPACE", "NAME"} else ""
+                for text, title in zip(row, head, strict=True)
             ]
             row[head.index("PHASE")] = "(deleted)"
-        typer.echo(_line(row, widths))
+        for line in table.lines([cell(text) for text in row]):
+            typer.echo(line)
 
 
-def _line(row: list[str], widths: list[int]) -> str:
-    return "   ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+_USUAL = {
+    "NAMESPACE": "n" * 12,
+    "NAME": "n" * 24,
+    "PHASE": "Bottlenecks",
+    "AGE": "100m",
+    "ARCHITECTURE": "mobilenet_0.50_224",
+    "OUTPUT": "o" * 24,
+}
+"""What a cell of a column is about as long as."""
 
 
 def describe(
@@ -168,17 +184,13 @@ def describe(
     if form != Shape.TABLE:
         print_document(shown(job), form)
         return
-    width = 22
-    for title, value in _facts(job):
-        typer.echo(f"{title + ':':<{width}}{value}")
+    print_facts(_facts(job))
     _print_conditions(job)
     typer.echo("\nEvents:")
     events = job.events()
     if not events:
         typer.echo("  none in the last hour")
         return
-    from retrainer.views.text import age
-
     rows = (
         (
             f"  {age(e.time)}",
@@ -238,10 +250,18 @@ def _print_conditions(job: "Job") -> None:
         return
     typer.echo("Conditions:")
     rows = (
-        (f"  {c.type}", c.status.value, c.reason, c.last_transition_time, c.message)
+        (f"  {c.type}", c.status.value, c.reason, _age(c.last_transition_time), c.message)
         for c in job.status.conditions
     )
-    print_table(("  TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"), rows)
+    print_table(("  TYPE", "STATUS", "REASON", "AGE", "MESSAGE"), rows)
+
+
+def _age(moment: str) -> str:
+    """The age of a moment as Kubernetes writes it; what is no moment is shown as it is."""
+    try:
+        return age(datetime.fromisoformat(moment))
+    except (TypeError, ValueError):
+        return moment
 
 
 def wait(
@@ -255,7 +275,7 @@ def wait(
     jobs = [cluster.get(name) for name in names]
     _wait_for(jobs, timeout)
     for job in jobs:
-        typer.echo(f"{job.name}: {job.said}")
+        echo(f"{job.name}: {one_line(job.said)}")
 
 
 def _wait_for(jobs: "list[Job]", timeout: float | None) -> None:
@@ -290,13 +310,11 @@ def logs(
 
     [dim]retrainer logs flowers -f[/]
     """
-    from retrainer.views.text import printable
-
     job = client(namespace, context).get(name)
     any_line = False
     for line in job.logs(follow, prefix=prefix):
         any_line = True
-        typer.echo(printable(line))
+        typer.echo(one_line(line))
     if not any_line:
         say(f"{name} has no logs: {job.said}" if job.pods() else _no_pods(job))
 

@@ -25,6 +25,7 @@ from retrainer.cli.output import (
     Shaped,
     located,
     print_document,
+    print_table,
 )
 from retrainer.errors import InvalidJob, NotFound, UserError
 from retrainer.extras import require_trainer
@@ -131,8 +132,6 @@ def predict(
     [dim]retrainer predict rj/flowers rose.jpg[/]
     """
     from retrainer.inference.classifier import Classifier, files
-    from retrainer.local import display
-    from retrainer.views.text import printable
 
     classifier = Classifier.open(
         *located(
@@ -149,7 +148,7 @@ def predict(
         try:
             done.append(classifier.one(image))
         except UserError as error:
-            failed.append(printable(str(error)))
+            failed.append(str(error))
     if form != Shape.TABLE:
         rows = [
             {"image": p.image, "label": p.label, "score": round(p.score, 4),
@@ -163,7 +162,7 @@ def predict(
             others = list(p.scores.items())[1:3]
             rest = ", ".join(f"{label} {score:.2f}" for label, score in others)
             cells.append((p.image, p.label, f"{p.score:.2f}", rest))
-        display.show(display.table(("IMAGE", "LABEL", "SCORE", "THEN"), cells, right="SCORE"))
+        print_table(("IMAGE", "LABEL", "SCORE", "THEN"), cells, right="SCORE")
     if failed:
         raise UserError("\n".join(failed))
 
@@ -249,6 +248,4 @@ def architectures(form: Shaped = Shape.TABLE) -> None:
          f"{a.parameters / 1e6:.2f} M")
         for a in ARCHITECTURES.values()
     ]  # fmt: skip
-    from retrainer.local import display
-
-    display.show(display.table(columns, cells, right="INPUT BOTTLENECK MULTIPLY-ADDS PARAMETERS"))
+    print_table(columns, cells, right="INPUT BOTTLENECK MULTIPLY-ADDS PARAMETERS")

@@ -5,6 +5,7 @@ a cluster. A command raises `RetrainerError`; here it becomes one sentence on st
 0, 64 for the user's mistakes (EX_USAGE, as the trainer's), 130 for Ctrl-C, 1 for anything else.
 """
 
+import io
 import os
 import sys
 import warnings
@@ -18,6 +19,7 @@ from retrainer import __version__
 from retrainer.api.names import EXIT_USER
 from retrainer.cli import cluster, local
 from retrainer.errors import RetrainerError
+from retrainer.views.text import paragraph, terminal_width
 
 EXIT_CTRL_C = 130
 EXIT_CLICK_USAGE = 2
@@ -83,6 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: the words after `retrainer`; `sys.argv[1:]` if None.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII only
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # Python's are for who writes a program
     sys.exit(run(build(), arguments))
@@ -103,6 +108,13 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_CTRL_C
+    except UnicodeEncodeError as error:  # a locale without UTF-8
+        letter = error.object[error.start]
+        _say(
+            f"This terminal's encoding ({error.encoding}) has no {letter}, which a name needs: "
+            "set LC_ALL=C.UTF-8."
+        )
+        return EXIT_USER
     except OSError as error:  # a full disk, a folder that may not be written
         _say(f"{error.filename or 'cannot write the output'}: {error.strerror or error}")
         return 1
@@ -117,7 +129,8 @@ def _code(code: Any) -> int:
 
 def _say(message: str) -> None:
     red, off = ("\033[1;31m", "\033[0m") if _colour() else ("", "")
-    print(f"{red}error:{off} {message}", file=sys.stderr)
+    text = paragraph(f"error: {message}", terminal_width(sys.stderr))
+    print(f"{red}error:{off}{text.removeprefix('error:')}", file=sys.stderr)
 
 
 def _colour() -> bool:

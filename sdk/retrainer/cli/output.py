@@ -1,6 +1,8 @@
 """What the cluster's commands share: their common options, and the forms they print in."""
 
+import itertools
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +11,7 @@ import typer
 
 from retrainer.api.names import GROUP, KIND
 from retrainer.errors import UserError
+from retrainer.views.text import Columns, facts, one_line, paragraph, printable, terminal_width
 
 if TYPE_CHECKING:
     from retrainer.api import Storage
@@ -199,28 +202,36 @@ def print_document(document: Any, form: Form | Shape) -> None:
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[object]], *, right: str = "") -> None:
-    """Print a table as kubectl does: never cut, so that it can be piped and searched.
+    """Print a table as kubectl does; in a terminal, cells that do not fit take several lines.
 
     Args:
         head: titles of the columns.
-        rows: a cell per column.
+        rows: a cell per column; None is shown as nothing.
         right: titles, with spaces between them, of columns that are numbers.
     """
-    from retrainer.views.text import printable
+    columns = Columns(head, right=right, width=terminal_width(sys.stdout))
+    cells = [[cell(value) for value in row] for row in rows]
+    columns.fit(cells)
+    for line in itertools.chain(columns.head(), *map(columns.lines, cells)):
+        typer.echo(line)
 
-    lines = [list(head), *([printable(str(cell)) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    numbers = right.split()
-    for line in lines:
-        padded = (
-            cell.rjust(width) if title in numbers else cell.ljust(width)
-            for cell, width, title in zip(line, widths, head, strict=True)
-        )
-        typer.echo("   ".join(padded).rstrip())
+
+def cell(value: object) -> str:
+    """A value on one line, in the characters that the terminal has."""
+    return "" if value is None else printable(one_line(str(value)), sys.stdout.encoding)
+
+
+def print_facts(pairs: Iterable[tuple[str, object]]) -> None:
+    """Print pairs of a title and a value, as `kubectl describe` does."""
+    for line in facts([(t, cell(value)) for t, value in pairs], terminal_width(sys.stdout)):
+        typer.echo(line)
+
+
+def echo(text: str) -> None:
+    """Print sentences to stdout, wrapped between words where it is a terminal."""
+    typer.echo(paragraph(text, terminal_width(sys.stdout)))
 
 
 def say(text: str) -> None:
-    """A line on stderr: what is told beside the output proper."""
-    from retrainer.views.text import printable
-
-    typer.echo(printable(text), err=True)
+    """Print sentences to stderr: what is told beside the output proper."""
+    typer.echo(paragraph(text, terminal_width(sys.stderr)), err=True)

@@ -33,7 +33,7 @@ from retrainer.api.names import API_VERSION, KIND, NAME_MAX
 from retrainer.errors import Interrupted, InvalidJob, UserError
 from retrainer.local import display as _display
 from retrainer.local import places, process
-from retrainer.views.text import console, near, printable
+from retrainer.views.text import console, near, one_line
 
 WHAT = "What and where"
 
@@ -322,8 +322,8 @@ def terminated_as_ctrl_c() -> Iterator[None]:
 def finish(out: Console, result: process.Result) -> None:
     """Print the accuracy, where everything is, and what to do next."""
     out.print()
-    out.print(Text(printable(str(result)), style="bold green"), soft_wrap=True)
+    out.print(Text(one_line(str(result)), style="bold green"), soft_wrap=True)
     for word, what in _display.summary(result):
-        out.print(Text(f"  {word:<8}{printable(what)}"), soft_wrap=True)
+        out.print(Text(f"  {word:<8}{one_line(what)}"), soft_wrap=True)
     next_command = shlex.join(["retrainer", "predict", near(result.url)])
     out.print(Text(f"  {'try it':<8}{next_command} IMAGE..."), soft_wrap=True)

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from retrainer.views.text import one_line
+
 if TYPE_CHECKING:
     from retrainer.cluster.snapshot import JobSnapshot
 
@@ -43,7 +45,7 @@ class Lines(Nothing):
         now = (str(job.phase), job.reason)
         if now != self._last:
             self._last = now
-            print(f"{job.name}: {job.phase}: {job.said}", file=sys.stderr)
+            print(f"{job.name}: {job.phase}: {one_line(job.said)}", file=sys.stderr)
 
 
 class Bar(Nothing):
@@ -51,16 +53,24 @@ class Bar(Nothing):
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
+        from rich.table import Column
 
         from retrainer.views.text import console
 
+        out = console(stderr=True)
         self._bar = Progress(
-            SpinnerColumn(),
+            SpinnerColumn("dots" if out.encoding.startswith("utf") else "line"),
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=12),
             TaskProgressColumn(),
-            TextColumn("{task.fields[said]}", style="dim", markup=False),
-            console=console(stderr=True),
+            # What does not fit is left out: `describe` has the whole sentence.
+            TextColumn(
+                "{task.fields[said]}",
+                style="dim",
+                markup=False,
+                table_column=Column(no_wrap=True, overflow="ellipsis"),
+            ),
+            console=out,
             transient=True,
         )
         self._task = self._bar.add_task("", total=None, said="")
@@ -74,7 +84,7 @@ class Bar(Nothing):
             description=f"{job.name}  {job.phase}",
             completed=percent or 0,
             total=None if percent is None else 100,
-            said=job.said,
+            said=one_line(job.said),
         )
 
     def close(self) -> None:

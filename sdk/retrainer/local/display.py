@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: the progress of a run, its result, tables.
+"""What a person sees in the terminal of a run on this machine: its progress and its result.
 
 On a terminal a bar moves under the lines; elsewhere (a file, a pipe, CI) there are lines only.
 NO_COLOR is respected. Names of files come from strangers' folders, so nothing is read as markup and
@@ -7,52 +7,27 @@ control characters are shown as escapes.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
-from rich.table import Table
+from rich.table import Column
 from rich.text import Text
 
 from retrainer.api import CurvePoint, Phase, Report
 from retrainer.api.layout import EXPORT_PATHS, LABELS
 from retrainer.local.process import Result
-from retrainer.views.text import console, duration, near, printable
+from retrainer.views.text import console, duration, near, paragraph
 
 STEP_LINES = 20
 """At most this many step lines, unless every evaluation is wanted: retrain.py's 400 hide the rest."""
 PLAIN_SECONDS = 5.0
 """Between two progress lines where no bar can move."""
-WIDE = 10_000
-"""Columns of a table that no terminal cuts."""
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: str = "") -> Table:
-    """A table without borders, as kubectl prints them.
-
-    Args:
-        columns: headings.
-        rows: one cell per column; None is shown as nothing.
-        right: headings, separated by spaces, of columns that are numbers.
-    """
-    grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for number, name in enumerate(columns):
-        # Where the terminal is narrow the first column, a name or a path, takes several lines.
-        justify: Literal["left", "right"] = "right" if name in right.split() else "left"
-        grid.add_column(name, justify=justify, no_wrap=number > 0, overflow="fold")
-    for row in rows:
-        grid.add_row(*(Text("" if cell is None else printable(str(cell))) for cell in row))
-    return grid
-
-
-def show(grid: Table) -> None:
-    """Print a table; whole lines where no terminal limits their width."""
-    out = console()
-    if not out.is_terminal:
-        out.width = WIDE
-    out.print(grid)
+# What does not fit beside the bar is left out; the line that stays has it.
+_ROOM = Column(no_wrap=True, overflow="ellipsis")
+_STEP_HEAD = ("    step", "training accuracy", "validation accuracy", "cross entropy")
 
 
 def stride(points: int, interval: int) -> int:
@@ -110,11 +85,11 @@ class Display:
     def __enter__(self) -> Self:
         if self.out.is_terminal and not self.out.is_dumb_terminal and not self.out.is_jupyter:
             self._bar = Progress(
-                SpinnerColumn(),
+                SpinnerColumn("dots" if self.out.encoding.startswith("utf") else "line"),
                 TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
+                BarColumn(bar_width=12),
                 TextColumn("{task.fields[count]}", markup=False),
-                TextColumn("{task.fields[pace]}", style="dim", markup=False),
+                TextColumn("{task.fields[pace]}", "dim", markup=False, table_column=_ROOM),
                 console=self.out,
                 transient=True,
                 redirect_stdout=False,
@@ -154,17 +129,17 @@ class Display:
 
     def _point(self, point: CurvePoint) -> None:
         """One evaluation, the figures of retrain.py's three lines in one."""
+        if self._printed < 0:
+            self._line("   ".join(_STEP_HEAD))
         self._printed = point.step
         cells = (
-            ("training accuracy", point.training_accuracy, "{:.1%}"),
-            ("validation accuracy", point.validation_accuracy, "{:.1%}"),
-            ("cross entropy", point.cross_entropy, "{:.4f}"),
+            f"{point.step:,}",
+            _share(point.training_accuracy),
+            _share(point.validation_accuracy),
+            "-" if point.cross_entropy is None else f"{point.cross_entropy:.4f}",
         )
-        figures = "   ".join(
-            f"{name} {form.format(value) if value is not None else '-':>6}"
-            for name, value, form in cells
-        )
-        self._line(f"step {point.step:>6,}   {figures}")
+        padded = (cell.rjust(len(title)) for title, cell in zip(_STEP_HEAD, cells, strict=True))
+        self._line("   ".join(padded))
 
     def _step_lines(self, report: Report) -> None:
         """The points of the curve that are due and have not been printed."""
@@ -223,7 +198,12 @@ class Display:
             self._plain_what, self._plain_line = what, line
 
     def _line(self, text: str, style: str = "") -> None:
-        self.out.print(Text(printable(text), style=style), soft_wrap=True)
+        width = self.out.width if self.out.is_terminal else None
+        self.out.print(Text(paragraph(text, width), style=style), soft_wrap=True)
+
+
+def _share(accuracy: float | None) -> str:
+    return "-" if accuracy is None else f"{accuracy:.1%}"
 
 
 def summary(result: Result) -> list[tuple[str, str]]:

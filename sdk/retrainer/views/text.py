@@ -3,19 +3,161 @@
 Names of files and answers of servers come from strangers: what they hold is shown, never obeyed.
 """
 
+import itertools
+import os
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def printable(text: str) -> str:
-    """Show control characters as escapes, so that a file's name cannot drive the terminal."""
-    return "".join(
+GAP = "   "
+"""Between two columns of a table."""
+NARROWEST = 12
+"""Columns are not made narrower than that to fit a table into a terminal."""
+
+
+def printable(text: str, encoding: str = "utf-8") -> str:
+    """Show control characters, and what `encoding` lacks, as escapes.
+
+    A file's name cannot drive the terminal then, and a terminal that knows ASCII only shows the rest.
+    """
+    safe = "".join(
         c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
     )
+    return safe.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def one_line(text: str) -> str:
+    """`printable`, with line breaks as escapes too: nobody's text can pass for a line of ours."""
+    return printable(text).replace("\n", "\\n")
+
+
+def paragraph(text: str, width: int | None = None) -> str:
+    """Wrap `printable` text between words; every line after the first is indented.
+
+    A long word, such as a path, stays whole so that it can be copied. By the indent, a line break in
+    a file's name or in a server's answer cannot begin a line that looks like ours.
+
+    Args:
+        width: columns of the terminal; None wraps nothing.
+    """
+    first, *rest = printable(text).split("\n")
+    lines = _wrap(first, width, "  ")
+    for line in rest:
+        bare = line.lstrip(" ")
+        indent = " " * max(2, len(line) - len(bare))
+        lines += _wrap(indent + bare, width, indent + "  ")
+    return "\n".join(lines)
+
+
+def _wrap(line: str, width: int | None, indent: str) -> list[str]:
+    if width is None or len(line) <= width:
+        return [line]
+    return textwrap.wrap(
+        line,
+        width,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    )
+
+
+def terminal_width(stream: TextIO) -> int | None:
+    """Columns of the terminal that `stream` writes to; None where it is a file, a pipe, a notebook."""
+    if not stream.isatty():
+        return None
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except OSError:
+        return 80
+
+
+TITLES = 22
+"""Columns that the titles of facts have."""
+
+
+class Columns:
+    """A table without borders, as kubectl prints them, for a terminal of some width.
+
+    Cells that do not fit take several lines; where even narrow columns do not fit, each row is a list
+    of titles and values.
+    """
+
+    def __init__(self, head: Sequence[str], *, right: str = "", width: int | None = None) -> None:
+        """Columns as wide as their titles.
+
+        Args:
+            head: titles.
+            right: titles, with spaces between them, of columns that are numbers.
+            width: of the terminal; None never breaks a cell, so that lines can be searched.
+        """
+        self._head = head
+        self._numbers = {title for title in head if title in right.split()}
+        self._width = width
+        self._widths = [len(title) for title in head]
+        self._fits = True
+
+    def fit(self, rows: Iterable[Sequence[str]]) -> None:
+        """Make the columns wide enough for these rows; where the terminal is not, narrow the widest."""
+        for row in rows:
+            self._widths = list(map(max, self._widths, map(len, row)))
+        while self._width is not None and self._total() > self._width:
+            spare, column = max(
+                (width - max(NARROWEST, len(title)), index)
+                for index, (title, width) in enumerate(zip(self._head, self._widths, strict=True))
+                if title not in self._numbers
+            )
+            if spare <= 0:
+                self._fits = False
+                return
+            self._widths[column] -= 1
+
+    def _total(self) -> int:
+        return sum(self._widths) + len(GAP) * (len(self._widths) - 1)
+
+    def head(self) -> Iterator[str]:
+        """The titles; nothing where each row names them."""
+        if self._fits:
+            yield from self.lines(self._head)
+
+    def lines(self, row: Sequence[str]) -> Iterator[str]:
+        """One row."""
+        if not self._fits:
+            yield from facts(zip(self._head, row, strict=True), self._width)
+            yield ""
+            return
+        cells = [
+            textwrap.wrap(cell, width) if self._width and len(cell) > width else [cell]
+            for cell, width in zip(row, self._widths, strict=True)
+        ]
+        for line in itertools.zip_longest(*cells, fillvalue=""):
+            padded = (
+                cell.rjust(width) if title in self._numbers else cell.ljust(width)
+                for title, cell, width in zip(self._head, line, self._widths, strict=True)
+            )
+            yield GAP.join(padded).rstrip()
+
+
+def facts(pairs: Iterable[tuple[str, str]], width: int | None = None) -> Iterator[str]:
+    """Lines of a title and a value each, as `kubectl describe` prints them; long values are wrapped."""
+    rows = list(pairs)
+    left = max(TITLES, max(len(title) for title, _ in rows) + 1 + len(GAP))
+    room = max(20, width - left) if width else sys.maxsize
+    for title, value in rows:
+        lines = textwrap.wrap(value, room, break_long_words=False, break_on_hyphens=False)
+        yield f"{title + ':':<{left}}{lines[0] if lines else ''}".rstrip()
+        for line in lines[1:]:
+            yield " " * left + line
 
 
 def console(*, stderr: bool = False) -> "Console":
