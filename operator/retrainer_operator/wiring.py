@@ -67,9 +67,7 @@ class Operator:
         self._reports = Reports(self._memory, leads=self._leader.leads, on_news=self._due_soon)
         self._watches = Watches(
             self._kube,
-            lambda: kopf_handlers.registry(
-                self._memory, self._queue.add, self._due_soon, self._deleted
-            ),
+            lambda: kopf_handlers.registry(self._memory, self._queue.add, self._due_soon),
             settings.namespaces,
             on_start=self._watches_started,
             on_skipped=self._metrics.namespaces_skipped.set,
@@ -142,6 +140,7 @@ class Operator:
 
     def _caught_up(self) -> None:
         self._metrics.last_resync.set_to_current_time()
+        self._memory.forget_gone()
         self._open_or_close_queue()
 
     def _open_or_close_queue(self) -> None:
@@ -156,13 +155,9 @@ class Operator:
     def _due_soon(self, key: Key) -> None:
         self._queue.add_after(key, _BURST_SECONDS)
 
-    def _deleted(self, key: Key, uid: str) -> None:
-        self._memory.remove(key, uid)
-        self._queue.forget(key)
-
-    def _gone(self, key: Key, uid: str) -> None:
-        self._memory.remove(key, uid)
-        self._queue.add(key)
+    def _gone(self, uid: str) -> None:
+        for key in self._memory.remove(uid):
+            self._queue.add(key)
 
     # --- answers over HTTP ---
 
@@ -170,7 +165,7 @@ class Operator:
         """Render /metrics, in a thread: everything is copied before it is read."""
         if not self._leader.leads():
             return self._metrics.render(())
-        lives = [Live(job, tuple(self._memory.reports(job.key))) for job in self._memory.jobs()]
+        lives = [Live(job, tuple(self._memory.reports(job.uid))) for job in self._memory.jobs()]
         return self._metrics.render(lives)
 
     def _alive(self) -> str:

@@ -259,9 +259,9 @@ class Run:
             *(read_pod(body) for body in self.cluster.pods()),
         ]
         for snapshot in snapshots:
-            self.memory.put(KEY, snapshot)
-        for uid in self.memory.versions().keys() - {snapshot.uid for snapshot in snapshots}:
-            self.memory.remove(KEY, uid)
+            self.memory.put(snapshot)
+        for uid in {s.uid for s in self.memory.snapshots()} - {s.uid for s in snapshots}:
+            self.memory.remove(uid)
 
     async def make_pass(self) -> float | None:
         return await self.reconciler(KEY)

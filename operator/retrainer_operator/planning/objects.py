@@ -8,7 +8,6 @@ from retrainer.api.names import (
     ANNOTATION_MIN_ACCURACY,
     CONTAINER,
     KUEUE_PREFIX,
-    LABEL_JOB,
     LABEL_TASK,
 )
 from retrainer_operator.planning.snapshots import (
@@ -90,7 +89,6 @@ def read_pod(body: Body) -> PodSnapshot:
         uid=meta["uid"],
         version=int(meta["resourceVersion"]),
         child_uid=owner.get("uid", "") if owner.get("kind") == "Job" else "",
-        job=(meta.get("labels") or {}).get(LABEL_JOB, ""),
         shard=_whole((meta.get("annotations") or {}).get(_INDEX_ANNOTATION)),
         created=parse_time(meta.get("creationTimestamp")) or 0.0,
         deleting="deletionTimestamp" in meta,

@@ -95,7 +95,6 @@ class PodSnapshot:
     uid: str
     version: int
     child_uid: str
-    job: str
     shard: int
     created: float
     deleting: bool

@@ -1,18 +1,22 @@
 """The watched objects in memory, and one job's part of them as one value.
 
-Filled by the watches and by the answers to our own writes: of two versions of one object the newer
-stands, whichever came first, so a pass never sees the world before its own last write. Not kopf's
-index: it holds every watched object's first event until all are indexed and wakes all of them for each,
-which with 15,000 objects took minutes; and kopf does not learn what was deleted while a watch was
-broken, which a full list mends here.
+Filled by the watches and by the answers to our own requests. There is one index, by uid; whose an object
+is follows from its owner reference, since anybody may change its labels. Three rules keep late news out:
+
+1. Of two versions of one object the newer counts, whichever came first: a pass never sees the world
+   before its own last write.
+2. One name has one object: a newer one of another uid replaces it, even if its deletion was not seen.
+3. What is gone stays gone: its uid and version are remembered, so that an answer that was on its way
+   when it was deleted does not bring it back.
 """
 
+import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from retrainer.api import Report
+from retrainer.api.names import TASK_BOTTLENECKS, TASK_TRAIN, child
 from retrainer_operator.planning.snapshots import (
     ChildEvents,
     ChildSnapshot,
@@ -23,8 +27,11 @@ from retrainer_operator.planning.snapshots import (
     RetrainJobSnapshot,
 )
 
+LATE = 60.0
+"""Seconds after which no answer is still on its way: a request takes at most 30."""
+
 Watched = RetrainJobSnapshot | ChildSnapshot | PodSnapshot
-T = TypeVar("T", RetrainJobSnapshot, ChildSnapshot, PodSnapshot)
+_TASKS = (TASK_BOTTLENECKS, TASK_TRAIN)
 
 
 @dataclass
@@ -40,58 +47,93 @@ class _Notes:
 
 
 class Memory:
-    """Watched objects by job, and notes beside them."""
+    """Watched objects by uid, and notes about each job beside them."""
 
-    def __init__(self) -> None:
-        self._jobs: dict[Key, dict[str, RetrainJobSnapshot]] = {}
-        self._children: dict[Key, dict[str, ChildSnapshot]] = {}
-        self._pods: dict[Key, dict[str, PodSnapshot]] = {}
-        self._notes: dict[Key, _Notes] = {}
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._objects: dict[str, Watched] = {}
+        # By kind, namespace and name: the uid. By namespace and owner's uid: the uids, in their order.
+        self._names: dict[tuple[type[Watched], str, str], str] = {}
+        self._owned: dict[tuple[str, str], dict[str, None]] = {}
+        # By uid of what is gone: its last version, and when it went.
+        self._gone: dict[str, tuple[float, float]] = {}
+        self._notes: dict[str, _Notes] = {}
 
     # --- read ---
 
-    def job_keys(self) -> list[Key]:
-        """Namespace and name of all jobs."""
-        return list(self._jobs)
+    def snapshots(self) -> Iterator[Watched]:
+        """Give every watched object; safe in a thread of its own."""
+        yield from list(self._objects.values())
 
     def jobs(self) -> Iterator[RetrainJobSnapshot]:
-        """All jobs; safe in a thread of its own."""
-        for of_key in list(self._jobs.values()):
-            yield from list(of_key.values())
+        """Give every job; safe in a thread of its own."""
+        return (s for s in self.snapshots() if isinstance(s, RetrainJobSnapshot))
 
     def pods(self) -> Iterator[PodSnapshot]:
-        """All pods of all children."""
-        for of_key in list(self._pods.values()):
-            yield from list(of_key.values())
+        """Give every pod of every child."""
+        return (s for s in self.snapshots() if isinstance(s, PodSnapshot))
 
-    def versions(self) -> dict[str, tuple[Key, int]]:
-        """The job and the resource version of every watched object, by uid."""
-        indices: tuple[dict[Key, dict[str, RetrainJobSnapshot]] | dict[Key, dict[str, ChildSnapshot]]
-                       | dict[Key, dict[str, PodSnapshot]], ...] = (
-            self._jobs, self._children, self._pods,
-        )  # fmt: skip
-        return {
-            uid: (key, snapshot.version)
-            for index in indices
-            for key, of_key in index.items()
-            for uid, snapshot in of_key.items()
-        }
+    def job_keys(self) -> list[Key]:
+        """Namespace and name of all jobs."""
+        return [job.key for job in self.jobs()]
 
-    def reports(self, key: Key) -> Iterable[Report]:
+    def get(self, uid: str) -> Watched | None:
+        """The object with this uid, if it is here."""
+        return self._objects.get(uid)
+
+    def key_of(self, snapshot: Watched) -> Key | None:
+        """The job that an object belongs to, by its owners; None if they are not (yet) here.
+
+        A child that nobody controls belongs to the job whose child's name it has.
+        """
+        if isinstance(snapshot, RetrainJobSnapshot):
+            return snapshot.key
+        owner = self._owner(snapshot)
+        if owner is not None:
+            return self.key_of(owner)
+        if isinstance(snapshot, ChildSnapshot):
+            for task in _TASKS:
+                job_name = snapshot.name.removesuffix(child("", task))
+                job = self._named(RetrainJobSnapshot, snapshot.namespace, job_name)
+                if job is not None and job_name != snapshot.name:
+                    return snapshot.namespace, job_name
+        return None
+
+    def job_of_pod(self, pod: PodSnapshot) -> RetrainJobSnapshot | None:
+        """The job whose own child controls this pod."""
+        owner = self._owner(pod)
+        job = None if owner is None else self._owner(owner)
+        return job if isinstance(job, RetrainJobSnapshot) else None
+
+    def reports(self, job_uid: str) -> Iterable[Report]:
         """The latest live reports of all pods of a job."""
-        notes = self._notes.get(key)
+        notes = self._notes.get(job_uid)
         return tuple(notes.reports.values()) if notes else ()
 
     def observe(self, key: Key) -> Observed:
-        """Everything about one job."""
-        notes = self._notes.get(key, _NO_NOTES)
-        jobs = self._jobs.get(key, {}).values()
-        now = time.monotonic()
-        holders = (child for child, until in notes.holders.values() if now < until)
+        """Gather everything about one job."""
+        namespace, name = key
+        job = self._named(RetrainJobSnapshot, namespace, name)
+        if not isinstance(job, RetrainJobSnapshot):
+            return Observed(job=None)
+        notes = self._notes.get(job.uid, _NO_NOTES)
+        named = (self._named(ChildSnapshot, namespace, child(name, task)) for task in _TASKS)
+        children = {
+            c.uid: c
+            for c in (*self._of(namespace, job.uid), *named)
+            if isinstance(c, ChildSnapshot)
+        }
+        now = self._clock()
+        holders = (holder for holder, until in notes.holders.values() if now < until)
         return Observed(
-            job=max(jobs, key=lambda job: job.version, default=None),
-            children=(*self._children.get(key, {}).values(), *holders),
-            pods=tuple(self._pods.get(key, {}).values()),
+            job=job,
+            children=(*children.values(), *holders),
+            pods=tuple(
+                p
+                for uid in children
+                for p in self._of(namespace, uid)
+                if isinstance(p, PodSnapshot)
+            ),
             reports=notes.reports,
             refusals=notes.refusals,
             child_events=notes.child_events,
@@ -99,87 +141,144 @@ class Memory:
             progress_written=notes.progress_written,
         )
 
-    # --- note ---
+    # --- objects come and go ---
 
-    def put(self, key: Key, snapshot: Watched) -> bool:
-        """Take an object from a watch or from the answer to a request; whether it changes anything.
+    def put(self, new: Watched) -> set[Key]:
+        """Take an object from a watch or from the answer to a request.
 
-        It does not if it is here already, or older, or differs in nothing that is decided from.
+        Returns:
+            The jobs whose part of the world has changed: none if the object is here already, is older
+            than what is here, or differs in nothing that is decided from.
         """
-        if isinstance(snapshot, RetrainJobSnapshot):
-            return _put(self._jobs, key, snapshot)
-        if isinstance(snapshot, ChildSnapshot):
-            if notes := self._notes.get(key):
-                notes.refusals.pop(snapshot.name, None)
-                notes.holders.pop(snapshot.name, None)
-            return _put(self._children, key, snapshot)
-        return _put(self._pods, key, snapshot)
+        old = self._objects.get(new.uid)
+        if new.version < self._gone.get(new.uid, _NEVER)[0] or (old and old.version >= new.version):
+            return set()
+        namesake = self._named(type(new), new.namespace, new.name)
+        if namesake is not None and namesake.uid != new.uid:
+            if namesake.version > new.version:
+                return set()
+            self.remove(namesake.uid)
+        keys = {self.key_of(old)} if old is not None else set()
+        if old is not None:
+            self._leave_index(old)
+        self._objects[new.uid] = new
+        self._gone.pop(new.uid, None)
+        self._names[type(new), new.namespace, new.name] = new.uid
+        self._owned.setdefault((new.namespace, _owner_uid(new)), {})[new.uid] = None
+        keys.add(self.key_of(new))
+        if isinstance(new, ChildSnapshot):
+            self._forget_name(new)
+        if old is not None and replace(old, version=new.version) == new:
+            return set()
+        return {key for key in keys if key is not None}
 
-    def remove(self, key: Key, uid: str) -> None:
-        """Drop an object that, by a watch, a full list or an answer to a request, no longer exists."""
-        if _drop(self._jobs, key, uid):
-            # A later job of this name must not inherit what was noted of this one.
-            self.forget(key)
-        _drop(self._children, key, uid)
-        _drop(self._pods, key, uid)
-        if notes := self._notes.get(key):
+    def remove(self, uid: str, version: int | None = None) -> set[Key]:
+        """Drop an object that is gone by a watch's event of this version, or for certain (None).
+
+        Returns:
+            The job that it belonged to, if it was here.
+        """
+        old = self._objects.get(uid)
+        if version is not None and old is not None and version < old.version:
+            return set()  # it left a watch by its labels, and something newer of it is here
+        self._gone[uid] = (math.inf if version is None else version, self._clock())
+        if old is None:
+            return set()
+        key = self.key_of(old)
+        self._leave_index(old)
+        del self._objects[uid]
+        self._notes.pop(uid, None)
+        job = None if key is None else self._named(RetrainJobSnapshot, *key)
+        if job is not None and (notes := self._notes.get(job.uid)):
             notes.reports.pop(uid, None)
             notes.child_events.pop(uid, None)
             notes.listed.discard(uid)
+        return set() if key is None else {key}
 
-    def forget(self, key: Key) -> None:
-        """Drop the notes about a job that is deleted."""
-        self._notes.pop(key, None)
+    def forget_gone(self) -> None:
+        """Drop what was remembered of objects that are gone for so long that no answer is late."""
+        oldest = self._clock() - LATE
+        self._gone = {uid: entry for uid, entry in self._gone.items() if entry[1] > oldest}
 
-    def note_holder(self, key: Key, holder: ChildSnapshot, seconds: float) -> None:
+    # --- notes ---
+
+    def note_holder(self, job_uid: str, holder: ChildSnapshot, seconds: float) -> None:
         """Note somebody else's Job that has a child's name; it is not watched, so only for a while."""
-        self._of(key).holders[holder.name] = (holder, time.monotonic() + seconds)
+        self._notes_of(job_uid).holders[holder.name] = (holder, self._clock() + seconds)
 
-    def note_refusal(self, key: Key, child: str, refusal: Refusal) -> None:
+    def note_refusal(self, job_uid: str, child: str, refusal: Refusal) -> None:
         """Note that the API server refused to create a child."""
-        self._of(key).refusals[child] = refusal
+        self._notes_of(job_uid).refusals[child] = refusal
 
-    def note_events(self, key: Key, child_uid: str, events: ChildEvents) -> None:
+    def note_events(self, job_uid: str, child_uid: str, events: ChildEvents) -> None:
         """Note what a child's Events say."""
-        self._of(key).child_events[child_uid] = events
+        self._notes_of(job_uid).child_events[child_uid] = events
 
-    def note_listed(self, key: Key, child_uid: str) -> None:
+    def note_listed(self, job_uid: str, child_uid: str) -> None:
         """Note that a child's pods were read from the API server."""
-        self._of(key).listed.add(child_uid)
+        self._notes_of(job_uid).listed.add(child_uid)
 
-    def put_report(self, key: Key, pod: str, report: Report) -> bool:
+    def note_progress(self, job_uid: str, now: float) -> None:
+        """Note that progress was written at this time."""
+        self._notes_of(job_uid).progress_written = now
+
+    def put_report(self, job_uid: str, pod_uid: str, report: Report) -> bool:
         """Take a pod's live report; whether it differs from the one before."""
-        notes = self._of(key)
-        if notes.reports.get(pod) == report:
+        reports = self._notes_of(job_uid).reports
+        if reports.get(pod_uid) == report:
             return False
-        notes.reports[pod] = report
+        reports[pod_uid] = report
         return True
 
-    def note_progress(self, key: Key, now: float) -> None:
-        """Note that progress was written at this time."""
-        self._of(key).progress_written = now
+    # --- indices ---
 
-    def _of(self, key: Key) -> _Notes:
-        return self._notes.setdefault(key, _Notes())
+    def _named(self, kind: type[Watched], namespace: str, name: str) -> Watched | None:
+        uid = self._names.get((kind, namespace, name))
+        return None if uid is None else self._objects.get(uid)
+
+    def _owner(self, snapshot: Watched) -> Watched | None:
+        """The job of a child or the child of a pod, if it is here.
+
+        Owners are of the same namespace: whoever writes the uid of one in another gains nothing.
+        """
+        kind = ChildSnapshot if isinstance(snapshot, PodSnapshot) else RetrainJobSnapshot
+        owner = self._objects.get(_owner_uid(snapshot))
+        if isinstance(owner, kind) and owner.namespace == snapshot.namespace:
+            return owner
+        return None
+
+    def _of(self, namespace: str, owner_uid: str) -> Iterator[Watched]:
+        for uid in self._owned.get((namespace, owner_uid), ()):
+            yield self._objects[uid]
+
+    def _leave_index(self, old: Watched) -> None:
+        self._names.pop((type(old), old.namespace, old.name), None)
+        place = (old.namespace, _owner_uid(old))
+        owned = self._owned[place]
+        del owned[old.uid]
+        if not owned:
+            del self._owned[place]
+
+    def _forget_name(self, new: ChildSnapshot) -> None:
+        """Drop what was noted while this child's name had no Job here."""
+        key = self.key_of(new)
+        job = None if key is None else self._named(RetrainJobSnapshot, *key)
+        if job is not None and (notes := self._notes.get(job.uid)):
+            notes.refusals.pop(new.name, None)
+            notes.holders.pop(new.name, None)
+
+    def _notes_of(self, job_uid: str) -> _Notes:
+        if not isinstance(self._objects.get(job_uid), RetrainJobSnapshot):
+            return _Notes()  # the job went while the answer was on its way: nobody will ask
+        return self._notes.setdefault(job_uid, _Notes())
 
 
-def _put(index: dict[Key, dict[str, T]], key: Key, new: T) -> bool:
-    of_key = index.setdefault(key, {})
-    old = of_key.get(new.uid)
-    if old is not None and old.version >= new.version:
-        return False
-    of_key[new.uid] = new
-    return old is None or replace(old, version=new.version) != new
-
-
-def _drop(index: dict[Key, dict[str, T]], key: Key, uid: str) -> bool:
-    """Whether it was there."""
-    of_key = index.get(key)
-    if of_key is None or of_key.pop(uid, None) is None:
-        return False
-    if not of_key:
-        del index[key]
-    return True
+def _owner_uid(snapshot: Watched) -> str:
+    match snapshot:
+        case PodSnapshot(child_uid=uid) | ChildSnapshot(owner_uid=uid):
+            return uid
+    return ""
 
 
 _NO_NOTES = _Notes()
+_NEVER = (-math.inf, 0.0)

@@ -78,13 +78,6 @@ class Queue:
             timer.cancel()
         self._timers[key] = loop.call_at(when, self._due, key)
 
-    def forget(self, key: Key) -> None:
-        """Drop the timer and the count of failures of a job that no longer exists."""
-        timer = self._timers.pop(key, None)
-        if timer is not None:
-            timer.cancel()
-        self._failures.pop(key, None)
-
     async def run(self, workers: int) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -101,6 +94,8 @@ class Queue:
             await self.opened.wait()
             key = self._ready.popleft()
             self._on_wait(time.monotonic() - self._since.pop(key))
+            if timer := self._timers.pop(key, None):
+                timer.cancel()  # this pass finds anew when the next is due; of a deleted job, never
             self._active.add(key)
             try:
                 await self._one(key)

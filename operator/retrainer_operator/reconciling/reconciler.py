@@ -91,20 +91,19 @@ class Reconciler:
             now = self._clock()
             observed = self._memory.observe(key)
             if observed.job is None:
-                self._memory.forget(key)
                 return None
             decision = plan(observed, self._settings, now)
             if decision.look is not None:
-                await self._look(key, decision.look, now)
+                await self._look(observed.job, decision.look, now)
                 continue
             again_at = decision.again_at
-            if not await self._write_children(key, observed.job, decision.writes):
+            if not await self._write_children(observed.job, decision.writes):
                 continue
             if any(isinstance(write, CreateChild) for write in decision.writes):
                 # The status is written in a pass at the end of the queue: of a thousand jobs that come
                 # at once, each gets its Job before the first gets its status.
                 return 0.0
-            waits = await self._write_status(key, observed.job, decision, now)
+            waits = await self._write_status(observed.job, decision, now)
             if decision.delete:
                 await self._delete_job(observed.job)
             if decision.outcome is not None and decision.status:
@@ -115,16 +114,16 @@ class Reconciler:
 
     # --- look ---
 
-    async def _look(self, key: Key, look: Look, now: float) -> None:
-        namespace = key[0]
+    async def _look(self, job: RetrainJobSnapshot, look: Look, now: float) -> None:
+        namespace = job.namespace
         if look.at == "pods":
             pods = await self._api.get(
                 f"/api/v1/namespaces/{namespace}/pods",
                 labelSelector=f"batch.kubernetes.io/controller-uid={look.uid}",
             )
             for body in pods.get("items") or ():
-                self._memory.put(key, read_pod(body))
-            self._memory.note_listed(key, look.uid)
+                self._memory.put(read_pod(body))
+            self._memory.note_listed(job.uid, look.uid)
             return
         try:
             events = await self._api.get(
@@ -138,89 +137,103 @@ class Reconciler:
             events = {}  # without them the job still goes on; they only say why it waits
         latest = max(events.get("items") or (), key=_event_time, default=None)
         message = str(latest.get("message") or "") if latest else ""
-        self._memory.note_events(key, look.uid, ChildEvents(message, now))
+        self._memory.note_events(job.uid, look.uid, ChildEvents(message, now))
 
     # --- write ---
 
-    async def _write_children(
-        self, key: Key, job: RetrainJobSnapshot, writes: tuple[Write, ...]
-    ) -> bool:
+    async def _write_children(self, job: RetrainJobSnapshot, writes: tuple[Write, ...]) -> bool:
         """Whether the plan still stands; if not, decide anew."""
         for write in writes:
             self._check_lead()
             stands = True
             if isinstance(write, CreateChild):
-                stands = await self._create(key, job, write.body)
+                stands = await self._create(job, write.body)
             elif isinstance(write, PatchChild):
-                stands = await self._change(key, write)
+                stands = await self._change(job, write)
             elif isinstance(write, DeleteChild):
-                await self._remove(key, write.child)
+                stands = await self._remove(job, write.child)
             if not stands:
                 return False
         return True
 
-    async def _create(self, key: Key, job: RetrainJobSnapshot, body: Body) -> bool:
+    async def _create(self, job: RetrainJobSnapshot, body: Body) -> bool:
         name = body["metadata"]["name"]
         try:
-            answer = await self._api.create(_children(key[0]), body)
+            answer = await self._api.create(_children(job.namespace), body)
         except ApiError as error:
             if error.code == 409 and error.cause == "AlreadyExists":
-                await self._find_holder(key, job, name)
+                await self._read_holder(job, name)
             elif error.code == 404 or "being terminated" in str(error):
                 # The namespace is being deleted, and the job with it.
                 raise RetryLater(RETRY_REFUSED) from error
             elif error.code in _STATUSES:
                 refusal = Refusal(error.code, str(error), self._clock())
-                self._memory.note_refusal(key, name, refusal)
+                self._memory.note_refusal(job.uid, name, refusal)
             else:
                 raise
             return False
-        self._memory.put(key, read_child(answer))
+        self._memory.put(read_child(answer))
         self._on_event(job, Event("Normal", JOB_CREATED, f"Created Job {name}."))
         return True
 
-    async def _find_holder(self, key: Key, job: RetrainJobSnapshot, name: str) -> None:
-        """Find who has the name: this job, by a write whose answer was lost, or another owner."""
+    async def _read_holder(self, job: RetrainJobSnapshot, name: str) -> str | None:
+        """Read which Job has this name: one of this job's own, by a write of ours, or another's.
+
+        Returns:
+            Its uid; None if there is none.
+        """
         try:
-            holder = read_child(await self._api.get(f"{_children(key[0])}/{name}"))
+            holder = read_child(await self._api.get(f"{_children(job.namespace)}/{name}"))
         except ApiError as error:
             if error.code != 404:
                 raise
-            return
+            return None
         if is_own(holder, job):
-            self._memory.put(key, holder)
+            self._memory.put(holder)
         else:
-            self._memory.note_holder(key, holder, RETRY_NAME)
+            self._memory.note_holder(job.uid, holder, RETRY_NAME)
+        return holder.uid
 
-    async def _change(self, key: Key, write: PatchChild) -> bool:
+    async def _change(self, job: RetrainJobSnapshot, write: PatchChild) -> bool:
         child = write.child
         body = {"metadata": {"uid": child.uid}, "spec": write.spec}
         try:
-            answer = await self._api.patch(f"{_children(key[0])}/{child.name}", body)
+            answer = await self._api.patch(_child_path(child), body)
         except ApiError as error:
-            if error.code == 404:
-                self._memory.remove(key, child.uid)
-                return False
-            if error.code == 409:
-                raise RetryLater from error
-            raise
-        self._memory.put(key, read_child(answer))
+            await self._after_refusal(job, child, error)
+            return False
+        self._memory.put(read_child(answer))
         return True
 
-    async def _remove(self, key: Key, child: ChildSnapshot) -> None:
+    async def _remove(self, job: RetrainJobSnapshot, child: ChildSnapshot) -> bool:
         try:
-            answer = await self._api.delete(f"{_children(key[0])}/{child.name}", child.uid)
+            answer = await self._api.delete(_child_path(child), child.uid)
         except ApiError as error:
-            if error.code not in (404, 409):
-                raise
-            answer = {}
-        if answer.get("kind") == "Job":
-            self._memory.put(key, read_child(answer))
+            await self._after_refusal(job, child, error)
+            return False
+        if answer.get("kind") == "Job":  # it has finalizers, and goes once they are done
+            self._memory.put(read_child(answer))
         else:
-            self._memory.remove(key, child.uid)
+            self._memory.remove(child.uid)
+        return True
+
+    async def _after_refusal(
+        self, job: RetrainJobSnapshot, child: ChildSnapshot, error: ApiError
+    ) -> None:
+        """Find out what became of a child that a write was refused for.
+
+        Raises:
+            RetryLater: it is still the same one, and the conflict passes.
+            ApiError: the refusal was for another reason.
+        """
+        if error.code not in (404, 409):
+            raise error
+        if error.code == 409 and await self._read_holder(job, child.name) == child.uid:
+            raise RetryLater from error
+        self._memory.remove(child.uid)
 
     async def _write_status(
-        self, key: Key, job: RetrainJobSnapshot, decision: Plan, now: float
+        self, job: RetrainJobSnapshot, decision: Plan, now: float
     ) -> float | None:
         """Seconds after which a status that must wait its turn may be written."""
         if not decision.status:
@@ -237,13 +250,13 @@ class Reconciler:
             answer = await self._api.patch(f"{job_path(job)}/status", body)
         except ApiError as error:
             if error.code == 404:
-                self._memory.remove(key, job.uid)
+                self._memory.remove(job.uid)
                 return None
             if error.code == 409:
                 raise RetryLater from error
             raise
-        self._memory.put(key, read_job(answer))
-        self._memory.note_progress(key, now)
+        self._memory.put(read_job(answer))
+        self._memory.note_progress(job.uid, now)
         if decision.outcome is not None:
             self._on_finished(*decision.outcome)
         for event in decision.events:
@@ -255,7 +268,9 @@ class Reconciler:
         try:
             await self._api.delete(job_path(job), job.uid)
         except ApiError as error:
-            if error.code not in (404, 409):
+            if error.code == 409:
+                raise RetryLater from error
+            if error.code != 404:
                 raise
 
     def _check_lead(self) -> None:
@@ -270,6 +285,10 @@ def job_path(job: RetrainJobSnapshot) -> str:
 
 def _children(namespace: str) -> str:
     return f"/apis/batch/v1/namespaces/{namespace}/jobs"
+
+
+def _child_path(child: ChildSnapshot) -> str:
+    return f"{_children(child.namespace)}/{child.name}"
 
 
 def _event_time(event: Body) -> float:

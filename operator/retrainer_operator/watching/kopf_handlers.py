@@ -12,16 +12,12 @@ from typing import Any
 import kopf
 from typing_extensions import override
 
-from retrainer.api.names import GROUP, LABEL_JOB, PLURAL, VERSION
+from retrainer.api.names import GROUP, PLURAL, VERSION
 from retrainer_operator.api_server.client import connection
 from retrainer_operator.api_server.selectors import SELECTOR
 from retrainer_operator.planning.objects import read_child, read_job, read_pod
-from retrainer_operator.planning.snapshots import (
-    ChildSnapshot,
-    Key,
-    PodSnapshot,
-)
-from retrainer_operator.reconciling.memory import Memory
+from retrainer_operator.planning.snapshots import Key
+from retrainer_operator.reconciling.memory import Memory, Watched
 
 
 class Backoffs:
@@ -101,12 +97,10 @@ def registry(
     memory: Memory,
     due: Callable[[Key], None],
     soon: Callable[[Key], None],
-    deleted: Callable[[Key, str], None],
 ) -> kopf.OperatorRegistry:
     """Register the handlers.
 
-    `due` is called for each change of a job, `soon` for each of its Jobs and pods, which come in
-    bursts, `deleted` once a job is no more.
+    `due` is called for each change of a job, `soon` for each of its Jobs and pods, which come in bursts.
     """
     handlers = kopf.OperatorRegistry()
 
@@ -116,28 +110,22 @@ def registry(
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=handlers, id="job")
     async def on_job(event: kopf.RawEvent, **_: Any) -> None:
-        job = read_job(event["object"])
-        if event["type"] == "DELETED":
-            deleted(job.key, job.uid)
-        elif not memory.put(job.key, job):
-            return
-        due(job.key)
+        for key in take(event, read_job(event["object"])):
+            due(key)
 
     @kopf.on.event("batch", "v1", "jobs", registry=handlers, id="child")
     async def on_child(event: kopf.RawEvent, **_: Any) -> None:
-        take_dependent(event, read_child(event["object"]))
+        for key in take(event, read_child(event["object"])):
+            soon(key)
 
     @kopf.on.event("", "v1", "pods", registry=handlers, id="pod")
     async def on_pod(event: kopf.RawEvent, **_: Any) -> None:
-        take_dependent(event, read_pod(event["object"]))
+        for key in take(event, read_pod(event["object"])):
+            soon(key)
 
-    def take_dependent(event: kopf.RawEvent, snapshot: ChildSnapshot | PodSnapshot) -> None:
-        meta = event["object"]["metadata"]
-        key = (meta["namespace"], (meta.get("labels") or {}).get(LABEL_JOB, ""))
+    def take(event: kopf.RawEvent, snapshot: Watched) -> set[Key]:
         if event["type"] == "DELETED":
-            memory.remove(key, snapshot.uid)
-        elif not memory.put(key, snapshot):
-            return
-        soon(key)
+            return memory.remove(snapshot.uid, snapshot.version)
+        return memory.put(snapshot)
 
     return handlers

@@ -10,7 +10,7 @@ import aiohttp
 
 from retrainer.api.names import REPORT_PORT
 from retrainer_operator.planning import progress
-from retrainer_operator.planning.snapshots import Key, PodSnapshot, is_own
+from retrainer_operator.planning.snapshots import Key, PodSnapshot
 from retrainer_operator.reconciling.memory import Memory
 
 INTERVAL = 2.0
@@ -130,13 +130,8 @@ class Reports:
     async def _ask(
         self, session: aiohttp.ClientSession, pod: PodSnapshot, at_once: asyncio.Semaphore
     ) -> None:
-        key = (pod.namespace, pod.job)
-        observed = self._memory.observe(key)
-        job = observed.job
-        # A label can be set by anybody; what counts is that our own Job controls the pod.
-        if job is None or not any(
-            c.uid == pod.child_uid and is_own(c, job) for c in observed.children
-        ):
+        job = self._memory.job_of_pod(pod)
+        if job is None:  # anybody may give a pod our labels
             return
         async with at_once:
             text = await self._read(session, pod.ip)
@@ -144,8 +139,8 @@ class Reports:
         if text is None:
             return
         report = progress.parse_report(text, job.uid)
-        if report is not None and self._memory.put_report(key, pod.uid, report):
-            self._on_news(key)
+        if report is not None and self._memory.put_report(job.uid, pod.uid, report):
+            self._on_news(job.key)
 
     async def _read(self, session: aiohttp.ClientSession, ip: str) -> bytes | None:
         host = f"[{ip}]" if ":" in ip else ip

@@ -9,7 +9,6 @@ from retrainer.api.names import GROUP, PLURAL, VERSION
 from retrainer.errors import ClusterError
 from retrainer_operator.api_server.client import ApiError, Kube
 from retrainer_operator.api_server.selectors import SELECTOR
-from retrainer_operator.planning.snapshots import Key
 from retrainer_operator.reconciling.memory import Memory
 
 LAG_MAX = 120.0
@@ -29,7 +28,7 @@ class Resync:
         memory: Memory,
         *,
         interval: float,
-        on_gone: Callable[[Key, str], None],
+        on_gone: Callable[[str], None],
         on_caught_up: Callable[[], None],
         on_forbidden: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
@@ -94,15 +93,13 @@ class Resync:
 
     async def compare(self) -> bool:
         """Whether the watches are behind; `on_gone` gets what is in memory and no longer listed."""
-        before = self._memory.versions()
+        before = {snapshot.uid for snapshot in self._memory.snapshots()}
         listed: dict[str, int] = {}
         for namespace in self._namespaces:
             await self._list(namespace, listed)
-        after = self._memory.versions()
-        for uid in before.keys() - listed.keys():
-            if uid in after:
-                self._on_gone(after[uid][0], uid)
-        watched = {uid: version for uid, (_, version) in after.items()}
+        for uid in before - listed.keys():
+            self._on_gone(uid)
+        watched = {snapshot.uid: snapshot.version for snapshot in self._memory.snapshots()}
         behind: dict[str, tuple[int, float]] = {}
         for uid, version in listed.items():
             if watched.get(uid, 0) < version:

@@ -3,10 +3,13 @@
 import asyncio
 from typing import Any
 
-from tests.operator.fake_cluster import JOB, KEY, FakeCluster, Run
+import pytest
+from tests.operator.fake_cluster import JOB, JOBS, KEY, FakeCluster, Run
 from tests.operator.objects import make_settings
 
 from retrainer_operator.api_server.client import ApiError
+from retrainer_operator.planning.objects import read_job
+from retrainer_operator.reconciling.queue import RetryLater
 
 Body = dict[str, Any]
 
@@ -78,3 +81,86 @@ def test_without_the_right_to_read_events_a_job_without_pods_is_told_of_all_the_
     _pass(run)
     assert cluster.job is not None
     assert cluster.job["status"]["message"] == "Waiting for the first pod of Job flowers-train."
+
+
+class _Conflicting(FakeCluster):
+    """One that refuses the next DELETE as in conflict with another write."""
+
+    conflicts = 1
+
+    async def delete(self, path: str, uid: str) -> Body:
+        if self.conflicts:
+            self.conflicts -= 1
+            raise ApiError(409, "Conflict", "the object has been modified", None)
+        return await super().delete(path, uid)
+
+
+def test_a_conflict_at_a_deletion_is_not_taken_as_done() -> None:
+    cluster = _Conflicting()
+    cluster.apply_job(labels={"kueue.x-k8s.io/queue-name": "q"})
+    run = Run(cluster, make_settings())
+    _pass(run)
+    cluster.edit_job({"suspend": True})
+    run.sync()
+    with pytest.raises(RetryLater):
+        _pass(run)
+    assert len(cluster.children()) == 1
+    _pass(run)
+    assert cluster.children() == []
+    assert cluster.phase == "Suspended"
+
+
+def test_a_conflict_at_the_deletion_of_a_job_whose_time_is_over_is_tried_again() -> None:
+    cluster = _Conflicting()
+    cluster.apply_job(shards="many", ttl_seconds_after_finished=60)
+    run = Run(cluster, make_settings())
+    _pass(run)
+    assert cluster.phase == "Failed"
+    cluster.now += 60
+    with pytest.raises(RetryLater):
+        _pass(run)
+    _pass(run)
+    assert cluster.job is None
+
+
+def test_a_child_replaced_unseen_by_one_of_its_name_is_not_fought_over() -> None:
+    cluster = FakeCluster()
+    cluster.apply_job()
+    run = Run(cluster, make_settings())
+    _pass(run)
+    (child,) = cluster.children()
+    cluster.remove(f"{JOBS}/flowers-train")
+    child["metadata"] |= {"uid": "another", "ownerReferences": [], "labels": {}}
+    cluster.objects[f"{JOBS}/flowers-train"] = child
+    cluster.edit_job({"suspend": True})
+    run.memory.put(read_job(cluster.objects[JOB]))
+    _pass(run)
+    assert cluster.phase == "Suspended"
+    assert cluster.children() == [child]
+
+
+class _DeletedMeanwhile(FakeCluster):
+    """One whose RetrainJob is deleted after a status was written and before its answer arrives."""
+
+    run: Run | None = None
+
+    async def patch(self, path: str, body: Body) -> Body:
+        answer = await super().patch(path, body)
+        if path.endswith("/status") and self.run is not None:
+            run, self.run = self.run, None
+            self.remove(JOB)
+            run.sync()
+        return answer
+
+
+def test_a_job_that_is_deleted_while_its_status_is_written_gets_no_further_child() -> None:
+    cluster = _DeletedMeanwhile()
+    cluster.apply_job()
+    run = Run(cluster, make_settings())
+    _pass(run)
+    cluster.run = run
+    _pass(run)
+    for _ in range(8):
+        _pass(run)
+    assert cluster.children() == []
+    assert [w for w in cluster.writes if w[0] == "create"] == [("create", f"{JOBS}/flowers-train")]

@@ -14,7 +14,6 @@ from retrainer.api import Report
 from retrainer_operator.reconciling.memory import Memory
 from retrainer_operator.watching.reports import SIZE_MAX, Reports, session_of_pods
 
-KEY = ("team", "flowers")
 GOOD = make_report(message="well").to_json().encode()
 
 
@@ -36,7 +35,7 @@ async def _heard(answer: web.StreamResponse, **pod: Any) -> list[Report]:
     memory = Memory()
     job = make_job()
     for snapshot in (job, make_child(), make_pod(**{"running": True, "ip": "127.0.0.1", **pod})):
-        memory.put(KEY, snapshot)
+        memory.put(snapshot)
     news: list[Any] = []
     reports = Reports(memory, leads=lambda: True, on_news=news.append, port=runner.addresses[0][1])
     try:
@@ -44,7 +43,7 @@ async def _heard(answer: web.StreamResponse, **pod: Any) -> list[Report]:
             await reports.poll(session, answering=False)
     finally:
         await runner.cleanup()
-    heard = list(memory.reports(KEY))
+    heard = list(memory.reports(UID))
     assert len(news) == len(heard)
     return heard
 
@@ -98,10 +97,10 @@ async def test_pods_that_stay_silent_do_not_slow_the_reports_of_others() -> None
     memory = Memory()
     pods = [make_pod("answers", running=True, ip="127.0.0.1")]
     pods += [make_pod(f"silent-{n}", running=True, ip="127.0.0.2") for n in range(150)]
-    memory.put(KEY, make_job())
-    memory.put(KEY, make_child())
+    memory.put(make_job())
+    memory.put(make_child())
     for pod in pods:
-        memory.put(KEY, pod)
+        memory.put(pod)
     reports = Reports(memory, leads=lambda: True, on_news=lambda _: None, port=port)
     polling = asyncio.create_task(reports.run())
     try:
@@ -120,7 +119,7 @@ async def test_a_silent_pod_is_asked_less_and_less_often() -> None:
     memory = Memory()
     # Nobody listens there: the connection is refused at once.
     for snapshot in (make_job(), make_child(), make_pod(running=True, ip="127.0.0.3")):
-        memory.put(KEY, snapshot)
+        memory.put(snapshot)
     reports = Reports(
         memory, leads=lambda: True, on_news=lambda _: None, port=1, clock=lambda: now[0]
     )

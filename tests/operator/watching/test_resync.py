@@ -10,7 +10,6 @@ from tests.operator.objects import UID, make_job
 
 from retrainer.errors import ClusterError
 from retrainer_operator.api_server.client import ApiError, Kube
-from retrainer_operator.planning.snapshots import Key
 from retrainer_operator.reconciling.memory import Memory
 from retrainer_operator.watching.resync import LAG_MAX, Resync
 
@@ -36,12 +35,12 @@ class _Bench:
         self.now = 0.0
         self.server = _Server()
         self.memory = Memory()
-        self.gone: list[tuple[Key, str]] = []
+        self.gone: list[str] = []
         self.resync = Resync(
             cast(Kube, self.server),
             self.memory,
             interval=300,
-            on_gone=lambda key, uid: self.gone.append((key, uid)),
+            on_gone=self.gone.append,
             on_caught_up=lambda: None,
             on_forbidden=lambda: None,
             clock=lambda: self.now,
@@ -72,7 +71,7 @@ def test_a_watch_that_catches_up_does_not() -> None:
     job = make_job()
     bench.server.version = job.version
     assert bench.behind(at=0)
-    bench.memory.put(job.key, job)
+    bench.memory.put(job)
     assert not bench.behind(at=LATER)
     bench.server.version = job.version + 1
     assert bench.behind(at=LATER + 1)
@@ -86,7 +85,7 @@ def test_a_job_that_is_written_all_the_time_is_not_one_whose_watch_is_stuck() ->
         bench.server.version = job.version + 1
         assert bench.behind(at=at)
         assert not bench.resync.stuck()
-        bench.memory.put(job.key, replace(job, version=bench.server.version))
+        bench.memory.put(replace(job, version=bench.server.version))
 
 
 @pytest.mark.parametrize(
@@ -107,6 +106,6 @@ def test_an_api_server_that_is_away_never_fails_the_liveness_probe(error: Cluste
 def test_what_is_no_longer_listed_is_told_once_it_is_known() -> None:
     bench = _Bench()
     job = make_job()
-    bench.memory.put(job.key, job)
+    bench.memory.put(job)
     assert not bench.behind(at=0)
-    assert bench.gone == [(job.key, UID)]
+    assert bench.gone == [UID]
