@@ -1,14 +1,18 @@
+import hashlib
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from retrainer.api import Storage
 from retrainer.errors import StorageError
-from retrainer_trainer.cache.cache import Cache, DamagedError, pack_index, unpack_index
+from retrainer_trainer.cache.cache import Cache
+from retrainer_trainer.cache.segments import DamagedError, pack_index, pack_segment, unpack_index
 from retrainer_trainer.store.local import LocalStore
 from retrainer_trainer.store.store import Store
 
@@ -223,3 +227,106 @@ def test_an_index_of_another_segment_is_refused() -> None:
     for width, size in ((WIDTH + 1, 100), (WIDTH, 101)):
         with pytest.raises(DamagedError):
             unpack_index(body, width, size)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_segment_that_is_written_again_with_the_same_content_is_believed_again(
+    tmp_path: Path, rows: int
+) -> None:
+    identities, bottlenecks = some(rows)
+    write(tmp_path, identities, bottlenecks)
+    path = segment(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(bottlenecks[0].tobytes(), bottlenecks[0].tobytes()[::-1]))
+    cache = open_cache(tmp_path)
+    assert read(cache, identities)[1] == [0]
+    for identity, bottleneck in zip(identities, bottlenecks, strict=True):
+        cache.add(identity.tobytes(), bottleneck)
+    cache.flush()
+    assert path.read_bytes() == whole
+    out, absent = read(cache, identities)
+    assert not absent
+    assert (out == bottlenecks).all()
+
+
+def put_segment(folder: Path, body: bytes) -> None:
+    """A file under its right name, as somebody who can write to the cache could."""
+    target = folder / "fp/segments" / f"{hashlib.sha256(body).hexdigest()}.parquet"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(body)
+
+
+def parquet(columns: dict[str, Any], **options: Any) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink, **options)
+    return sink.getvalue()
+
+
+IMAGES = pa.array([bytes(16)] * 4, pa.binary(16))
+
+
+def lists(count: int, width: int = WIDTH) -> Any:
+    return pa.FixedSizeListArray.from_arrays(pa.array([0.0] * count * width, pa.float32()), width)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        parquet({"image": IMAGES}),
+        parquet({"bottleneck": lists(4), "image": IMAGES}),
+        parquet({"image": IMAGES, "bottleneck": pa.array([1.0] * 4, pa.float32())}),
+        parquet({"image": pa.array(["a"] * 4), "bottleneck": lists(4)}),
+        parquet({"image": IMAGES, "bottleneck": lists(4, 7)}, use_dictionary=False),
+        # A hundred thousand rows in a few kilobytes.
+        parquet(
+            {"image": pa.array([bytes(16)] * 100_000, pa.binary(16)), "bottleneck": lists(100_000)}
+        ),
+        parquet({"image": IMAGES, "bottleneck": lists(4)}, compression="zstd"),
+        b"PAR1" + bytes(40) + b"\xff\xff\xff\x7fPAR1",
+    ],
+)
+def test_a_file_that_is_no_segment_is_told_and_left_out(tmp_path: Path, body: bytes) -> None:
+    put_segment(tmp_path, body)
+    identities, rows = some(5)
+    write(tmp_path, identities, rows)
+    warnings: list[str] = []
+    out, absent = read(open_cache(tmp_path, warnings), identities)
+    assert not absent
+    assert (out == rows).all()
+    assert len(warnings) == 1
+    assert warnings[0].endswith("in the cache is damaged; its images are computed again.")
+
+
+@pytest.mark.parametrize("offset", [2**64 - 1, 2**63, 10_000_000])
+def test_an_index_that_points_outside_its_segment_is_made_anew(tmp_path: Path, offset: int) -> None:
+    identities, rows = some(5)
+    write(tmp_path, identities, rows)
+    index, size = segment(tmp_path, ".index"), segment(tmp_path).stat().st_size
+    good = index.read_bytes()
+    records = unpack_index(good, WIDTH, size).copy()
+    records["offset"][3] = offset
+    index.write_bytes(pack_index(records, WIDTH, size))
+    out, absent = read(open_cache(tmp_path), identities)
+    assert not absent
+    assert (out == rows).all()
+    assert index.read_bytes() == good
+
+
+def test_an_index_that_counts_other_rows_than_it_has_or_is_too_large_is_not_believed(
+    tmp_path: Path,
+) -> None:
+    body = pack_segment(*some(5))
+    for wrong in (b"", b"RTINDEX1", pack_index(np.empty(0, "V28"), WIDTH, len(body))[:-1]):
+        with pytest.raises(DamagedError):
+            unpack_index(wrong, WIDTH, len(body))
+    header = pack_index(np.empty(0, "V28"), WIDTH, len(body))[:-16]
+    lying = header[:16] + (2**60).to_bytes(8, "little") + header[24:]
+    lying += hashlib.blake2b(lying, digest_size=16).digest()
+    with pytest.raises(DamagedError):
+        unpack_index(lying, WIDTH, len(body))
+    identities, rows = some(5)
+    write(tmp_path, identities, rows)
+    segment(tmp_path, ".index").write_bytes(bytes(1_000_000))
+    store = Counting(tmp_path)
+    assert not read(open_cache(tmp_path, store=store), identities)[1]
+    assert store.given < 100_000

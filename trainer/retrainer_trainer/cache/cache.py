@@ -1,41 +1,35 @@
 """Bottlenecks already computed: segments in the store, written once and never changed.
 
 A segment is an ordinary Parquet file (columns `image` and `bottleneck`) for everyone else. Retrainer
-itself finds rows by the index beside it, which says where each row's floats lie in the file and their
-checksum: so a few rows out of a million cost a few reads, and a damaged row is noticed.
+itself looks rows up in the index beside it, which says where each row's floats lie in the file and
+their checksum: so a few rows out of a million cost a few reads, and a damaged row is noticed.
 """
 
 import hashlib
-import struct
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from retrainer.api.layout import INDEX_SUFFIX, SEGMENT_SUFFIX, SEGMENTS
 from retrainer.errors import NotFound
+from retrainer_trainer.arrays import Floats, Longs
+from retrainer_trainer.cache.segments import (
+    RECORD,
+    DamagedError,
+    check_size,
+    index_bytes,
+    index_records,
+    pack_index,
+    pack_segment,
+    unpack_index,
+)
 from retrainer_trainer.dataset.identity import IDENTITY_BYTES
 from retrainer_trainer.runtime.cores import cores
 from retrainer_trainer.store.store import Entry, Store, UnreadableError
-
-ROW_GROUP = 1000
-"""Rows per row group: at 512 floats, 2 MB, a good size for one read of other tools."""
-
-Floats = npt.NDArray[np.float32]
-Longs = npt.NDArray[np.int64]
-
-_MAGIC = b"RTINDEX1"
-_HEADER = struct.Struct("<8sIIQ")  # magic, floats per row, rows, bytes of the segment
-_RECORD = np.dtype([("image", "V16"), ("offset", "<u8"), ("crc", "<u4")])
-_CHECK_BYTES = 16
-
-
-class DamagedError(ValueError):
-    """A segment or an index that is not as it was written."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +60,7 @@ class Cache:
         self._paths: list[str] = []
         self._bad: set[str] = set()
         self._segment = np.empty(0, np.int32)
-        self._records = np.empty(0, _RECORD)
+        self._records = np.empty(0, RECORD)
         self._keys = np.empty(0, np.uint64)
         self._order = np.empty(0, np.int64)
         self._new: list[tuple[bytes, Floats]] = []
@@ -89,7 +83,7 @@ class Cache:
         self._paths = [index.path for index in indexes]
         lengths = [len(index.records) for index in indexes]
         self._segment = np.repeat(np.arange(len(indexes), dtype=np.int32), lengths)
-        self._records = np.concatenate([np.empty(0, _RECORD), *(i.records for i in indexes)])
+        self._records = np.concatenate([np.empty(0, RECORD), *(i.records for i in indexes)])
         keys = _keys(np.ascontiguousarray(self._records["image"]))
         self._order = np.argsort(keys, kind="stable")
         self._keys = keys[self._order]
@@ -168,7 +162,8 @@ class Cache:
     def _index(self, segment: Entry, listed: dict[str, Entry]) -> _Index | None:
         path = segment.path.removesuffix(SEGMENT_SUFFIX) + INDEX_SUFFIX
         try:
-            if path in listed:
+            check_size(segment.size)
+            if path in listed and listed[path].size <= index_bytes(self._width, segment.size):
                 try:
                     return _Index(
                         segment.path, unpack_index(self._store.get(path), self._width, segment.size)
@@ -213,6 +208,9 @@ class Cache:
         # The segment first: a reader that sees it alone makes the index from it.
         self._store.put(name + SEGMENT_SUFFIX, body)
         self._store.put(name + INDEX_SUFFIX, pack_index(records, self._width, len(body)))
+        # Equal bottlenecks make an equal segment, which takes the place of the damaged one: on one core,
+        # or of a single image, always.
+        self._bad.discard(name + SEGMENT_SUFFIX)
         self._new = []
 
 
@@ -220,100 +218,3 @@ def _keys(images: npt.NDArray[np.void]) -> npt.NDArray[np.uint64]:
     """The first 8 bytes of each identity as a number."""
     words = images.view("<u8").reshape(-1, 2)
     return np.ascontiguousarray(words[:, 0])
-
-
-# --- the two files of a segment ---
-def pack_segment(identities: npt.NDArray[np.uint8], bottlenecks: Floats) -> bytes:
-    """A Parquet file of identities (N, 16) and bottlenecks (N, width)."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    count, width = bottlenecks.shape
-    # From buffers: pyarrow.array() would import pandas, which takes a second.
-    image_type, float_type = pa.binary(IDENTITY_BYTES), pa.float32()
-    image = pa.Array.from_buffers(image_type, count, [None, pa.py_buffer(identities.tobytes())])
-    flat = pa.Array.from_buffers(
-        float_type, count * width, [None, pa.py_buffer(bottlenecks.tobytes())]
-    )
-    rows = pa.FixedSizeListArray.from_arrays(flat, width)
-    table = pa.Table.from_arrays([image, rows], names=["image", "bottleneck"])
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        row_group_size=ROW_GROUP,
-        use_dictionary=False,
-        compression="none",
-        write_statistics=False,
-        write_page_checksum=True,
-        # One page per row group and column, so that its floats lie in one piece.
-        data_page_size=1 << 30,
-        write_batch_size=1 << 30,
-        max_rows_per_page=1 << 30,
-    )
-    return bytes(sink.getvalue())
-
-
-def index_records(body: bytes, width: int, path: str) -> npt.NDArray[np.void]:
-    """Identity, place and checksum of each row of the segment at `path`, named by its SHA-256.
-
-    Raises:
-        DamagedError: not a segment, or its floats do not lie in one piece.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if hashlib.sha256(body).hexdigest() not in path:
-        raise DamagedError(path)
-    try:
-        # In this thread alone: one of pyarrow's own may take a program down as it ends.
-        source = pa.BufferReader(body)
-        with pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False) as file:
-            table: Any = file.read(use_threads=False)
-            groups = [file.metadata.row_group(g) for g in range(file.metadata.num_row_groups)]
-        images = table.column("image").combine_chunks()
-        lists = table.column("bottleneck").combine_chunks()
-        # By their buffers: numpy's asarray() of an Arrow array imports pandas.
-        count = len(images)
-        flat = np.frombuffer(lists.values.buffers()[1], np.float32, count * width)
-        raw = np.frombuffer(images.buffers()[1], np.uint8, count * IDENTITY_BYTES)
-        values, identities = flat.reshape(-1, width), raw.reshape(-1, IDENTITY_BYTES)
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise DamagedError(str(error)) from error
-    records = np.empty(len(values), _RECORD)
-    records["image"] = np.ascontiguousarray(identities).view("V16")[:, 0]
-    row = 0
-    for group in groups:
-        column = group.column(1)
-        size = group.num_rows * width * 4
-        # Plain and uncompressed, the values are the end of the only page (parquet-format, Data Pages).
-        start = column.data_page_offset + column.total_compressed_size - size
-        slab = body[start : start + size]
-        if slab != values[row : row + group.num_rows].tobytes():
-            raise DamagedError("its floats do not lie in one piece")
-        for k in range(group.num_rows):
-            crc = zlib.crc32(slab[k * width * 4 : (k + 1) * width * 4])
-            records[row + k] = (records["image"][row + k], start + k * width * 4, crc)
-        row += group.num_rows
-    return records
-
-
-def pack_index(records: npt.NDArray[np.void], width: int, segment_bytes: int) -> bytes:
-    """The file beside a segment: header, records, and a digest of both."""
-    body = _HEADER.pack(_MAGIC, width, len(records), segment_bytes) + records.tobytes()
-    return body + hashlib.blake2b(body, digest_size=_CHECK_BYTES).digest()
-
-
-def unpack_index(body: bytes, width: int, segment_bytes: int) -> npt.NDArray[np.void]:
-    """The records of an index.
-
-    Raises:
-        DamagedError: it is not whole, or not of this segment.
-    """
-    content, check = body[:-_CHECK_BYTES], body[-_CHECK_BYTES:]
-    if hashlib.blake2b(content, digest_size=_CHECK_BYTES).digest() != check:
-        raise DamagedError("the index is not whole")
-    magic, floats, rows, size = _HEADER.unpack_from(content)
-    if magic != _MAGIC or floats != width or size != segment_bytes:
-        raise DamagedError("the index is of another segment")
-    return np.frombuffer(content, _RECORD, rows, _HEADER.size)
