@@ -50,13 +50,13 @@ def fill(fields: str) -> dict[str, Any]:
     begun = time.perf_counter()
     job = bottlenecks.open_job(spec, reporter, Stop())
     opened = time.perf_counter()
-    filled = bottlenecks.fill(job, reporter, Stop())
+    filled = bottlenecks.compute_missing(job, reporter, Stop())
     ended = time.perf_counter()
     assert not filled.rejected
     used = resource.getrusage(resource.RUSAGE_SELF)
     return {
-        "images": filled.computed,
-        "rate": filled.computed / (ended - opened),
+        "images": filled.computed_count,
+        "rate": filled.computed_count / (ended - opened),
         "listing": opened - begun,
         "cpu": used.ru_utime + used.ru_stime,
     }
@@ -68,11 +68,11 @@ def ready(fields: str) -> dict[str, Any]:
     reporter = _Quiet(spec)
     begun = time.perf_counter()
     job = bottlenecks.open_job(spec, reporter, Stop())
-    filled = bottlenecks.fill(job, reporter, Stop())
+    filled = bottlenecks.compute_missing(job, reporter, Stop())
     found, missing = bottlenecks.load(job, filled)
     seconds = time.perf_counter() - begun
     assert missing == 0
-    return {"computed": filled.computed, "images": len(found.catalog), "seconds": seconds}
+    return {"computed": filled.computed_count, "images": len(found.catalog), "seconds": seconds}
 
 
 # --- a million ---
@@ -135,7 +135,7 @@ def catalogued(fields: str, folder: str, count: str, kind: str) -> dict[str, Any
     backbone = open_backbone(spec, store, reporter.log, reporter.warn)
     cache = Cache(LocalStore(Path(folder), folder, "spec.cache"), "million", WIDTH, print)
     job = OpenJob(spec, images, catalog, backbone, cache)
-    filled = bottlenecks.fill(job, reporter, Stop())
+    filled = bottlenecks.compute_missing(job, reporter, Stop())
     matrix = 0
     if kind == "train":
         found, missing = bottlenecks.load(job, filled)
@@ -147,7 +147,7 @@ def catalogued(fields: str, folder: str, count: str, kind: str) -> dict[str, Any
         "matrix": matrix,
         "listing": listed - begun,
         "seconds": time.perf_counter() - begun,
-        "computed": filled.computed,
+        "computed": filled.computed_count,
     }
 
 

@@ -21,6 +21,7 @@ from retrainer.errors import RetrainerError, UserError
 from retrainer.inference import pixels as images
 from retrainer_trainer import bottlenecks
 from retrainer_trainer.cache.cache import Cache
+from retrainer_trainer.cache.segments import unpack_index
 from retrainer_trainer.dataset import split
 from retrainer_trainer.dataset.distort import distorted, source_size, view_identity
 from retrainer_trainer.dataset.identity import content_identity
@@ -112,10 +113,10 @@ def test_shards_together_compute_each_image_once_and_the_matrix_is_the_same(
     for shard in range(3):
         heard = Heard(wanted)
         job = bottlenecks.open_job(wanted, heard, Stop())
-        filled = bottlenecks.fill(job, heard, Stop(), shard=shard, shards=3)
-        assert filled.cached == 0
-        assert heard.report.progress.images_total == filled.computed
-        computed.append(filled.computed)
+        filled = bottlenecks.compute_missing(job, heard, Stop(), shard=shard, shards=3)
+        assert filled.cached_count == 0
+        assert heard.report.progress.images_total == filled.computed_count
+        computed.append(filled.computed_count)
     assert sum(computed) == 80
     assert min(computed) > 0
     heard = Heard(wanted)
@@ -287,10 +288,67 @@ def test_the_same_image_twice_is_computed_once(photo_folder: Path, output: Path)
     wanted = spec(photo_folder, output)
     heard = Heard(wanted)
     ready = prepared(wanted, heard)
-    assert heard.report.progress.images_computed == 80
+    progress = heard.report.progress
+    assert (progress.images_total, progress.images_computed, progress.images_cached) == (81, 81, 0)
+    assert "0 of 81 images are in the cache, 81 to compute." in heard.lines
+    index = segments(output)[0].with_suffix(".index").read_bytes()
+    assert len(unpack_index(index, WIDTH, segments(output)[0].stat().st_size)) == 80
     paths = list(ready.catalog.paths)
     one, other = paths.index("daisy/0001.jpg"), paths.index("roses/copy.jpg")
     assert (ready.matrix[one] == ready.matrix[other]).all()
+
+
+def test_counts_add_up_when_a_broken_image_is_there_twice_and_a_segment_is_damaged(
+    photo_folder: Path, output: Path
+) -> None:
+    broken = photo(1)[:600]
+    for name in ("daisy/broken.jpg", "roses/broken too.jpg"):
+        (photo_folder / name).write_bytes(broken)
+    shutil.copy(photo_folder / "daisy/0001.jpg", photo_folder / "roses/copy.jpg")
+
+    def counts(heard: Heard) -> tuple[int | None, ...]:
+        progress = heard.report.progress
+        return (
+            progress.images_total,
+            progress.images_cached,
+            progress.images_computed,
+            progress.images_rejected,
+        )
+
+    wanted = spec(photo_folder, output, max_rejected_fraction=0.1)
+    first, second, third = Heard(wanted), Heard(wanted), Heard(wanted)
+    before = prepared(wanted, first)
+    assert counts(first) == (83, 0, 81, 2)
+    prepared(wanted, second)
+    assert counts(second) == (83, 81, 0, 2)
+    (path,) = segments(output)
+    body = path.read_bytes()
+    place = body.index(before.matrix[7].tobytes())
+    path.write_bytes(body[:place] + bytes([body[place] ^ 255]) + body[place + 1 :])
+    prepared(wanted, third)
+    assert counts(third) == (83, 0, 81, 2)
+
+
+@pytest.mark.parametrize("images", [1, 4])
+def test_a_damaged_segment_is_mended_in_the_same_run_whatever_its_size(
+    photo_folder: Path, output: Path, images: int
+) -> None:
+    wanted = spec(photo_folder, output)
+    prepared(wanted)
+    for i in range(images):  # a segment of these images alone
+        (photo_folder / f"daisy/new{i}.jpg").write_bytes(photo(500 + i))
+    before = prepared(wanted)
+    (path,) = [p for p in segments(output) if p.stat().st_size < 20_000]
+    whole = path.read_bytes()
+    index = path.with_suffix(".index")
+    records = unpack_index(index.read_bytes(), WIDTH, len(whole))
+    place = int(records["offset"][0])
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+    heard = Heard(wanted)
+    after = prepared(wanted, heard)
+    assert (after.matrix == before.matrix).all()
+    assert heard.report.progress.images_computed == images
+    assert len(heard.warnings) == 1
 
 
 def test_an_image_replaced_after_it_was_listed_is_never_stale(
@@ -300,7 +358,7 @@ def test_an_image_replaced_after_it_was_listed_is_never_stale(
     heard = Heard(wanted)
     job = bottlenecks.open_job(wanted, heard, Stop())
     (photo_folder / "daisy/0005.jpg").write_bytes(photo(9999))
-    filled = bottlenecks.fill(job, heard, Stop())
+    filled = bottlenecks.compute_missing(job, heard, Stop())
     ready, missing = bottlenecks.load(job, filled)
     assert missing == 0
     row = list(ready.catalog.paths).index("daisy/0005.jpg")
@@ -356,4 +414,4 @@ def test_a_cache_that_loses_what_is_written_is_an_error_not_a_loop(
     with pytest.raises(
         RetrainerError, match=r"^80 bottlenecks just written to .* cannot be read back\.$"
     ):
-        bottlenecks.complete(replace(job, cache=cache), Heard(wanted), Stop(), store)
+        bottlenecks.compute_and_load(replace(job, cache=cache), Heard(wanted), Stop(), store)

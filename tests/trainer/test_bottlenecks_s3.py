@@ -69,7 +69,7 @@ def test_an_object_replaced_after_the_listing_is_listed_again(
     job = bottlenecks.open_job(wanted, heard, Stop())
     client.put_object(Bucket="replaced", Key="in/daisy/0005.jpg", Body=photo(9999))
     client.delete_object(Bucket="replaced", Key="in/daisy/0006.jpg")
-    filled = bottlenecks.fill(job, heard, Stop())
+    filled = bottlenecks.compute_missing(job, heard, Stop())
     ready, missing = bottlenecks.load(job, filled)
     assert missing == 0
     paths = list(ready.catalog.paths)

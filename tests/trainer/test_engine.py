@@ -38,7 +38,9 @@ def cpu(_warn: Callable[[str], None]) -> str:
 def on_device(wanted: Any, heard: Heard | None = None) -> bottlenecks.Bottlenecks:
     heard = heard or Heard(wanted)
     job = bottlenecks.open_job(wanted, heard, Stop(), find_gpu=cpu)
-    return bottlenecks.complete(job, heard, Stop(), LocalStore(Path(wanted.output), "run", "x"))
+    return bottlenecks.compute_and_load(
+        job, heard, Stop(), LocalStore(Path(wanted.output), "run", "x")
+    )
 
 
 def apart(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
@@ -132,7 +134,7 @@ def test_a_stop_keeps_what_the_device_has_computed(photo_folder: Path, output: P
     heard = Stopping(wanted)
     job = bottlenecks.open_job(wanted, heard, stop, find_gpu=cpu)
     with pytest.raises(Interrupted):
-        bottlenecks.fill(job, heard, stop)
+        bottlenecks.compute_missing(job, heard, stop)
     computed = heard.report.progress.images_computed or 0
     assert 0 < computed < 740
     again = Heard(wanted)
@@ -157,7 +159,7 @@ def test_a_store_that_dies_in_the_middle_loses_nothing_that_was_read(
     dying = Dying(photo_folder, "dying", "spec.images")
     heard = Heard(wanted)
     with pytest.raises(StorageError, match=r"^Cannot reach the store\.$"):
-        bottlenecks.fill(replace(job, images=dying), heard, Stop())
+        bottlenecks.compute_missing(replace(job, images=dying), heard, Stop())
     assert heard.report.progress.images_computed == 100
 
 

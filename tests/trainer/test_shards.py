@@ -43,20 +43,22 @@ def test_the_shards_progress_together_counts_each_image_once(tmp_path: Path) -> 
     warm(tmp_path / "out/.bottlenecks")
     before = spec(images, tmp_path / "out", split={"testingPercentage": 20})
     first = bottlenecks.open_job(before, Heard(before), Stop())
-    some = bottlenecks.fill(first, Heard(before), Stop(), shard=1, shards=4)  # cached before
+    some = bottlenecks.compute_missing(
+        first, Heard(before), Stop(), shard=1, shards=4
+    )  # cached before
     for shards in (40, 3):
         wanted = spec(images, tmp_path / "out", shards=shards)
         told: list[Progress] = []
         for shard in range(shards):
             heard = Heard(wanted)
             job = bottlenecks.open_job(wanted, heard, Stop())
-            bottlenecks.fill(job, heard, Stop(), shard=shard, shards=shards)
+            bottlenecks.compute_missing(job, heard, Stop(), shard=shard, shards=shards)
             told.append(heard.report.progress)
             assert told[-1].images_total == _done(told[-1])
         assert sum(p.images_total or 0 for p in told) == 62
         assert sum(p.images_rejected or 0 for p in told) == 1
         computed = sum(p.images_computed or 0 for p in told)
-        assert computed == (60 - some.computed if shards == 40 else 0)
+        assert computed == (61 - some.computed_count if shards == 40 else 0)
 
 
 def _done(progress: Progress) -> int:

@@ -1,10 +1,10 @@
 """The `bottlenecks` task, and what the `train` task needs of it: list, compute what is missing, load.
 
     job = open_job(spec, reporter, stop)              # images listed, backbone and cache opened
-    filled = fill(job, reporter, stop)                # what the cache lacks is computed
+    filled = compute_missing(job, reporter, stop)     # what the cache lacks is computed
     ready = load(job, filled)                         # one float32 matrix
 
-or all three, with the checks between them: `prepare(spec, reporter, stop, run)`.
+or all three, with the checks between them: `prepare(spec, reporter, stop, folder)`.
 """
 
 import time
@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from retrainer.api import Phase, RetrainJobSpec, Task, layout, reasons
 from retrainer.errors import Interrupted, RetrainerError, StorageError
-from retrainer_trainer.backbone.compute import OpenJob, Want, computed
+from retrainer_trainer.arrays import Bools, Floats, Longs
+from retrainer_trainer.backbone.compute import Done, OpenJob, Want, computed
 from retrainer_trainer.backbone.engine import gpu
 from retrainer_trainer.backbone.network import Backbone, FindGpu, open_backbone
 from retrainer_trainer.cache.cache import Cache
@@ -41,24 +41,32 @@ _REPORT_SECONDS = 0.25
 # Of the whole job's percent: computing takes most of a first run's time.
 TRAIN_TASK_SHARE = 80
 
-Longs = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class Filled:
-    """What `fill` did.
+    """What `compute_missing` left in the cache. Each usable image of its shard is in one of both sets.
 
     Attributes:
         identities: (N, 16) of the catalog, with those of images replaced since they were listed.
         rejected: index in the catalog of each image that cannot be used, and why.
-        cached: images (of this shard) whose bottlenecks were all in the cache.
-        computed: images of which a bottleneck was computed.
+        cached: (N,) images whose bottlenecks were all in the cache.
+        computed: (N,) images of which a bottleneck was computed, here or for an equal image.
     """
 
     identities: Identities
     rejected: dict[int, str]
-    cached: int
-    computed: int
+    cached: Bools
+    computed: Bools
+
+    @property
+    def cached_count(self) -> int:
+        """How many images were in the cache."""
+        return int(self.cached.sum())
+
+    @property
+    def computed_count(self) -> int:
+        """How many images were computed."""
+        return int(self.computed.sum())
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,7 @@ class Bottlenecks:
 
     Attributes:
         catalog: of the job, N images in the order of their paths, by which all of this is indexed.
+        images: the store of `spec.images`.
         backbone: that computed them.
         matrix: (N + rows of views, width) float32; row i is image i of the catalog.
         views: (N, V) the rows of `matrix` that hold an image's distorted views; -1 for an image that
@@ -77,10 +86,11 @@ class Bottlenecks:
     """
 
     catalog: Catalog
+    images: Store
     backbone: Backbone
-    matrix: npt.NDArray[np.float32]
+    matrix: Floats
     views: Longs
-    usable: npt.NDArray[np.bool_]
+    usable: Bools
     rejected: dict[int, str]
     warnings: tuple[str, ...] = ()
 
@@ -93,48 +103,47 @@ def run(task: Task, shard: int, reporter: Reporter, stop: Stop) -> None:
     """The `bottlenecks` task: compute this shard's share of what the cache lacks.
 
     Raises:
-        RetrainerError: as `open_job` and `fill`.
+        RetrainerError: as `open_job` and `compute_missing`.
     """
     job = open_job(task.spec, reporter, stop)
-    filled = fill(job, reporter, stop, shard=shard, shards=task.shards)
+    filled = compute_missing(job, reporter, stop, shard=shard, shards=task.shards)
     _log_rejected(job.catalog, filled, reporter)
     reporter.update(
         stage=Phase.SUCCEEDED,
         reason=reasons.BOTTLENECKS.name,
-        message=f"{filled.computed} computed, {filled.cached} were in the cache, "
+        message=f"{filled.computed_count} computed, {filled.cached_count} were in the cache, "
         f"{len(filled.rejected)} rejected.",
         progress={"percent": 100, "remaining_seconds": 0},
     )
 
 
-def prepare(spec: RetrainJobSpec, reporter: Reporter, stop: Stop, run: Store) -> Bottlenecks:
-    """The bottlenecks of all images of a job, computed where the cache has none.
+def prepare(spec: RetrainJobSpec, reporter: Reporter, stop: Stop, folder: Store) -> Bottlenecks:
+    """Give the bottlenecks of all images of a job, computed where the cache has none.
 
     Args:
         spec: of the job.
         reporter: told how far it is.
         stop: looked at between images.
-        run: the run's folder; rejected.csv is written there if there are too many.
+        folder: of the run; rejected.csv is written there if there are too many.
 
     Raises:
         UserError: the images cannot be trained on; the message says what to mend.
         StorageError: the store stopped answering.
         Interrupted: asked to stop; what was computed is in the cache.
     """
-    return complete(open_job(spec, reporter, stop), reporter, stop, run)
+    return compute_and_load(open_job(spec, reporter, stop), reporter, stop, folder)
 
 
-def complete(job: OpenJob, reporter: Reporter, stop: Stop, run: Store) -> Bottlenecks:
-    """The rest of `prepare`, for a job that is open."""
-    filled = fill(job, reporter, stop)
-    check_rejected(job, filled, run)
+def compute_and_load(job: OpenJob, reporter: Reporter, stop: Stop, folder: Store) -> Bottlenecks:
+    """Do the rest of `prepare`, for a job that is open."""
+    filled = compute_missing(job, reporter, stop)
+    check_rejected(job, filled, folder)
     ready, missing = load(job, filled)
     # A damaged segment shows itself only now; and of equal images, the one that was to stand for all
     # may have vanished.
     while missing:
-        again = fill(job, reporter, stop, known=filled)
-        filled = replace(again, cached=filled.cached, computed=filled.computed + again.computed)
-        check_rejected(job, filled, run)
+        filled = compute_missing(job, reporter, stop, earlier=filled)
+        check_rejected(job, filled, folder)
         before, (ready, missing) = missing, load(job, filled)
         if missing >= before:
             raise RetrainerError(
@@ -170,14 +179,14 @@ def open_job(
 
 
 # --- computing ---
-def fill(
+def compute_missing(
     job: OpenJob,
     reporter: Reporter,
     stop: Stop,
     *,
     shard: int = 0,
     shards: int = 1,
-    known: Filled | None = None,
+    earlier: Filled | None = None,
 ) -> Filled:
     """Compute the bottlenecks that the cache lacks of one shard's images, and write them to it.
 
@@ -187,53 +196,62 @@ def fill(
         stop: looked at between images.
         shard: which share of the images, by their identities.
         shards: number of shares.
-        known: what an earlier call found of the same images; those that it rejected are left out.
+        earlier: what an earlier call gave for the same images; those that it rejected are left out.
 
     Raises:
         Interrupted: asked to stop; what was computed is in the cache.
         StorageError: the store stopped answering; what could be written is in the cache.
     """
     catalog, cache = job.catalog, job.cache
-    identities = (known.identities if known else catalog.identities).copy()
-    rejected = dict(known.rejected) if known else {}
+    identities = (earlier.identities if earlier else catalog.identities).copy()
+    rejected = dict(earlier.rejected) if earlier else {}
     mine = shard_of(identities, shards) == shard
+    total = int(mine.sum())
     mine[list(rejected)] = False
     cache.refresh()
-    wants = _missing(job, identities, mine)
-    total, cached = int(mine.sum()), int(mine.sum()) - len(wants)
-    tally = _Tally(reporter, total + len(rejected), cached, len(wants))
-    if known is None:
-        reporter.log(f"{cached} of {total} images are in the cache, {len(wants)} to compute.")
-    count = 0
-    unusable: dict[bytes, str] = {}
+    wants, lacking = _missing(job, identities, mine)
+    # What was computed a moment ago and is found now was not in the cache before.
+    computed_rows = earlier.computed & ~lacking if earlier else np.zeros_like(mine)
+    cached = mine & ~lacking & ~computed_rows
+    tally = _Tally(
+        reporter,
+        Filled(identities, rejected, cached, computed_rows),
+        copies=_copies(identities, wants, lacking),
+        total=total,
+        wanted=len(wants),
+    )
+    if earlier is None:
+        reporter.log(
+            f"{int(cached.sum())} of {total} images are in the cache, {int(lacking.sum())} to compute."
+        )
     flushed = time.monotonic()
     with stop.deferred():
         try:
             for done in computed(job, wants, stop):
-                if done.identity is not None:
-                    identities[done.row] = np.frombuffer(done.identity, np.uint8)
-                if done.rejected is not None:
-                    rejected[done.row] = done.rejected
-                    if done.copies:
-                        unusable[identities[done.row].tobytes()] = done.rejected
-                else:
-                    count += 1
+                tally.take(done)
                 for name, bottleneck in done.found:
                     cache.add(name, bottleneck)
                 now = time.monotonic()
                 if cache.pending >= FLUSH_IMAGES or now - flushed > FLUSH_SECONDS:
                     cache.flush()
                     flushed = time.monotonic()
-                tally.show(count, len(rejected), now)
+                if now > tally.due:
+                    tally.show()
         finally:
             _flush_last(cache, stop)
-            tally.show(count, len(rejected), None)
-    if unusable:  # of equal images only one was looked at
-        for row in np.flatnonzero(mine).tolist():
-            if (reason := unusable.get(identities[row].tobytes())) is not None:
-                rejected[row] = reason
-    tally.show(count, len(rejected), None)
-    return Filled(identities, rejected, cached, count)
+            tally.show()
+    return tally.end(mine)
+
+
+def _copies(identities: Identities, wants: list[Want], lacking: Bools) -> dict[int, list[int]]:
+    """Of each image that is computed, the equal ones that it is computed for as well."""
+    stand_ins = {identities[want.row].tobytes(): want.row for want in reversed(wants)}
+    wanted = {want.row for want in wants}
+    copies: dict[int, list[int]] = {}
+    for row in np.flatnonzero(lacking).tolist():
+        if row not in wanted:
+            copies.setdefault(stand_ins[identities[row].tobytes()], []).append(row)
+    return copies
 
 
 def _flush_last(cache: Cache, stop: Stop) -> None:
@@ -249,31 +267,78 @@ def _flush_last(cache: Cache, stop: Stop) -> None:
 
 
 class _Tally:
-    """Shows how far the computing is, at most a few times a second."""
+    """Counts what was computed, and shows it a few times a second.
 
-    def __init__(self, reporter: Reporter, total: int, cached: int, wanted: int) -> None:
-        self._reporter, self._cached, self._wanted = reporter, cached, wanted
-        self._total = total
+    Args:
+        reporter: told.
+        filled: as it is before anything is computed; its arrays are written.
+        copies: of an image that is computed, the equal ones that it is computed for as well.
+        total: images of this shard.
+        wanted: images to compute.
+    """
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        filled: Filled,
+        *,
+        copies: dict[int, list[int]],
+        total: int,
+        wanted: int,
+    ) -> None:
+        self.due = 0.0
+        self._reporter, self._filled, self._copies = reporter, filled, copies
+        self._total, self._wanted = total, wanted
+        self._cached, self._computed = filled.cached_count, filled.computed_count
+        self._unusable: dict[bytes, str] = {}
         self._begun = time.monotonic()
-        self._due = 0.0
+        self._done = 0
         self._share = TRAIN_TASK_SHARE if reporter.report.task == "train" else 100
-        self.show(0, 0, None)
+        self.show()
 
-    def show(self, computed: int, rejected: int, now: float | None) -> None:
-        if now is not None and now < self._due:
+    def take(self, done: Done) -> None:
+        """Count one image."""
+        filled, row = self._filled, done.row
+        self._done += 1
+        if done.identity is not None:
+            filled.identities[row] = np.frombuffer(done.identity, np.uint8)
+        if done.rejected is not None:
+            filled.rejected[row] = done.rejected
+            if done.copies:
+                self._unusable[filled.identities[row].tobytes()] = done.rejected
             return
-        clock = time.monotonic()
-        self._due = clock + _REPORT_SECONDS
-        seconds = clock - self._begun
-        done = computed + rejected
-        rate = done / seconds if done and seconds > 0 else None
-        left = max(0, self._wanted - done)
-        share = (self._cached + done) / self._total if self._total else 1.0
+        rows = [row] if done.identity is not None else [row, *self._copies.get(row, ())]
+        filled.computed[rows] = True
+        self._computed += len(rows)
+
+    def end(self, mine: Bools) -> Filled:
+        """Give what came of it; `mine` are the images of this shard."""
+        filled = self._filled
+        if self._unusable:  # of equal images only one was looked at
+            for row in np.flatnonzero(mine).tolist():
+                reason = self._unusable.get(filled.identities[row].tobytes())
+                if reason is not None:
+                    filled.rejected[row] = reason
+        rejected = list(filled.rejected)
+        filled.cached[rejected] = filled.computed[rejected] = False
+        self._cached, self._computed = filled.cached_count, filled.computed_count
+        self.show()
+        return filled
+
+    def show(self) -> None:
+        """Report how far the computing is."""
+        now = time.monotonic()
+        self.due = now + _REPORT_SECONDS
+        seconds = now - self._begun
+        done = self._cached + self._computed + len(self._filled.rejected)
+        rate = self._done / seconds if self._done and seconds > 0 else None
+        share = done / self._total if self._total else 1.0
+        left = max(0, self._wanted - self._done)
         self._reporter.update(
             stage=Phase.BOTTLENECKS,
             reason=reasons.BOTTLENECKS.name,
             message=reasons.BOTTLENECKS(
-                done=self._cached + done, total=self._total, cached=self._cached
+                done=self._cached + self._computed, total=self._total, cached=self._cached
             ),
             images_per_second=rate,
             progress={
@@ -281,30 +346,31 @@ class _Tally:
                 "remaining_seconds": round(left / rate) if rate else None,
                 "images_total": self._total,
                 "images_cached": self._cached,
-                "images_computed": computed,
-                "images_rejected": rejected,
+                "images_computed": self._computed,
+                "images_rejected": len(self._filled.rejected),
             },
         )
 
 
-def _missing(job: OpenJob, identities: Identities, mine: npt.NDArray[np.bool_]) -> list[Want]:
-    """What the cache lacks: for each image, in path order, the parts (-1 itself, else views)."""
+def _missing(job: OpenJob, identities: Identities, mine: Bools) -> tuple[list[Want], Bools]:
+    """What the cache lacks: for each image, in path order, the parts (-1 itself, else views); and
+    which images lack a part, also where an equal image is computed for them."""
     names, rows, parts = _names(job, identities, mine)
-    lacking = np.flatnonzero(job.cache.find(names) < 0)
-    if not len(lacking):
-        return []
+    missing = np.flatnonzero(job.cache.find(names) < 0)
+    lacking = np.zeros(len(mine), bool)
+    lacking[rows[missing]] = True
+    if not len(missing):
+        return [], lacking
     # An image that is there twice is computed once.
-    _, first = np.unique(names[lacking].view(f"S{IDENTITY_BYTES}")[:, 0], return_index=True)
-    lacking = lacking[np.sort(first)]
+    _, first = np.unique(names[missing].view(f"S{IDENTITY_BYTES}")[:, 0], return_index=True)
+    missing = missing[np.sort(first)]
     wants: dict[int, list[int]] = {}
-    for row, part in zip(rows[lacking].tolist(), parts[lacking].tolist(), strict=True):
+    for row, part in zip(rows[missing].tolist(), parts[missing].tolist(), strict=True):
         wants.setdefault(row, []).append(part)
-    return [Want(row, tuple(wants[row])) for row in sorted(wants)]
+    return [Want(row, tuple(wants[row])) for row in sorted(wants)], lacking
 
 
-def _names(
-    job: OpenJob, identities: Identities, among: npt.NDArray[np.bool_]
-) -> tuple[Identities, Longs, Longs]:
+def _names(job: OpenJob, identities: Identities, among: Bools) -> tuple[Identities, Longs, Longs]:
     """Identity, image and part of each bottleneck of the images `among`: first the images
     themselves (part -1), then the views of the training images, image by image."""
     plain = np.flatnonzero(among)
@@ -345,12 +411,12 @@ def load(job: OpenJob, filled: Filled) -> tuple[Bottlenecks, int]:
     places = job.cache.find(names)
     there = places >= 0
     failed = job.cache.read(places[there], matrix, target[there])
-    ready = Bottlenecks(catalog, job.backbone, matrix, views, usable, filled.rejected)
+    ready = Bottlenecks(catalog, job.images, job.backbone, matrix, views, usable, filled.rejected)
     return ready, int((~there).sum()) + len(failed)
 
 
 # --- rejected images ---
-def check_rejected(job: OpenJob, filled: Filled, run: Store) -> None:
+def check_rejected(job: OpenJob, filled: Filled, folder: Store) -> None:
     """Refuse to go on with more unreadable images than `maxRejectedFraction` allows.
 
     Raises:
@@ -359,7 +425,7 @@ def check_rejected(job: OpenJob, filled: Filled, run: Store) -> None:
     total, rejected = len(job.catalog), len(filled.rejected)
     if rejected <= job.spec.max_rejected_fraction * total:
         return
-    run.put(layout.REJECTED, rejected_csv(job.catalog, filled.rejected).encode())
+    folder.put(layout.REJECTED, rejected_csv(job.catalog, filled.rejected).encode())
     first = min(filled.rejected)
     raise reasons.TOO_MANY_REJECTED.error(
         rejected=rejected,
