@@ -58,7 +58,7 @@ RETRAIN_PY = {
     "eval_step_interval": 10,
     "train_batch_size": 100,
     "test_batch_size": -1,
-    "validation_batch_size": 100,
+    "validation_batch_size": -1,
     "flip_left_right": False,
     "random_crop": 0,
     "random_scale": 0,
@@ -258,7 +258,7 @@ jobs = st.builds(
         split=st.builds(
             Split,
             testing_percentage=st.integers(0, 49),
-            validation_percentage=st.integers(0, 49),
+            validation_percentage=st.integers(1, 49),
         ),
         training=trainings,
         distortions=st.none() | distortions,

@@ -127,7 +127,7 @@ def test_get_prints_the_columns_of_kubectl_and_never_cuts_them(
     assert shell("get") == 0
     head, row = shell.out.splitlines()
     assert head.split() == ["NAME", "PHASE", "PROGRESS", "ACCURACY", "CACHED", "AGE"]
-    assert row.split()[:5] == ["flowers", "Succeeded", "100%", "0.887", "50%"]
+    assert row.split()[:5] == ["flowers", "Succeeded", "100%", "88.8%", "50%"]
     assert shell("get", "-o", "wide", "-A") == 0
     assert "x" * 100 in shell.out
     assert shell.out.startswith("NAMESPACE")
@@ -209,7 +209,7 @@ def test_describe_tells_everything_and_what_to_do(submitted: FakeApiServer, shel
         "Message:              Pod p was killed.",
         "What to do:           Create the job again with a larger spec.pod.resources.limits.memory.",
         "Images:               s3://photos/flowers",
-        "Test accuracy:        0.891 (95% interval 0.83 to 0.93, 165 images)",
+        "Test accuracy:        89.1% (95% interval 83.4 to 93.0%, 165 images)",
         "Logs:                 retrainer logs flowers -n default",
     ):
         assert line in shell.out.splitlines()
@@ -307,7 +307,7 @@ def test_compare_jobs_and_runs(submitted: FakeApiServer, shell: Shell, tmp_path:
     ) == 0  # fmt: skip
     lines = shell.out.splitlines()
     assert lines[0].split()[:3] == ["NAME", "ARCHITECTURE", "ACCURACY"]
-    assert lines[1].split()[:3] == ["flowers", "mobilenet_0.50_160", "0.950"]
+    assert lines[1].split()[:3] == ["flowers", "mobilenet_0.50_160", "95.0%"]
     assert lines[3].startswith(
         "flowers is better than other (of 60 common test images, 17 right in flowers only, 0 in other"
     )

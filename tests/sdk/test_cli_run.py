@@ -38,7 +38,7 @@ def shown(scenario: str, *jobs: RetrainJob) -> str:
 
 def test_a_run_ends_with_its_accuracy_and_where_everything_is() -> None:
     lines = shown("cached").splitlines()
-    accuracy = lines.index("test accuracy 0.891 (95% interval 0.83 to 0.93, 165 images)")
+    accuracy = lines.index("test accuracy 89.1% (95% interval 83.4 to 93.0%, 165 images)")
     facts = dict(line.strip().split(maxsplit=1) for line in lines[accuracy + 1 : -1])
     run = facts["run"]
     assert run.startswith("out/flowers-")

@@ -88,7 +88,7 @@ def test_a_run_that_goes_well_gives_its_accuracy_and_its_places(tmp_path: Path) 
     assert result.test_accuracy == 0.8909
     assert result.test_images == 165
     assert result.interval == wilson(147 / 165, 165)
-    assert str(result) == "test accuracy 0.891 (95% interval 0.83 to 0.93, 165 images)"
+    assert str(result) == "test accuracy 89.1% (95% interval 83.4 to 93.0%, 165 images)"
     assert result.report.stage == Phase.SUCCEEDED
     assert result.url.startswith(f"{tmp_path}/flowers-")
     assert result.page == f"{result.url}/report.html"

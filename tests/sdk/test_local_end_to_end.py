@@ -202,10 +202,10 @@ def test_the_command_of_the_readme_prints_the_figure_of_result_json(
     ]  # fmt: skip
     said = subprocess.run(command, capture_output=True, text=True, check=True)
     assert said.stderr == ""
-    printed = re.findall(r"^test accuracy (\d\.\d{3}) ", said.stdout, re.MULTILINE)
+    printed = re.findall(r"^test accuracy (\d+\.\d%) ", said.stdout, re.MULTILINE)
     (result,) = (tmp_path / "out").glob("digits-*/result.json")
     accuracy = json.loads(result.read_text())["metrics"]["testAccuracy"]
-    assert printed == [f"{accuracy:.3f}"]
+    assert printed == [f"{accuracy:.1%}"]
     assert len(re.findall(r"^ +[\d,]+ +[\d.]+%", said.stdout, re.MULTILINE)) == 11
     for chatter in ("WARNING", "INFO", "TensorFlow", "oneDNN", "Traceback"):
         assert chatter not in said.stdout
@@ -296,7 +296,7 @@ def test_a_job_on_s3_gives_the_same_accuracy_and_predicts_from_there(
     ]  # fmt: skip
     said = with_s3(s3, *words)
     assert said.returncode == 0, said.stderr
-    assert f"\ntest accuracy {done.test_accuracy:.3f} " in said.stdout
+    assert f"\ntest accuracy {done.test_accuracy:.1%} " in said.stdout
     run = re.findall(r"^  run +(\S+)$", said.stdout, re.MULTILINE)[0]
     assert run.startswith("s3://models/digits/digits-")
     image = next((digits / "7").iterdir())

@@ -70,7 +70,7 @@ def test_a_finished_job_shows_its_accuracy_with_its_interval(
         curve=[{"step": 0, "validationAccuracy": 0.2}, {"step": 10, "validationAccuracy": 0.9}],
     )  # fmt: skip
     html = checked(client.get("flowers")._repr_html_())
-    assert "<b>0.887</b> (95% interval 0.83 to 0.93, 160 images)" in html
+    assert "<b>88.8%</b> (95% interval 82.9 to 92.8%, 160 images)" in html
     assert "images 1,498, step 500 of 500" in html
     assert "<svg" in html
 

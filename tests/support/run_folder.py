@@ -44,7 +44,7 @@ def write_run(
     identities = np.frombuffer(raw, np.uint8).reshape(images, IDENTITY_BYTES)
     evaluation = {
         "architecture": architecture,
-        **evaluate(scores, truth, LABELS, np.zeros(images, np.bool_)),
+        **evaluate(scores, truth, LABELS, np.zeros(images, np.bool_), truth),
     }
     curve = [
         CurvePoint(

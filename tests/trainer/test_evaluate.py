@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from retrainer_trainer.head.evaluate import accuracy, evaluate, per_label
+from retrainer_trainer.head.evaluate import accuracy, commonest_label, evaluate, per_label
 
 LABELS = ["daisy", "rose", "tulip"]
 
@@ -22,7 +22,7 @@ def test_precision_recall_f1_and_confusion_are_scikit_learns() -> None:
     generator = np.random.default_rng(0)
     truth = generator.integers(3, size=200)
     guess = np.where(generator.random(200) < 0.7, truth, generator.integers(3, size=200))
-    found = evaluate(scores_of(guess.tolist()), truth, LABELS, np.zeros(200, bool))
+    found = evaluate(scores_of(guess.tolist()), truth, LABELS, np.zeros(200, bool), truth)
     assert found["confusion"] == confusion_matrix(truth, guess).tolist()
     precision, recall, f1, images = precision_recall_fscore_support(truth, guess)
     for i, row in enumerate(found["labels"]):
@@ -44,7 +44,9 @@ def test_the_interval_is_wilsons() -> None:
 
 
 def test_no_test_images_give_no_accuracy() -> None:
-    found = evaluate(np.empty((0, 3), np.float32), np.empty(0, np.intp), LABELS, np.empty(0, bool))
+    found = evaluate(
+        np.empty((0, 3), np.float32), np.empty(0, np.intp), LABELS, np.empty(0, bool), np.array([1])
+    )
     assert found["accuracy"] is None
     assert found["interval"] is None
     assert found["images"] == 0
@@ -69,7 +71,9 @@ def test_f1_is_0_for_a_label_whose_images_are_never_found_and_none_without_image
 
 def test_the_accuracy_without_duplicates_leaves_them_out() -> None:
     truth = np.array([0, 0, 1, 1])
-    found = evaluate(scores_of([0, 1, 1, 1]), truth, LABELS, np.array([False, True, False, False]))
+    found = evaluate(
+        scores_of([0, 1, 1, 1]), truth, LABELS, np.array([False, True, False, False]), truth
+    )
     assert found["accuracy"] == 0.75
     assert found["withoutDuplicates"]["accuracy"] == 1.0
     assert found["withoutDuplicates"]["images"] == 3
@@ -77,5 +81,13 @@ def test_the_accuracy_without_duplicates_leaves_them_out() -> None:
 
 def test_a_score_of_0_for_the_true_label_gives_a_finite_cross_entropy() -> None:
     scores = np.array([[1.0, 0.0, 0.0]], np.float32)
-    found = evaluate(scores, np.array([1]), LABELS, np.zeros(1, bool))
+    found = evaluate(scores, np.array([1]), LABELS, np.zeros(1, bool), np.array([1]))
     assert found["crossEntropy"] == pytest.approx(149 * np.log(2))
+
+
+def test_always_guessing_the_commonest_training_label_is_measured_on_the_test_images() -> None:
+    truth = np.array([0, 1, 1, 2, 2, 2])
+    training = np.array([1, 1, 1, 2, 0])
+    found = evaluate(scores_of([0, 1, 1, 2, 2, 0]), truth, LABELS, np.zeros(6, bool), training)
+    assert found["commonestLabel"] == {"label": "rose", "accuracy": pytest.approx(2 / 6)}
+    assert commonest_label(truth[:0], training, LABELS) == {"label": "rose", "accuracy": None}

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from retrainer.api import CurvePoint, EarlyStopping, Optimizer, Sampling, Training
 from retrainer_trainer.head import softmax
-from retrainer_trainer.head.softmax import Diverged, Examples, Trained, train
+from retrainer_trainer.head.softmax import Diverged, Examples, Trained, draw_batches, train
 
 WIDTH = 64
 Doubles = npt.NDArray[np.float64]
@@ -158,7 +158,7 @@ def test_training_figures_are_of_the_batch_that_the_step_was_made_on() -> None:
     training = Training(steps=7, batch_size=5, eval_interval=7, seed=1)
     point = train(examples, training).curve[-1]
     batches = np.random.default_rng(1).spawn(3)[1]
-    draw = softmax._draws(examples, examples.training, training.sampling, 5, batches)
+    draw = draw_batches(examples, examples.training, training.sampling, 5, batches)
     rows = [next(draw) for _ in range(7)][-1]
     trained = train(examples, training).head
     scores = trained.scores(examples.matrix, rows)
@@ -180,7 +180,7 @@ def test_the_matrix_is_neither_copied_nor_written() -> None:
 
 
 def drawn(examples: Examples, sampling: Sampling, count: int) -> npt.NDArray[np.intp]:
-    draw = softmax._draws(examples, examples.training, sampling, 100, np.random.default_rng(0))
+    draw = draw_batches(examples, examples.training, sampling, 100, np.random.default_rng(0))
     return np.concatenate([next(draw) for _ in range(count // 100)])
 
 
@@ -217,7 +217,7 @@ def test_a_label_without_validation_images_is_skipped_by_the_draws() -> None:
     trained = train(examples, Training(steps=200, validation_batch_size=1000))
     assert trained.curve[-1].validation_accuracy is not None
     rows = next(
-        softmax._draws(
+        draw_batches(
             examples,
             examples.validation[:, None],
             Sampling.PER_LABEL,
@@ -226,6 +226,31 @@ def test_a_label_without_validation_images_is_skipped_by_the_draws() -> None:
         )
     )
     assert set(examples.label[rows].tolist()) == {0, 2}
+
+
+@pytest.mark.parametrize(
+    ("batch", "validation_batch"), [(-1, 100), (100, -1), (-1, -1), (-1, 1), (7, -1), (3, 9)]
+)
+def test_a_whole_set_may_be_smaller_or_larger_than_the_other_sets_batch(
+    batch: int, validation_batch: int
+) -> None:
+    examples = bottlenecks(counts=(12, 12), validation=5)
+    trained = train(
+        examples,
+        Training(steps=20, batch_size=batch, validation_batch_size=validation_batch),
+    )
+    assert 0 <= number(trained.curve[-1].validation_accuracy) <= 1
+
+
+def test_validation_is_on_the_whole_set_unless_a_draw_is_asked_for() -> None:
+    examples = bottlenecks(validation=30, spread=4.0)
+    trained = train(examples, Training(steps=20))
+    scores = trained.head.scores(examples.matrix, examples.validation)
+    right = (scores.argmax(1) == examples.label[examples.validation]).mean()
+    assert trained.curve[-1].validation_accuracy == right
+    drawn = train(examples, Training(steps=20, validation_batch_size=7))
+    shares = {round(7 * number(p.validation_accuracy), 6) for p in drawn.curve}
+    assert shares <= set(range(8))
 
 
 def test_no_validation_images_give_no_validation_figures() -> None:

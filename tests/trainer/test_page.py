@@ -72,7 +72,7 @@ def page_of(labels: list[str], images: int = 300, **fields: Any) -> Page:
     )
     scores = np.full((images, len(labels)), 0.1, np.float32)
     scores[np.arange(images), guess] = 0.9
-    evaluation = evaluate(scores, truth, labels, np.zeros(images, bool))
+    evaluation = evaluate(scores, truth, labels, np.zeros(images, bool), truth)
     values: dict[str, Any] = {
         "name": "flowers",
         "architecture": "mobilenet_0.50_160",
@@ -81,6 +81,7 @@ def page_of(labels: list[str], images: int = 300, **fields: Any) -> Page:
         "labels": labels,
         "evaluation": evaluation,
         "curve": curve(),
+        "validation_images": 150,
         **fields,
     }
     return Page(**values)
@@ -169,7 +170,7 @@ def test_long_lists_are_cut_and_say_where_the_rest_is() -> None:
 
 
 def test_the_verdict_says_from_where_curves_part() -> None:
-    text = charts.verdict(curve(training=1.0, validation=0.8))
+    text = charts.verdict(curve(training=1.0, validation=0.8), 150)
     match = re.match(
         r"The curves part at about step ([\d,]+): at the end the head is right on", text
     )
@@ -195,10 +196,10 @@ def test_the_verdict_asks_for_more_steps_while_the_validation_still_gets_better(
         cross_entropy=1.46,
         validation_cross_entropy=1.52,
     )
-    text = charts.verdict([first, second])
+    text = charts.verdict([first, second], 150)
     assert "44% of its training images and 32% of the validation images" in text
     assert text.endswith("try more steps first, then more images, or distortions.")
-    settled = charts.verdict(curve(training=1.0, validation=0.8, rise=0.1))
+    settled = charts.verdict(curve(training=1.0, validation=0.8, rise=0.1), 150)
     assert settled.endswith("help more than more steps.")
 
 
@@ -207,7 +208,7 @@ def test_the_verdict_of_a_head_that_only_got_worse_is_that_its_steps_are_too_lar
         p.model_copy(update={"validation_cross_entropy": 1.6 + 8 * (i > 0)})
         for i, p in enumerate(curve(400))
     ]
-    text = charts.verdict(points)
+    text = charts.verdict(points, 150)
     assert text.startswith("The validation cross entropy is lowest at the first evaluation (1.60)")
     assert text.endswith("try a smaller learningRate.")
 
@@ -219,23 +220,43 @@ def test_the_verdict_takes_one_lucky_evaluation_for_no_turn() -> None:
         for i, p in enumerate(curve(31, training=0.82, validation=0.8))
     ]
     assert min(noise) < -0.08
-    assert charts.verdict(points).startswith("Training and validation stay together")
+    assert charts.verdict(points, 150).startswith("Training and validation stay together")
 
 
 def test_the_verdict_says_when_curves_stay_together() -> None:
-    text = charts.verdict(curve(training=0.92, validation=0.9))
+    text = charts.verdict(curve(training=0.92, validation=0.9), 150)
     assert text.startswith("Training and validation stay together (at the end 92% and 90%)")
 
 
 def test_the_verdict_names_the_step_after_which_more_training_does_harm() -> None:
-    text = charts.verdict(curve(rise=1.0))
+    text = charts.verdict(curve(rise=1.0), 150)
     assert "The validation cross entropy is lowest at about step" in text
     assert "stop near there" in text
 
 
+def test_a_handful_of_validation_images_gets_no_verdict() -> None:
+    parting = curve(training=1.0, validation=0.8)
+    text = charts.verdict(parting, 20)
+    assert text.startswith("On 20 validation images one image more or less is 5 points: too few")
+    assert "part at about step" not in text
+    assert "part at about step" in charts.verdict(parting, charts.FEWEST_JUDGED)
+    assert "On 1 validation image one" in render(
+        page_of(["daisy", "rose"], curve=parting, validation_images=1)
+    )
+
+
+def test_the_page_says_what_always_guessing_the_commonest_label_gives() -> None:
+    page = page_of(["daisy", "rose"])
+    share = page.evaluation["commonestLabel"]["accuracy"]
+    assert 0.4 < share < 0.6
+    text = Parsed(render(page)).text
+    label = page.evaluation["commonestLabel"]["label"]
+    assert f"Always guessing {label}, the commonest label, would give {share:.1%}." in text
+
+
 def test_the_verdict_says_when_there_was_nothing_to_compare_with() -> None:
     points = [CurvePoint(step=i, training_accuracy=0.5, cross_entropy=1.0) for i in range(3)]
-    assert charts.verdict(points).startswith("There are no validation images")
+    assert charts.verdict(points, 150).startswith("There are no validation images")
     assert "Accuracy" in render(page_of(["daisy", "rose"], curve=points))
 
 
@@ -260,7 +281,7 @@ def test_a_label_that_is_never_guessed_is_the_worst_of_the_list() -> None:
     page = page_of(labels)
     truth = np.array([0, 1, 1, 2, 2])
     scores = np.eye(3, dtype=np.float32)[[1, 1, 1, 2, 1]]
-    page.evaluation.update(evaluate(scores, truth, labels, np.zeros(5, bool)))
+    page.evaluation.update(evaluate(scores, truth, labels, np.zeros(5, bool), truth))
     rows = re.findall(r"<tr><td>(\w+)</td><td class=\"number\">\d+</td>", render(page))
     assert rows == ["daisy", "rose", "tulip"]
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,16 @@ import pytest
 from tests.support import trainer_engine as engine
 from tests.support.trainer_engine import Heard
 
-from retrainer.api import CurvePoint, Export, Report, RetrainJobSpec, Task, layout
+from retrainer.api import (
+    CurvePoint,
+    EarlyStopping,
+    Export,
+    Report,
+    RetrainJobSpec,
+    Task,
+    Training,
+    layout,
+)
 from retrainer.api.interval import wilson
 from retrainer.errors import UserError
 from retrainer_trainer import bottlenecks, train
@@ -129,6 +139,13 @@ def test_result_evaluation_and_predictions_give_one_accuracy(
     assert report["metrics"]["testAccuracy"] == round(right / len(rows), 4)
     assert evaluation["interval"] == list(wilson(right / len(rows), len(rows)))
     assert f"Final test accuracy = {100 * right / len(rows):.1f}% (N={len(rows)})" in done.stdout
+    commonest = evaluation["commonestLabel"]
+    share = sum(row["label"] == commonest["label"] for row in rows) / len(rows)
+    assert commonest["accuracy"] == share
+    assert f"Always guessing {commonest['label']} would give {share:.1%}." in done.stdout
+    assert report["message"].startswith(
+        f"Test accuracy {right / len(rows):.1%} on {len(rows)} images;"
+    )
     assert right / len(rows) >= 0.7, "ImageNet's network tells three kinds of flowers apart"
     for name in ("savedModel", "savedModelBytes", "tflite"):
         assert evaluation["exports"][name]["images"] == len(rows)
@@ -176,8 +193,10 @@ def test_steps_are_told_as_retrain_py_tells_them_and_tensorflow_tells_nothing(
     _, done = whole
     assert done.stderr == ""
     line = re.compile(
-        r"step (\d+): train accuracy = \d+\.\d%, cross entropy = \d+\.\d{4}, "
-        r"validation accuracy = \d+\.\d% \(N=100\)"
+        r"step (\d+): training accuracy \d+\.\d%, validation \d+\.\d%, cross entropy \d+\.\d{4}"
+    )
+    assert re.search(
+        r"^Training on \d+ images, validating on all \d+\.$", done.stdout, re.MULTILINE
     )
     steps = [int(m[1]) for text in done.stdout.splitlines() if (m := line.fullmatch(text))]
     assert steps == list(range(0, 301, 10))
@@ -308,6 +327,36 @@ def test_a_quantized_architecture_also_exports_int8_and_measures_it(
         exports["tflite"]["accuracy"], abs=0.25
     )
     assert (run / layout.EXPORT_PATHS[Export.TFLITE_INT8]).stat().st_size > 100_000
+
+
+def test_a_line_of_the_log_fits_80_columns_at_its_longest() -> None:
+    point = CurvePoint(
+        step=10_000_000,
+        training_accuracy=1.0,
+        validation_accuracy=1.0,
+        cross_entropy=103.9712,
+        validation_cross_entropy=1.0,
+    )
+    line = train.step_line(point)
+    assert line.startswith("step 10000000: training accuracy 100.0%, validation 100.0%, cross")
+    assert len(line) <= 80
+
+
+def test_early_stopping_with_no_image_to_watch_is_refused_by_its_field(
+    photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    ready = engine.prepared(spec(photos, cache, tmp_path))
+    examples = replace(train.examples_of(ready), validation=np.empty(0, np.intp))
+    stopping = Training(early_stopping=EarlyStopping(patience=3))
+    with pytest.raises(UserError, match=r"^spec\.training\.earlyStopping: none of the images"):
+        train.check_early_stopping(stopping, examples)
+    train.check_early_stopping(Training(), examples)
+    assert "none to validate on" in train.measured_on(Training(), examples)
+    few = Training(validation_batch_size=7)
+    drawn = train.measured_on(few, train.examples_of(ready))
+    assert drawn.endswith(
+        f"validating on 7 drawn from {len(ready.rows(split.VALIDATION))} each time."
+    )
 
 
 def test_a_test_batch_is_drawn_by_the_seed(photos: Path, cache: Path, tmp_path: Path) -> None:

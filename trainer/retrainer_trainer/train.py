@@ -7,12 +7,14 @@ import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from retrainer.api import CurvePoint, Export, Phase, Report, Task, layout, reasons
+from retrainer.api import CurvePoint, Export, Phase, Report, Task, Training, layout, reasons
+from retrainer.api.interval import percent
 from retrainer.errors import NotFound, UserError
+from retrainer_trainer.arrays import Floats, Rows
 from retrainer_trainer.bottlenecks import TRAIN_TASK_SHARE, Bottlenecks, prepare
 from retrainer_trainer.dataset import split
 from retrainer_trainer.dataset.catalog import duplicates_csv, rejected_csv, shown
@@ -27,8 +29,6 @@ from retrainer_trainer.page.page import Page, render
 from retrainer_trainer.runtime.report import Reporter
 from retrainer_trainer.runtime.stop import Stop
 from retrainer_trainer.store.store import Store
-
-Rows = npt.NDArray[np.intp]
 
 # Of the whole job's percent; bottlenecks have those below.
 _TRAINED_SHARE = 90
@@ -58,12 +58,14 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     ready = prepare(spec, reporter, stop, folder)
     labels = [shown(label) for label in ready.catalog.labels]
     examples = examples_of(ready)
+    check_early_stopping(spec.training, examples)
     forget_summaries(folder)
 
     # --- train. TensorFlow, which the exports need, is imported meanwhile: not before, since a backbone
     # that is converted imports it itself, and two threads must not import it at the same time ---
     importing = export.import_ahead()
     reporter.update(stage=Phase.TRAINING, progress={"step": 0, "steps": spec.training.steps})
+    reporter.log(measured_on(spec.training, examples))
     summaries = Summaries(folder.put)
     try:
         trained = train(examples, spec.training, follow(task, reporter, summaries))
@@ -78,12 +80,7 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     test = test_rows(task, ready)
     scores = trained.head.scores(ready.matrix, test)
     truth = ready.catalog.label[test].astype(np.intp)
-    twice = np.concatenate([np.empty(0, np.int64), *ready.catalog.duplicates()])
-    evaluation = {
-        "architecture": spec.architecture,
-        "step": trained.step,
-        **evaluate(scores, truth, labels, np.isin(test, twice)),
-    }
+    evaluation = evaluated(spec.architecture, trained.step, scores, ready, test)
     accuracy, images = evaluation["accuracy"], evaluation["images"]
     reporter.update(
         reason=reasons.EXPORTING.name,
@@ -91,8 +88,7 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
         metrics={"test_accuracy": accuracy, "test_images": images},
         progress={"percent": _TRAINED_SHARE, "step": trained.steps},
     )
-    if accuracy is not None:
-        reporter.log(f"Final test accuracy = {100 * accuracy:.1f}% (N={images})")
+    log_accuracy(evaluation, reporter)
     paths = [shown(ready.catalog.paths[int(row)]) for row in test]
     known = ready.catalog.identities[test]
     folder.put(layout.PREDICTIONS, tables.predictions_parquet(paths, known, truth, scores, labels))
@@ -106,8 +102,7 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     # --- export, and run what was exported ---
     importing.join()
     formats = export.wanted(spec.export, ready.backbone.architecture)
-    pictures = Store.open(spec.images, spec.storage, "spec.images", reporter.log, stop)
-    exports, graph = stage.exported(ready, trained.head, formats, reporter, pictures, folder)
+    exports, graph = stage.exported(ready, trained.head, formats, reporter, ready.images, folder)
     evaluation["exports"] = exports
     folder.put(layout.EVALUATION, json.dumps(evaluation, indent=1, ensure_ascii=False).encode())
     summaries.graph(graph)
@@ -123,8 +118,9 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
         labels=labels,
         evaluation=evaluation,
         curve=trained.curve,
+        validation_images=validated_on(spec.training, examples),
         counts=contents.counts(reporter.report, ready, trained, task, time.monotonic() - started),
-        mistakes=contents.mistakes(ready, test, scores, labels, pictures),
+        mistakes=contents.mistakes(ready, test, scores, labels, ready.images),
         mistake_count=int((scores.argmax(axis=1) != truth).sum()) if images else 0,
         duplicates=[[row[0][:8], *row[1:]] for row in contents.rows_of(files[layout.DUPLICATES])],
         rejected=contents.rows_of(files[layout.REJECTED]),
@@ -205,6 +201,22 @@ def check_finite(ready: Bottlenecks) -> None:
             )
 
 
+def check_early_stopping(training: Training, examples: Examples) -> None:
+    """Refuse early stopping when the split happens to leave no image that watches the training.
+
+    Raises:
+        UserError: there is none.
+    """
+    if training.early_stopping and not len(examples.validation):
+        raise UserError(
+            reasons.INVALID_SPEC(
+                detail="spec.training.earlyStopping: none of the images falls into the validation "
+                "set; add images, raise validationPercentage, or leave earlyStopping out."
+            ),
+            reason=reasons.INVALID_SPEC.name,
+        )
+
+
 def forget_summaries(folder: Store) -> None:
     """Remove event files of an earlier attempt: TensorBoard would draw both curves as one."""
     for entry in list(folder.list(layout.SUMMARIES)):
@@ -236,22 +248,39 @@ def follow(task: Task, reporter: Reporter, summaries: Summaries) -> Callable[[Cu
         summaries.point(point)
         if seen % every == 0 or point.step == training.steps:
             # Only for the pod's log: who runs this here draws the points of the report.
-            print(step_line(point, task), flush=True)
+            print(step_line(point), flush=True)
         seen += 1
 
     return on_point
 
 
-def step_line(point: CurvePoint, task: Task) -> str:
-    """One evaluation as a line of the log."""
-    text = f"step {point.step}: train accuracy = {100 * (point.training_accuracy or 0):.1f}%"
-    text += f", cross entropy = {point.cross_entropy or 0:.4f}"
-    if point.validation_accuracy is None:
-        return text
-    size = task.spec.training.validation_batch_size
-    whole = size == -1 or task.spec.training.early_stopping is not None
-    number = "all" if whole else str(size)
-    return text + f", validation accuracy = {100 * point.validation_accuracy:.1f}% (N={number})"
+def step_line(point: CurvePoint) -> str:
+    """One evaluation as a line of the log, short enough for 80 columns."""
+    text = f"step {point.step}: training accuracy {percent(point.training_accuracy or 0)}"
+    if point.validation_accuracy is not None:
+        text += f", validation {percent(point.validation_accuracy)}"
+    # Six characters, whether 0.0412 or 103.97.
+    return f"{text}, cross entropy {f'{point.cross_entropy or 0:.4f}'[:6]}"
+
+
+def validated_on(training: Training, examples: Examples) -> int:
+    """How many images each evaluation is validated on; drawn ones may be the same image."""
+    images = len(examples.validation)
+    if training.validation_batch_size == -1 or training.early_stopping:
+        return images
+    return min(images, training.validation_batch_size)
+
+
+def measured_on(training: Training, examples: Examples) -> str:
+    """A sentence on the images that the head is trained on and those that watch it."""
+    counts = f"Training on {len(examples.training):,} images"
+    validation = len(examples.validation)
+    if not validation:
+        return f"{counts}; there are none to validate on."
+    size = training.validation_batch_size
+    if size == -1 or training.early_stopping:
+        return f"{counts}, validating on all {validation:,}."
+    return f"{counts}, validating on {size:,} drawn from {validation:,} each time."
 
 
 def keep(folder: Store, head: Head, labels: list[str], curve: list[CurvePoint]) -> None:
@@ -270,6 +299,31 @@ def test_rows(task: Task, ready: Bottlenecks) -> Rows:
         return rows
     generator = np.random.default_rng(task.spec.training.seed)
     return np.sort(generator.choice(rows, most, replace=False))
+
+
+def evaluated(
+    architecture: str, step: int, scores: Floats, ready: Bottlenecks, test: Rows
+) -> dict[str, Any]:
+    """What `evaluation.json` holds but for the exports, of the scores of the test images."""
+    labels = [shown(label) for label in ready.catalog.labels]
+    copies = np.concatenate([np.empty(0, np.int64), *ready.catalog.duplicates()])
+    label = ready.catalog.label.astype(np.intp)
+    training = label[ready.rows(split.TRAINING)]
+    figures = evaluate(scores, label[test], labels, np.isin(test, copies), training)
+    return {"architecture": architecture, "step": step, **figures}
+
+
+def log_accuracy(evaluation: dict[str, Any], reporter: Reporter) -> None:
+    """Say the test accuracy as retrain.py does, and what looking at nothing would give."""
+    if evaluation["accuracy"] is None:
+        return
+    commonest = evaluation["commonestLabel"]
+    reporter.log(
+        f"Final test accuracy = {percent(evaluation['accuracy'])} (N={evaluation['images']})"
+    )
+    reporter.log(
+        f"Always guessing {commonest['label']} would give {percent(commonest['accuracy'])}."
+    )
 
 
 # --- the end ---
@@ -294,4 +348,4 @@ def sentence(task: Task, accuracy: float | None, images: int) -> str:
     """How the job ended."""
     if accuracy is None:
         return reasons.SUCCEEDED_UNTESTED(run=task.run_url)
-    return reasons.SUCCEEDED(accuracy=f"{accuracy:.4f}", images=images, run=task.run_url)
+    return reasons.SUCCEEDED(accuracy=percent(accuracy), images=images, run=task.run_url)

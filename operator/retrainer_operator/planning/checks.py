@@ -7,6 +7,7 @@ are asked only when there is nothing left to do but to watch them.
 from collections.abc import Callable
 
 from retrainer.api import Phase, reasons
+from retrainer.api.interval import percent
 from retrainer.api.layout import RESULT, join
 from retrainer.api.names import TASK_BOTTLENECKS, TASK_TRAIN
 from retrainer_operator.planning import children, pods
@@ -54,7 +55,7 @@ def child_complete(case: Case) -> Verdict | None:
         message = untested(run=case.job.run_url)
         return Verdict(Phase.SUCCEEDED, untested, message, report=report)
     message = reasons.SUCCEEDED(
-        accuracy=f"{accuracy:.4f}", images=images or 0, run=case.job.run_url
+        accuracy=percent(accuracy), images=images or 0, run=case.job.run_url
     )
     return Verdict(Phase.SUCCEEDED, reasons.SUCCEEDED, message, report=report)
 

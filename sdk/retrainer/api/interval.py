@@ -31,14 +31,25 @@ def wilson(accuracy: float, images: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def percent(share: float) -> str:
+    """A share for people, the same wherever one is shown: `89.7%`."""
+    return f"{share:.1%}"
+
+
+def percent_range(low: float, high: float) -> str:
+    """An interval of shares for people: `84.1 to 93.5%`."""
+    return f"{100 * low:.1f} to {percent(high)}"
+
+
 def in_words(accuracy: float, images: int | None) -> str:
-    """An accuracy with its interval, for people: `0.891 (95% interval 0.83 to 0.93, 165 images)`.
+    """An accuracy with its interval, for people: `89.1% (95% interval 83.4 to 93.0%, 165 images)`.
 
     Args:
         accuracy: share of images guessed right, 0 to 1.
         images: how many images it was measured on; without that, there is no interval.
     """
     if not images:
-        return f"{accuracy:.3f}"
+        return percent(accuracy)
     low, high = wilson(accuracy, images)
-    return f"{accuracy:.3f} (95% interval {low:.2f} to {high:.2f}, {images:,} images)"
+    counted = f"{images:,} image{'' if images == 1 else 's'}"
+    return f"{percent(accuracy)} (95% interval {percent_range(low, high)}, {counted})"

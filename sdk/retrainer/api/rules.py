@@ -198,6 +198,13 @@ EXPORT_ONCE = Rule(
     ".export",
     got="self.export.join(', ')",
 )
+EARLY_STOPPING_WATCHES = Rule(
+    "spec",
+    "!has(self.training.earlyStopping) || self.split.validationPercentage > 0",
+    "earlyStopping needs validation images: set validationPercentage above 0, or leave "
+    "earlyStopping out",
+    ".training",
+)
 OUTPUT_APART = Rule(
     "spec",
     "!(self.output + '/').startsWith(self.images + (self.images.endsWith('/') ? '' : '/'))",
@@ -263,6 +270,7 @@ RULES = (
     PERCENTAGES,
     BUILTIN,
     EXPORT_ONCE,
+    EARLY_STOPPING_WATCHES,
     OUTPUT_APART,
     DISTORTED_VIEWS,
     LIMITS,

@@ -129,7 +129,9 @@ class Training(Model):
         10, ge=1, le=10_000_000, description="Steps between two evaluations."
     )
     validation_batch_size: BatchSize = Field(
-        100, description="Images per validation; -1 is the whole validation set."
+        -1,
+        description="Images per validation, drawn with replacement as retrain.py draws 100; "
+        "-1 is the whole validation set.",
     )
     test_batch_size: BatchSize = Field(
         -1, description="Images of the final test; -1 is the whole test set."
@@ -280,6 +282,14 @@ class RetrainJobSpec(Model):
         name = info.data.get("architecture", "mobilenet_0.25_128")
         if value == "builtin" and architecture(name).backbone != "mobilenet_0.25_128":
             raise rules.BUILTIN.refusal(name)
+        return value
+
+    @field_validator("training")
+    @classmethod
+    def _watches_something(cls, value: Training, info: ValidationInfo) -> Training:
+        split = info.data.get("split")
+        if value.early_stopping and split is not None and not split.validation_percentage:
+            raise ValueError(rules.EARLY_STOPPING_WATCHES.message)
         return value
 
     @property

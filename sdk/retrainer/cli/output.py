@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from retrainer.api.interval import percent
 from retrainer.api.names import GROUP, KIND
 from retrainer.errors import UserError
 from retrainer.views.text import Columns, facts, one_line, paragraph, printable, terminal_width
@@ -146,13 +147,13 @@ def cells(job: "Job", *, wide: bool, namespaces: bool) -> list[str]:
     from retrainer.views.text import age
 
     progress, spec = job.status.progress, job.to_dict()["spec"]
-    percent = progress.percent if progress else None
+    done = progress.percent if progress else None
     cached = progress.cached_percent if progress else None
     row = [
         job.name,
         job.phase.value,
-        "" if percent is None else f"{percent}%",
-        "" if job.test_accuracy is None else f"{job.test_accuracy:.3f}",
+        "" if done is None else f"{done}%",
+        "" if job.test_accuracy is None else percent(job.test_accuracy),
         "" if cached is None else f"{cached}%",
         age(job.created),
     ]

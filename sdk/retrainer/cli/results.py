@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from retrainer.api import RetrainJob
+from retrainer.api.interval import percent_range
 from retrainer.cli import run
 from retrainer.cli.output import (
     Context,
@@ -206,8 +207,8 @@ def _rows(found: "Comparison") -> Sequence[Sequence[str]]:
         (
             row.name,
             row.architecture,
-            number(row.accuracy, ".3f"),
-            "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}",
+            number(row.accuracy, ".1%"),
+            "" if row.low is None or row.high is None else percent_range(row.low, row.high),
             f"{row.images:,}",
             number(row.multiply_adds and row.multiply_adds / 1e6, ",.1f") + " M",
             number(row.parameters and row.parameters / 1e6, ",.2f") + " M",

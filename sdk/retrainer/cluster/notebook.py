@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from retrainer.api.interval import in_words
+from retrainer.api.interval import in_words, percent
 from retrainer.api.status import Phase
 from retrainer.cluster.snapshot import JobSnapshot
 from retrainer.views.html import BLUE, CELL, bar, sparkline, table
@@ -38,7 +38,7 @@ def job(job: JobSnapshot) -> str:
         shown = ", ".join(parts)
         rows.append(("progress", bar(progress.percent) + f"<div>{shown}</div>"))
     if (metrics := status.metrics) and metrics.validation_accuracy is not None:
-        rows.append(("validation accuracy", f"{metrics.validation_accuracy:.3f}"))
+        rows.append(("validation accuracy", percent(metrics.validation_accuracy)))
     if job.test_accuracy is not None:
         images = metrics.test_images if metrics else None
         accuracy, _, interval = in_words(job.test_accuracy, images).partition(" ")
@@ -65,7 +65,7 @@ def jobs(jobs: Sequence[JobSnapshot]) -> str:
             f"<b>{escape(j.name)}</b>",
             _phase(j.phase),
             bar(j.status.progress.percent if j.status.progress else None),
-            "" if j.test_accuracy is None else f"{j.test_accuracy:.3f}",
+            "" if j.test_accuracy is None else percent(j.test_accuracy),
             escape(j.architecture),
             age(j.created),
             escape(j.message),

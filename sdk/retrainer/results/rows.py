@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from retrainer.api.interval import percent, percent_range
+
 SIGNIFICANT = 0.05
 """A difference is told as one below this p-value (after Holm's correction)."""
 
@@ -95,10 +97,10 @@ class Difference:
 
 
 def accuracy_words(row: Row) -> str:
-    """Such as `0.887 (0.83 to 0.93, 165 images)`."""
+    """Such as `88.7% (83.0 to 92.7%, 165 images)`."""
     if row.accuracy is None or row.low is None or row.high is None:
         return "no test images"
-    return f"{row.accuracy:.3f} ({row.low:.2f} to {row.high:.2f}, {row.images:,} images)"
+    return f"{percent(row.accuracy)} ({percent_range(row.low, row.high)}, {row.images:,} images)"
 
 
 def frontier_of(rows: Sequence[Row]) -> list[Row]:

@@ -3,6 +3,8 @@
 from collections.abc import Collection, Sequence
 from html import escape
 
+from retrainer.api.interval import percent
+
 BLUE = "#0969da"
 CELL = "padding:2px 14px 2px 0;text-align:left;vertical-align:top;white-space:nowrap"
 _TEXT = "padding:2px 0;text-align:left;vertical-align:top;white-space:normal"
@@ -65,5 +67,5 @@ def sparkline(values: Sequence[float | None]) -> str:
         f'<svg width="{width}" height="{height}" role="img" aria-label="validation accuracy, 0 to 1">'
         f'<rect width="{width}" height="{height}" fill="#f6f8fa"/>'
         f'<polyline points="{places}" fill="none" stroke="{BLUE}" stroke-width="1.5"/></svg>'
-        f" {points[-1]:.3f}"
+        f" {percent(points[-1])}"
     )

@@ -134,7 +134,7 @@ def test_a_complete_train_job_makes_the_job_succeed_with_all_that_its_report_say
     pod = make_pod(ended=(0, "Completed", FINAL))
     decision = decide(make_observed(make_job(RUNNING), make_complete_child(), pods=(pod,)))
     assert summary(decision) == (
-        "Succeeded", "Succeeded", f"Test accuracy 0.8876 on 165 images; run in {RUN}.",
+        "Succeeded", "Succeeded", f"Test accuracy 88.8% on 165 images; run in {RUN}.",
     )  # fmt: skip
     status = status_after(make_job(RUNNING), decision.status)
     assert status["metrics"]["testAccuracy"] == 0.8876

@@ -20,8 +20,9 @@ import numpy.typing as npt
 from retrainer.api import Architecture, Export
 from retrainer.api.layout import EXPORT_PATHS
 from retrainer.inference.silence import quiet, quiet_environment
+from retrainer_trainer.arrays import Floats
 from retrainer_trainer.export import graph as export_graph
-from retrainer_trainer.head.softmax import Floats, Head
+from retrainer_trainer.head.softmax import Head
 
 Pixels = npt.NDArray[np.uint8]
 """(images, size, size, 3), 0..255, as `images.pixels` gives them."""

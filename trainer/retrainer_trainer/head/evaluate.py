@@ -4,16 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from retrainer.api.interval import wilson
-from retrainer_trainer.head.softmax import Floats
-
-Numbers = npt.NDArray[np.intp]
-"""Numbers of labels, one per image."""
+from retrainer_trainer.arrays import Bools, Floats, Rows
 
 
-def accuracy(truth: Numbers, guess: Numbers) -> dict[str, Any]:
+def accuracy(truth: Rows, guess: Rows) -> dict[str, Any]:
     """Share of right guesses: `accuracy` (None without images), its 95% `interval`, `images`.
 
     Args:
@@ -27,13 +23,13 @@ def accuracy(truth: Numbers, guess: Numbers) -> dict[str, Any]:
     return {"accuracy": share, "interval": list(wilson(share, images)), "images": images}
 
 
-def confusion(truth: Numbers, guess: Numbers, label_count: int) -> npt.NDArray[np.intp]:
+def confusion(truth: Rows, guess: Rows, label_count: int) -> Rows:
     """Counts, (labels, labels): row is the true label, column the guess."""
     pairs = np.bincount(truth * label_count + guess, minlength=label_count * label_count)
     return pairs.reshape(label_count, label_count)
 
 
-def per_label(matrix: npt.NDArray[np.intp], labels: Sequence[str]) -> list[dict[str, Any]]:
+def per_label(matrix: Rows, labels: Sequence[str]) -> list[dict[str, Any]]:
     """Of each label: `images`, `guesses`, `precision`, `recall`, `f1`; None where undefined.
 
     Precision is the share of the guesses of a label that are right, recall the share of its images
@@ -56,8 +52,28 @@ def per_label(matrix: npt.NDArray[np.intp], labels: Sequence[str]) -> list[dict[
     return found
 
 
+def commonest_label(truth: Rows, training: Rows, labels: Sequence[str]) -> dict[str, Any]:
+    """What a head that always guesses the commonest label would be right on.
+
+    Args:
+        truth: (test images,) true labels.
+        training: (training images,) true labels; the label that most of them have is guessed.
+        labels: names.
+
+    Returns:
+        `label`, and `accuracy` on the test images; None without any.
+    """
+    guess = int(np.bincount(training, minlength=len(labels)).argmax())
+    share = float((truth == guess).mean()) if len(truth) else None
+    return {"label": labels[guess], "accuracy": share}
+
+
 def evaluate(
-    scores: Floats, truth: Numbers, labels: Sequence[str], duplicate: npt.NDArray[np.bool_]
+    scores: Floats,
+    truth: Rows,
+    labels: Sequence[str],
+    duplicate: Bools,
+    training: Rows,
 ) -> dict[str, Any]:
     """Everything in `evaluation.json` but what the exports add.
 
@@ -66,6 +82,7 @@ def evaluate(
         truth: (test images,) true labels.
         labels: names.
         duplicate: (test images,) whether the same image also occurs elsewhere in the set.
+        training: (training images,) true labels.
     """
     guess = scores.argmax(axis=1) if len(scores) else np.empty(0, np.intp)
     matrix = confusion(truth, guess, len(labels))
@@ -75,6 +92,7 @@ def evaluate(
     return {
         **accuracy(truth, guess),
         "crossEntropy": float(nats.mean()) if len(truth) else None,
+        "commonestLabel": commonest_label(truth, training, labels),
         "withoutDuplicates": accuracy(truth[~duplicate], guess[~duplicate]),
         "labels": per_label(matrix, labels),
         "confusion": matrix.tolist(),

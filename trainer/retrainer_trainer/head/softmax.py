@@ -14,10 +14,7 @@ from threadpoolctl import threadpool_limits
 from retrainer.api import CurvePoint, Optimizer, Sampling, Training
 from retrainer.api.reasons import DIVERGED
 from retrainer.errors import UserError
-
-Floats = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.intp]
-"""Numbers of rows of the matrix."""
+from retrainer_trainer.arrays import Floats, Rows
 
 INIT_STDDEV = 0.001  # retrain.py, add_final_training_ops: tf.truncated_normal(stddev=0.001)
 MOMENTUM = 0.9
@@ -152,10 +149,12 @@ def _train(
     # Three streams of one seed: evaluating more often must not change the head.
     init, batches, checks = np.random.default_rng(training.seed).spawn(3)
     network = _Network(examples, initial_head(init, examples), training)
-    draw = _draws(examples, examples.training, training.sampling, training.batch_size, batches)
+    draw = draw_batches(
+        examples, examples.training, training.sampling, training.batch_size, batches
+    )
     patience = training.early_stopping.patience if training.early_stopping else None
     size = -1 if patience else training.validation_batch_size
-    check = _draws(examples, examples.validation[:, None], training.sampling, size, checks)
+    check = draw_batches(examples, examples.validation[:, None], training.sampling, size, checks)
 
     curve: list[CurvePoint] = []
     good = best = network.head.copy()
@@ -198,7 +197,7 @@ def initial_head(generator: np.random.Generator, examples: Examples) -> Head:
     return Head(weights * np.float32(INIT_STDDEV), np.zeros(examples.label_count, np.float32))
 
 
-def _draws(
+def draw_batches(
     examples: Examples,
     images: npt.NDArray[np.intp],
     sampling: Sampling,
@@ -242,12 +241,15 @@ class _Network:
         self._rate = np.float32(training.learning_rate)
         self._optimizer = training.optimizer
         width = examples.matrix.shape[1]
-        largest = max(training.batch_size, training.validation_batch_size)
-        whole = max(len(examples.training), len(examples.validation))
-        wanted = whole if -1 in (training.batch_size, training.validation_batch_size) else largest
+        drawn = [
+            (training.batch_size, len(examples.training)),
+            (training.validation_batch_size, len(examples.validation)),
+        ]
         if training.early_stopping:
-            wanted = max(wanted, len(examples.validation))
-        self._gathered = np.empty((max(1, min(wanted, _CHUNK)), width), np.float32)
+            drawn.append((-1, len(examples.validation)))
+        # The whole set may be smaller than a batch, which is drawn with replacement.
+        largest = max(whole if size == -1 else size for size, whole in drawn)
+        self._gathered = np.empty((max(1, min(largest, _CHUNK)), width), np.float32)
         self._first = Head(np.zeros_like(head.weights), np.zeros_like(head.bias))
         self._second = Head(np.zeros_like(head.weights), np.zeros_like(head.bias))
         self._updates = 0

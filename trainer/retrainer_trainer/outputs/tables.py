@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from retrainer.api import CurvePoint
+from retrainer_trainer.arrays import Floats, Rows
 from retrainer_trainer.dataset.identity import Identities
-from retrainer_trainer.head.evaluate import Numbers
-from retrainer_trainer.head.softmax import Floats, Head
+from retrainer_trainer.head.softmax import Head
 
 
 def labels_txt(labels: Sequence[str]) -> bytes:
@@ -44,7 +44,7 @@ def history_parquet(curve: Sequence[CurvePoint]) -> bytes:
 def predictions_parquet(
     paths: Sequence[str],
     identities: Identities,
-    truth: Numbers,
+    truth: Rows,
     scores: Floats,
     labels: Sequence[str],
 ) -> bytes:

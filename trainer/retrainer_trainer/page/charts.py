@@ -16,23 +16,30 @@ MOST_POINTS = 500
 # Up to this many labels the confusion matrix shows its counts; with more it is a picture.
 MOST_COUNTED = 24
 
+# On fewer validation images the page judges no curves: the gap of 5 points that it looks for is then
+# less than three images, and the standard deviation of an accuracy of 90% is 4 points or more.
+FEWEST_JUDGED = 50
+
 # From this shade on (0 to 1) a cell's number is bold, and dark where the page is dark.
 STRONG = 0.75
 
 _WIDTH, _HEIGHT = 560.0, 286.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48.0, 14.0, 12.0, 42.0
 
-Series = tuple[str, list[tuple[int, float]]]
+Points = list[tuple[int, float]]
+"""Steps and values, in the order of the steps."""
+
+Series = tuple[str, Points]
 """A name (`training` or `validation`, also its CSS class) and its points (step, value)."""
 
 
-def points_of(curve: Sequence[CurvePoint], field: str) -> list[tuple[int, float]]:
+def points_of(curve: Sequence[CurvePoint], field: str) -> Points:
     """The steps and values at which `field` was measured."""
     found = ((p.step, getattr(p, field)) for p in curve)
     return [(step, float(value)) for step, value in found if value is not None]
 
 
-def smoothed(points: list[tuple[int, float]], least: int = 0) -> list[tuple[int, float]]:
+def smoothed(points: Points, least: int = 0) -> Points:
     """Running mean over a twentieth of the curve, centred: batches of 100 images are noisy.
 
     Args:
@@ -52,14 +59,30 @@ def smoothed(points: list[tuple[int, float]], least: int = 0) -> list[tuple[int,
     return found
 
 
-def verdict(curve: Sequence[CurvePoint]) -> str:
-    """Whether training and validation part, from where, and what helps."""
+def verdict(curve: Sequence[CurvePoint], validation_images: int) -> str:
+    """Say whether training and validation part, from where, and what helps.
+
+    Args:
+        curve: every evaluation.
+        validation_images: how many images each of them was validated on.
+    """
     training = smoothed(points_of(curve, "training_accuracy"))
     validation = smoothed(points_of(curve, "validation_accuracy"))
     # Short curves as well: the lowest of some noisy evaluations is lower than the curve.
     entropy = smoothed(points_of(curve, "validation_cross_entropy"), 2)
     if not validation or not training:
         return "There are no validation images, so nothing watched the training from outside."
+    if validation_images < FEWEST_JUDGED:
+        counted = f"{validation_images} validation image{'' if validation_images == 1 else 's'}"
+        return (
+            f"On {counted} one image more or less is {100 / max(1, validation_images):.0f} points: too "
+            "few to say whether the curves part. More images, or a larger validationPercentage, help."
+        )
+    return _judgement(training, validation, entropy)
+
+
+def _judgement(training: Points, validation: Points, entropy: Points) -> str:
+    """The verdict on smoothed curves that are worth one."""
     last = min(len(training), len(validation))
     tail = max(1, last // 10)
     ours = float(np.mean([v for _, v in training[-tail:]]))
@@ -148,7 +171,7 @@ def curves(series: Sequence[Series], label: str, *, percent: bool) -> str:
     return "".join(parts) + "</svg>"
 
 
-def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+def _thinned(points: Points) -> Points:
     if len(points) <= MOST_POINTS:
         return points
     keep = np.linspace(0, len(points) - 1, MOST_POINTS).round().astype(int)

@@ -6,21 +6,19 @@ import platform
 from importlib import metadata
 
 import numpy as np
-import numpy.typing as npt
 import yaml
 
 from retrainer import __version__
 from retrainer.api import Report, Task
 from retrainer.api.names import API_VERSION, KIND
+from retrainer_trainer.arrays import Floats, Rows
 from retrainer_trainer.backbone.network import Backbone
 from retrainer_trainer.bottlenecks import Bottlenecks
 from retrainer_trainer.dataset import reading, split
 from retrainer_trainer.dataset.catalog import shown
-from retrainer_trainer.head.softmax import Floats, Trained
+from retrainer_trainer.head.softmax import Trained
 from retrainer_trainer.page.page import MOST_MISTAKES, THUMBNAIL, Mistake
 from retrainer_trainer.store.store import Store
-
-Rows = npt.NDArray[np.intp]
 
 
 def mistakes(

@@ -64,6 +64,7 @@ class Page:
         labels: names.
         evaluation: what `evaluation.json` holds.
         curve: every evaluation.
+        validation_images: how many images each of them was validated on.
         counts: heading and value of the small figures under the accuracy.
         mistakes: the worst, worst first.
         mistake_count: how many there are in all.
@@ -81,6 +82,7 @@ class Page:
     labels: Sequence[str]
     evaluation: dict[str, Any]
     curve: Sequence[CurvePoint]
+    validation_images: int
     counts: Sequence[tuple[str, str, str]] = ()
     mistakes: Sequence[Mistake] = ()
     mistake_count: int = 0
@@ -156,13 +158,20 @@ def _hero(page: Page) -> str:
             f'<div class="whisker"><i style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%">'
             f'</i><b style="left:{100 * found["accuracy"]:.2f}%"></b></div>'
             f'<p class="soft note">95% interval {100 * low:.1f} to {100 * high:.1f}%, on {images:,} '
-            f"test image{'' if images == 1 else 's'}.{_few(high - low)}</p></div>"
+            f"test image{'' if images == 1 else 's'}.{_few(high - low)}</p>"
+            f'<p class="soft note">{_commonest(found["commonestLabel"])}</p></div>'
         )
     facts = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
         for name, value, more in page.counts
     )
     return f'<section class="hero">{figure}<dl class="facts">{facts}</dl></section>'
+
+
+def _commonest(commonest: dict[str, Any]) -> str:
+    """What the accuracy has to be compared with: that of a head that looks at nothing."""
+    label, accuracy = escape(commonest["label"]), percent(commonest["accuracy"])
+    return f"Always guessing {label}, the commonest label, would give {accuracy}."
 
 
 def _few(width: float) -> str:
@@ -197,7 +206,9 @@ def _curves(page: Page) -> str:
         '<span style="--c:var(--validation)">validation images</span></p>'
     )
     body = f'{key}<div class="two">{"".join(pictures)}</div>'
-    return _section("Learning curves", body, escape(charts.verdict(page.curve)))
+    return _section(
+        "Learning curves", body, escape(charts.verdict(page.curve, page.validation_images))
+    )
 
 
 def _confusion(page: Page) -> str:
