@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.cluster.devcluster import golang
 from tests.operator.harness import Bed, Namespace, eventually
 from tests.support import devcluster_tool
 from tests.support.chart import until_established
@@ -90,8 +90,7 @@ def kueue(bed: Bed, folder: Path, *, cpu: str) -> Iterator[Kueue]:
 
 def _manifests(bed: Bed, server: str, authority: str) -> list[dict[str, Any]]:
     """Kueue's own, from its module; its webhooks are called on this machine and not by a Service."""
-    go = shutil.which("go")
-    assert go is not None, "Go is needed to read Kueue's module"
+    go = golang.ensure()
     module = json.loads(_run([go, "mod", "download", "-json", "sigs.k8s.io/kueue"], cwd=_MODULE))
     folder = Path(module["Dir"]) / "config" / "components"
     found = [

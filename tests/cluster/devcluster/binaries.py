@@ -7,15 +7,13 @@ reaches, go.sum says what we get, and one `go.mod` line moves a version.
 import fcntl
 import hashlib
 import os
-import shutil
-import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.devcluster import places
+from tests.cluster.devcluster import golang, places, watched
 from tests.cluster.devcluster.failure import ClusterError, say
 
 _KUBERNETES = "1.37.2"
@@ -86,13 +84,8 @@ def ensure(names: Iterable[str]) -> dict[str, Path]:
         raise ClusterError(f"No such binary: {', '.join(unknown)}. Known: {', '.join(BINARIES)}.")
     missing = [name for name in BINARIES if name in wanted and not path(name).exists()]
     if missing:
-        go = shutil.which("go")
-        if go is None:
-            raise ClusterError(
-                f"Go 1.26 or newer is needed to build {', '.join(missing)}: "
-                "install it (https://go.dev/dl) and put it on the PATH."
-            )
         with _one_build_at_a_time():
+            go = golang.ensure()
             for number, name in enumerate(missing, 1):
                 _build(go, BINARIES[name], f"[{number}/{len(missing)}]")
     return {name: path(name) for name in wanted}
@@ -115,25 +108,57 @@ def _build(go: str, binary: Binary, count: str) -> None:
     started = time.monotonic()
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_suffix(".unfinished")
+    options = ["-trimpath", "-mod=readonly", "-buildvcs=false"]
+    options += ["-tags", binary.tags] if binary.tags else []
+    options += ["-ldflags", f"-s -w {binary.link_flags}"]
+    folder = places.GO_MODULES / binary.module
+    environment = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off"}
+    # The packages that the build cache lacks, in advance: `go build -v` prints each as it comes.
+    stale = ["list", "-deps", "-f", "{{if .Stale}}{{.ImportPath}}{{end}}"]
+    listing = watched.run(
+        [go, *stale, *options, binary.package],
+        lambda _: (
+            f"{count} {binary.name}: fetching its modules, "
+            f"{watched.duration(time.monotonic() - started)} so far"
+        ),
+        cwd=folder,
+        env=environment,
+    )
+    packages = {line for line in listing.stdout.splitlines() if _is_package(line)}
+    compiling = time.monotonic()
     # Niced: a build of minutes should not make the rest of a small machine unusable.
-    command = ["nice", "-n", "10", go, "build", "-trimpath", "-mod=readonly", "-buildvcs=false"]
-    command += ["-tags", binary.tags] if binary.tags else []
-    command += ["-ldflags", f"-s -w {binary.link_flags}", "-o", str(unfinished), binary.package]
-    done = subprocess.run(
-        command,
-        cwd=places.GO_MODULES / binary.module,
-        env=os.environ | {"CGO_ENABLED": "0", "GOWORK": "off"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
+    done = watched.run(
+        ["nice", "-n", "10", go, "build", "-v", *options, "-o", str(unfinished), binary.package],
+        lambda lines: (
+            f"{count} {binary.name}: "
+            + progress(sum(map(_is_package, lines)), len(packages), time.monotonic() - compiling)
+        ),
+        cwd=folder,
+        env=environment,
     )
     if done.returncode != 0:
-        last = "\n".join(done.stdout.splitlines()[-20:])
-        raise ClusterError(f"{binary.name} did not build:\n{last}")
+        last = "\n".join(line for line in done.stdout.splitlines() if not _is_package(line))
+        raise ClusterError(f"{binary.name} did not build:\n{last[-3000:]}")
     unfinished.rename(target)
     size = target.stat().st_size / 2**20
-    say(f"{count} built {binary.name}: {time.monotonic() - started:.0f} s, {size:.0f} MiB")
+    lasted = watched.duration(time.monotonic() - started)
+    say(f"{count} built {binary.name}: {lasted}, {size:.0f} MiB")
+
+
+def _is_package(line: str) -> bool:
+    """Whether go printed the path of a package, and not a sentence."""
+    return bool(line) and " " not in line and not line.startswith("#")
+
+
+def progress(compiled: int, packages: int, seconds: float) -> str:
+    """How far a build is; the packages that are left are taken to be as large as the others."""
+    lasted = watched.duration(seconds)
+    if compiled >= packages:
+        return f"linking, {lasted} so far"
+    text = f"{compiled:,} of {packages:,} packages, {lasted} so far"
+    if compiled:
+        text += f", about {watched.duration(seconds * (packages - compiled) / compiled)} left"
+    return text
 
 
 @contextmanager

@@ -10,13 +10,13 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.devcluster import archives, packages, places
+from tests.cluster.devcluster import archives, packages, places, watched
 from tests.cluster.devcluster.failure import ClusterError, say
 from tests.cluster.devcluster.layout import Layout
 
@@ -84,7 +84,8 @@ def _python() -> Path:
     packages.ensure(packages.IMAGES)
     with _announced("python"):
         layer = archive.with_suffix(".layer.tar")
-        _run(["nice", "-n", "10", "mmdebstrap", "--quiet", *_DEBIAN, str(layer)])
+        debian = ["nice", "-n", "10", "mmdebstrap", "--quiet", *_DEBIAN, str(layer)]
+        _run_watched(debian, "Debian's packages")
         environment = ["PATH=/usr/local/bin:/usr/bin:/bin"]
         archives.write(archive, reference("python"), layer, {"Env": environment})
         layer.unlink()
@@ -116,11 +117,13 @@ def _target(target: str) -> Built:
             command += [f"--volume={_CERTIFICATES}:{_CERTIFICATES}:ro"]
             command += [f"--build-arg=PIP_CERT={_CERTIFICATES}/ca-certificates.crt"]
         name = f"localhost/{reference(target)}"
-        _buildah(*command, f"--tag={name}", f"--file={dockerfile}", str(places.CHECKOUT))
+        command += [f"--tag={name}", f"--file={dockerfile}", str(places.CHECKOUT)]
+        _buildah(*command, run=lambda command: _run_watched(command, target))
         destination = f"oci:{layout().folder}:{target}"
         # zstd at its lightest: this transport always compresses, and gzip would take a minute.
         light = ("--compression-format=zstd", "--compression-level=1")
-        _buildah("push", "--quiet", "--format=oci", *light, name, destination)
+        push = ("push", "--quiet", "--format=oci", *light, name, destination)
+        _buildah(*push, run=lambda command: _run_watched(command, f"packing {target}"))
         descriptor = layout().descriptor(target)
         known.write_text(json.dumps({"key": key, "descriptor": descriptor}))
         layout().prune()
@@ -136,12 +139,12 @@ def _imported(archive: Path) -> str:
     return name
 
 
-def _buildah(*arguments: str) -> str:
+def _buildah(*arguments: str, run: Callable[[list[str]], str] | None = None) -> str:
     builder = _builder()
     command = ["nice", "-n", "10", "buildah", "--root", str(builder / "root")]
     command += ["--runroot", str(builder / "run"), "--storage-driver", _driver()]
     try:
-        return _run([*command, *arguments])
+        return (run or _run)([*command, *arguments])
     finally:
         _unmount()
 
@@ -201,10 +204,27 @@ def _builder() -> Path:
 
 def _run(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        last = "\n".join((done.stdout + done.stderr).splitlines()[-25:])
-        raise ClusterError(f"{' '.join(command)} failed:\n{last}")
+    _check(command, done.returncode, done.stdout + done.stderr)
     return done.stdout
+
+
+def _run_watched(command: list[str], what: str) -> str:
+    """The same for what takes minutes: it says which step of the Dockerfile it is at."""
+    started = time.monotonic()
+
+    def progress(lines: list[str]) -> str:
+        steps = [line[:80] for line in lines if "STEP " in line]
+        return f"  {(steps or [what])[-1]}: {watched.duration(time.monotonic() - started)} so far"
+
+    done = watched.run(command, progress)
+    _check(command, done.returncode, done.stdout)
+    return done.stdout
+
+
+def _check(command: list[str], code: int, printed: str) -> None:
+    if code != 0:
+        last = "\n".join(printed.splitlines()[-25:])
+        raise ClusterError(f"{' '.join(command)} failed:\n{last}")
 
 
 @contextmanager
