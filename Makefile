@@ -30,7 +30,7 @@ demo: $(STAMP)  ## Retrain on handwritten digits, twice, here: no cluster, no do
 demo-flowers: $(STAMP)  ## The same on your own images: IMAGES=folder WEIGHTS=file-or-folder
 	$(BIN)/python tools/demo.py --images "$(IMAGES)" --weights "$(WEIGHTS)"
 
-demo-cluster: $(STAMP)  ## A cluster on this machine, the chart, a RetrainJob to its end (Linux, root, Go)
+demo-cluster: $(STAMP)  ## A cluster on this machine, the chart, a RetrainJob to its end (Linux, root)
 	$(BIN)/python tools/demo_cluster.py
 
 check: $(STAMP)  ## Format, lint, types, import contracts, generated files up to date
@@ -54,10 +54,13 @@ generate: $(STAMP)  ## Write the generated files anew
 docs: $(STAMP)  ## Build the documentation into site/, links checked
 	$(BIN)/mkdocs build --strict --quiet
 
-test: $(STAMP)  ## Every test, a real cluster included (first run builds Kubernetes: 20 minutes on 2 cores)
+tools: $(STAMP)  ## Install and build what tests need beyond Python (first: 20 minutes on 2 cores)
+	$(BIN)/python -m tests.cluster.devcluster tools
+
+test: tools  ## Every test, a real cluster included (Linux and root)
 	$(BIN)/pytest
 
-test-fast: $(STAMP)  ## The tests that take seconds
+test-fast: $(STAMP)  ## The tests that take seconds; they need Python alone
 	$(BIN)/pytest -m "not slow and not cluster"
 
 bench: $(STAMP)  ## Ratios against retrain.py's way, Keras and the bare loop
@@ -67,7 +70,7 @@ bench-operator: $(STAMP)  ## The operator against a real API server
 	$(BIN)/python tests/bench/operator_rates.py
 	$(BIN)/python tests/bench/apply_to_complete.py
 
-cluster-up: $(STAMP)  ## Start the development cluster (Linux, root, Go)
+cluster-up: $(STAMP)  ## Start the development cluster (Linux, root)
 	$(BIN)/python -m tests.cluster.devcluster up --size node
 
 cluster-down: $(STAMP)  ## End it and leave nothing behind
@@ -87,5 +90,5 @@ lock:  ## Lock the versions anew (needs uv)
 clean:  ## Remove what the demo, the benchmarks and the tools wrote
 	rm -rf demo bench-results site dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup demo demo-flowers demo-cluster docs check format generate test test-fast bench bench-operator \
+.PHONY: help setup demo demo-flowers demo-cluster docs check format generate tools test test-fast bench bench-operator \
         cluster-up cluster-down cluster-status lock clean

@@ -1,57 +1,81 @@
 """What the machine can do, and where the real photos and weights are."""
 
 import os
-import shutil
-import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tests.cluster.devcluster import tools
+from tests.support import devcluster_tool
 
 # The same examples on every run, and no limit to the time of each, on any machine as in CI.
 settings.load_profile("ci")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CI = os.environ.get("CI") == "true"
+_LEFT_OUT = pytest.StashKey[list[str]]()
 
 
-def _no_cluster_because() -> str:
-    """Why no cluster can be started here; empty if one can, or if one is given."""
-    if os.environ.get("KUBECONFIG"):
-        return ""
-    lacks = []
-    if sys.platform != "linux":
-        lacks.append("Linux")
-    elif os.geteuid() != 0:
-        lacks.append("root")
-    if not shutil.which("go"):
-        lacks.append("Go")
-    return " and ".join(lacks)
+def pytest_configure(config: pytest.Config) -> None:
+    # A build takes minutes: what it says is shown at once, not kept until the test has failed.
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture is not None:
+        devcluster_tool.uncaptured = capture.global_and_fixture_disabled
 
 
+# After pytest's own, which has taken away what -m and -k do not choose.
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    lacks = _no_cluster_because()
-    marked = [item for item in items if item.get_closest_marker("cluster")]
-    if not lacks or not marked:
+    """Leave out the tests that need a tool which is not here; in CI, fail instead."""
+    needed = {item: _tools(item) for item in items}
+    advice = {tool: tools.lacking(tool) for tool in sorted(set().union(*needed.values()))}
+    without: dict[str, list[pytest.Item]] = {tool: [] for tool in advice if advice[tool]}
+    for item in items:
+        for tool in sorted(needed[item] & without.keys())[:1]:
+            without[tool].append(item)
+    left_out = [item for some in without.values() for item in some]
+    if not left_out:
         return
+    lines = [
+        f"left out: {len(some)} tests that need {_NAMES[tool]} ({advice[tool]}): {_files(some)}"
+        for tool, some in without.items()
+        if some
+    ]
     if CI:
-        raise pytest.UsageError(
-            f"{len(marked)} tests need a real cluster, and this machine lacks {lacks}"
-        )
-    config.stash[_LEFT_OUT] = (
-        f"left out: {len(marked)} tests that need a real cluster; this machine lacks {lacks} "
-        "(or give a cluster by KUBECONFIG)"
-    )
-    config.hook.pytest_deselected(items=marked)
-    items[:] = [item for item in items if not item.get_closest_marker("cluster")]
+        raise pytest.UsageError("\n".join(lines))
+    config.stash[_LEFT_OUT] = lines
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
 
 
-_LEFT_OUT = pytest.StashKey[str]()
+_NAMES = {
+    "cluster": "a real cluster",
+    "helm": "helm",
+    "promtool": "promtool",
+    "versitygw": "the S3 server versitygw",
+}
+
+
+def _tools(item: pytest.Item) -> set[str]:
+    """What the test needs beyond Python: its marks say so, and an S3 server is a fixture."""
+    tools = {name for mark in item.iter_markers("needs") for name in mark.args}
+    if item.get_closest_marker("cluster"):
+        tools.add("cluster")
+    if "s3" in getattr(item, "fixturenames", ()):
+        tools.add("versitygw")
+    return tools
+
+
+def _files(items: list[pytest.Item]) -> str:
+    """The files of these tests, each with their number in it."""
+    counts = Counter(item.path.relative_to(REPOSITORY).as_posix() for item in items)
+    return ", ".join(f"{file} ({count})" for file, count in counts.items())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if text := terminalreporter.config.stash.get(_LEFT_OUT, ""):
-        terminalreporter.write_line(text, yellow=True)
+    for line in terminalreporter.config.stash.get(_LEFT_OUT, []):
+        terminalreporter.write_line(line, yellow=True)
 
 
 @pytest.fixture(scope="session")

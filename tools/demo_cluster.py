@@ -1,4 +1,4 @@
-"""From nothing to a trained network on a real cluster on this machine (Linux, root, Go).
+"""From nothing to a trained network on a real cluster on this machine (Linux, root).
 
     python tools/demo_cluster.py          `make demo-cluster`; `make cluster-down` ends the cluster
 

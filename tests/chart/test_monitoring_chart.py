@@ -50,6 +50,7 @@ def test_the_dashboards_are_what_the_tool_would_write() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.needs("helm")
 def test_the_dashboards_are_config_maps_that_grafanas_sidecar_finds() -> None:
     maps = [o for o in rendered() if o["kind"] == "ConfigMap"]
     assert all(o["metadata"]["labels"]["grafana_dashboard"] == "1" for o in maps)
@@ -57,6 +58,7 @@ def test_the_dashboards_are_config_maps_that_grafanas_sidecar_finds() -> None:
     assert shipped == {f"{board['uid']}.json": board for board in boards()}
 
 
+@pytest.mark.needs("helm")
 def test_the_sidecars_label_and_annotations_can_be_set_and_the_dashboards_left_out() -> None:
     folder = "--set=monitoring.dashboards.annotations.grafana_folder=Training"
     other = "--set=monitoring.dashboards.labels.team=ml"
@@ -67,15 +69,18 @@ def test_the_sidecars_label_and_annotations_can_be_set_and_the_dashboards_left_o
     assert not [o for o in without if o["kind"] == "ConfigMap"]
 
 
+@pytest.mark.needs("helm")
 def test_nothing_needs_the_prometheus_operator_unless_asked_for() -> None:
     assert not [o for o in rendered() if o["apiVersion"].startswith("monitoring.coreos.com")]
 
 
+@pytest.mark.needs("helm")
 def test_the_rules_are_the_file_that_promtool_tests() -> None:
     text = (CHART / "rules" / "retrainer.yaml").read_text()
     assert of_kind("PrometheusRule")["spec"] == yaml.safe_load(text)
 
 
+@pytest.mark.needs("helm")
 def test_the_service_monitor_finds_the_operators_service_and_keeps_the_jobs_namespaces() -> None:
     monitor = of_kind("ServiceMonitor")
     services = [
@@ -89,6 +94,7 @@ def test_the_service_monitor_finds_the_operators_service_and_keeps_the_jobs_name
     assert service["metadata"]["namespace"] == monitor["metadata"]["namespace"]
 
 
+@pytest.mark.needs("helm")
 def test_the_pod_monitor_finds_the_trainer_pods_by_what_the_operator_gives_them() -> None:
     monitor = of_kind("PodMonitor")
     job = children.train(parse_plain_job(), make_settings(), deadline=None)
@@ -101,6 +107,7 @@ def test_the_pod_monitor_finds_the_trainer_pods_by_what_the_operator_gives_them(
     assert monitor["spec"]["podTargetLabels"] == ["retrainer.dev/job"]
 
 
+@pytest.mark.needs("helm")
 @pytest.mark.parametrize(
     ("values", "where"),
     [((), {"any": True}), (("--set=namespaces={a,b}",), {"matchNames": ["a", "b"]})],
@@ -112,6 +119,7 @@ def test_the_pod_monitor_looks_where_the_operator_does(
     assert monitor["spec"]["namespaceSelector"] == where
 
 
+@pytest.mark.needs("helm")
 def test_the_operators_service_has_plain_scrape_annotations_that_can_be_turned_off() -> None:
     def told(*values: str) -> Any:
         service = next(o for o in rendered(*values) if o["kind"] == "Service")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 from tests.support.chart import CHART, REPOSITORY, rendered
 
@@ -24,6 +25,7 @@ def block(title: str) -> str:
     return found[1]
 
 
+@pytest.mark.needs("promtool")
 def test_prometheus_takes_the_configuration_with_the_rules_beside_it(tmp_path: Path) -> None:
     shutil.copy(CHART / "rules" / "retrainer.yaml", tmp_path)
     config = yaml.safe_load(block("prometheus.yml"))
@@ -42,6 +44,7 @@ def test_prometheus_takes_the_configuration_with_the_rules_beside_it(tmp_path: P
     assert "1 rule files found" in done.stdout
 
 
+@pytest.mark.needs("helm")
 def test_the_configuration_chooses_the_operators_service_by_labels_that_it_has() -> None:
     operator = yaml.safe_load(block("prometheus.yml"))["scrape_configs"][0]
     assert operator["honor_labels"] is True
@@ -53,6 +56,7 @@ def test_the_configuration_chooses_the_operators_service_by_labels_that_it_has()
     assert port in {p["name"] for p in service["spec"]["ports"]}
 
 
+@pytest.mark.needs("helm")
 def test_the_chart_takes_the_values_and_installs_monitors_and_rules(tmp_path: Path) -> None:
     (tmp_path / "values.yaml").write_text(block("values.yaml"))
     made = {o["kind"]: o for o in rendered("-f", str(tmp_path / "values.yaml"))}

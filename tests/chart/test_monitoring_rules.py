@@ -45,10 +45,12 @@ def test_the_alerts_are_those_that_the_runbooks_are_written_for() -> None:
     ]
 
 
+@pytest.mark.needs("promtool")
 def test_prometheus_takes_the_rules() -> None:
     assert f"{len(NAMES)} rules found" in promtool("check", "rules", str(RULES))
 
 
+@pytest.mark.needs("promtool")
 def test_every_alert_fires_when_it_should_and_only_then() -> None:
     assert "SUCCESS" in promtool("test", "rules", str(CASES))
 
@@ -65,6 +67,7 @@ def test_there_is_a_case_in_which_it_fires_and_one_in_which_it_does_not(name: st
     assert set(asserted) == {True, False}
 
 
+@pytest.mark.needs("promtool")
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [

@@ -17,8 +17,8 @@ from retrainer.api import Pod, Resources
 from retrainer_operator.settings import Settings
 from retrainer_operator.watching.watches import RIGHTS
 
-# helm is one of the pinned binaries, which need Go.
-pytestmark = pytest.mark.cluster
+# One of the pinned binaries that are built from their Go modules.
+pytestmark = pytest.mark.needs("helm")
 
 DIGEST = "sha256:" + "ab" * 32
 NAMESPACED = "--set=namespaces={team-a,team-b}"

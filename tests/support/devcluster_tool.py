@@ -4,11 +4,16 @@ import functools
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "tests.cluster.devcluster")
 """To be run in the checkout."""
+
+uncaptured: Callable[[], AbstractContextManager[None]] = nullcontext
+"""In which what is printed reaches the terminal; tests/conftest.py sets pytest's own."""
 
 
 def run(*arguments: str) -> str:
@@ -24,7 +29,8 @@ def run(*arguments: str) -> str:
         assert tool.stdout is not None
         assert tool.stderr is not None
         for line in tool.stderr:
-            print(line, end="", file=sys.stderr, flush=True)
+            with uncaptured():
+                print(line, end="", file=sys.stderr, flush=True)
             last.append(line)
         answer = tool.stdout.read()
     if tool.returncode != 0:

@@ -102,6 +102,7 @@ def test_a_full_temporary_folder_is_told_with_its_place(tmp_path: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.needs("versitygw")
 def test_a_missing_bucket_for_the_output_is_told_before_anything_is_computed(
     tmp_path: Path,
 ) -> None:
@@ -285,6 +286,7 @@ def test_a_task_stops_while_it_waits_for_a_store(tmp_path: Path) -> None:
     assert done.code == 143
 
 
+@pytest.mark.needs("versitygw")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "where"), [("kill", "the cache"), ("freeze", "the cache and the images")]

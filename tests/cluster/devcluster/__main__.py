@@ -6,7 +6,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.cluster.devcluster import binaries, container_images, lifecycle, node, places
+from tests.cluster.devcluster import (
+    binaries,
+    container_images,
+    lifecycle,
+    node,
+    places,
+    tools,
+)
 from tests.cluster.devcluster.cluster import Cluster, Settings
 from tests.cluster.devcluster.failure import ClusterError, say
 
@@ -58,6 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     build = commands.add_parser("binaries", help="build what is missing; print name and path")
     build.add_argument("names", nargs="*", help="default: all")
     build.set_defaults(run=_binaries)
+
+    provide = commands.add_parser(
+        "tools", help="install and build what the tests need beyond Python"
+    )
+    provide.set_defaults(run=_tools)
 
     images = commands.add_parser("images", help="build container images; print name and digest")
     images.add_argument("targets", nargs="*", help="default: all")
@@ -113,6 +125,11 @@ def _kubeconfig(arguments: argparse.Namespace) -> int:
 def _binaries(arguments: argparse.Namespace) -> int:
     for name, path in binaries.ensure(arguments.names or binaries.BINARIES).items():
         print(f"{name}\t{path}")
+    return 0
+
+
+def _tools(_: argparse.Namespace) -> int:
+    tools.provide()
     return 0
 
 

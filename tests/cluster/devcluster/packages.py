@@ -3,40 +3,63 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cluster.devcluster.failure import ClusterError, say
 
 # Package -> a file of it, or a program on the PATH.
+CONTROL_PLANE = {"openssl": "openssl", "util-linux": "nsenter"}
 NODE = {
+    **CONTROL_PLANE,
     "containerd": "containerd",
     "runc": "runc",
     "containernetworking-plugins": "/usr/lib/cni/ptp",
     "iptables": "iptables",
     "conntrack": "conntrack",
     "iproute2": "ip",
-    "util-linux": "nsenter",
 }
 IMAGES = {"buildah": "buildah", "mmdebstrap": "mmdebstrap"}
+PROMTOOL = {"prometheus": "promtool"}
+ALL = NODE | IMAGES | PROMTOOL
+"""What the tests need of Debian, beside Python, make and git."""
+_SERVICES = Path("/usr/sbin/policy-rc.d")
+
+
+def missing(packages: dict[str, str]) -> list[str]:
+    """Those of the packages that are not installed."""
+    return [package for package, file in packages.items() if shutil.which(file) is None]
+
+
+def can_install() -> bool:
+    """Whether this is Debian, and ours to change."""
+    return Path("/etc/debian_version").exists() and os.geteuid() == 0
+
+
+def advice(names: list[str]) -> str:
+    """What to run to have these packages."""
+    return f"On Debian, as root: {' '.join(_command(names))}"
 
 
 def ensure(packages: dict[str, str]) -> None:
     """Install those that are missing, where that is ours to do; else say what to install."""
-    missing = [package for package, file in packages.items() if shutil.which(file) is None]
-    if not missing:
+    names = missing(packages)
+    if not names:
         return
-    command = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
-    if not Path("/etc/debian_version").exists() or os.geteuid() != 0:
-        raise ClusterError(
-            f"Missing here: {', '.join(missing)}. On Debian, as root: {' '.join(command)}"
-        )
-    say(f"installing {', '.join(missing)} ...")
+    if not can_install():
+        raise ClusterError(f"Missing here: {', '.join(names)}. {advice(names)}")
+    say(f"installing {', '.join(names)} ...")
+    command = _command(names)
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for attempt in (command, ["apt-get", "update"], command):
-        # The second and third: the lists of packages may be old or not there.
-        done = subprocess.run(attempt, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode == 0 and attempt is command:
-            return
+    with _services_stay_off():
+        for attempt in (command, ["apt-get", "update"], command):
+            # The second and third: the lists of packages may be old or not there.
+            done = subprocess.run(
+                attempt, env=environment, capture_output=True, text=True, check=False
+            )
+            if done.returncode == 0 and attempt is command:
+                return
     raise ClusterError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-1500:]}")
 
 
@@ -45,3 +68,21 @@ def need_root() -> None:
         raise ClusterError("A node needs Linux; elsewhere use KUBECONFIG with a kind cluster.")
     if os.geteuid() != 0:
         raise ClusterError("A node needs root: containers, network interfaces and mounts.")
+
+
+def _command(names: list[str]) -> list[str]:
+    return ["apt-get", "install", "-y", "--no-install-recommends", *names]
+
+
+@contextmanager
+def _services_stay_off() -> Iterator[None]:
+    """Debian starts the services of what it installs; only the programs are wanted here."""
+    if _SERVICES.exists():  # somebody's own policy, which is left alone
+        yield
+        return
+    _SERVICES.write_text("#!/bin/sh\nexit 101\n")
+    _SERVICES.chmod(0o755)
+    try:
+        yield
+    finally:
+        _SERVICES.unlink()
