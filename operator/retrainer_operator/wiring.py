@@ -20,7 +20,7 @@ from retrainer_operator.reconciling.reconciler import Reconciler
 from retrainer_operator.serving.metrics import Live, OperatorMetrics
 from retrainer_operator.serving.web import Web
 from retrainer_operator.settings import Settings
-from retrainer_operator.watching import kopf_handlers
+from retrainer_operator.watching.intake import Intake
 from retrainer_operator.watching.reports import Reports
 from retrainer_operator.watching.resync import Resync
 from retrainer_operator.watching.watches import Watches
@@ -65,20 +65,20 @@ class Operator:
         )
         self._metrics.queue_depth.set_function(lambda: len(self._queue))
         self._reports = Reports(self._memory, leads=self._leader.leads, on_news=self._due_soon)
+        self._intake = Intake(self._kube, self._memory, due=self._queue.add, soon=self._due_soon)
         self._watches = Watches(
             self._kube,
-            lambda: kopf_handlers.registry(self._memory, self._queue.add, self._due_soon),
+            self._intake,
             settings.namespaces,
             on_start=self._watches_started,
+            on_listed=self._open_or_close_queue,
             on_skipped=self._metrics.namespaces_skipped.set,
-            on_spawned=self._handle_signals,
         )
         self._resync = Resync(
             self._kube,
-            self._memory,
-            interval=settings.resync_seconds,
-            on_gone=self._gone,
-            on_caught_up=self._caught_up,
+            self._intake,
+            longest=settings.resync_seconds,
+            on_compared=self._lists_compared,
             on_forbidden=self._watches.doubt,
         )
         self._web = Web(page=self._page, alive=self._alive, ready=self._ready)
@@ -116,7 +116,7 @@ class Operator:
             task.result()  # no part should end by itself: raise what ended it
 
     def _handle_signals(self) -> None:
-        """Set signal handlers that end the whole process; kopf sets its own each time it starts."""
+        """Let signals end the whole process in order."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
@@ -138,14 +138,13 @@ class Operator:
         self._queue.opened.clear()
         self._resync.restart(namespaces)
 
-    def _caught_up(self) -> None:
+    def _lists_compared(self) -> None:
         self._metrics.last_resync.set_to_current_time()
         self._memory.forget_gone()
-        self._open_or_close_queue()
 
     def _open_or_close_queue(self) -> None:
         """Let passes run only while this replica leads and the watches have listed everything."""
-        if not (self._leader.leads() and self._resync.caught_up):
+        if not (self._leader.leads() and self._watches.listed):
             self._queue.opened.clear()
             return
         self._queue.opened.set()
@@ -154,10 +153,6 @@ class Operator:
 
     def _due_soon(self, key: Key) -> None:
         self._queue.add_after(key, _BURST_SECONDS)
-
-    def _gone(self, uid: str) -> None:
-        for key in self._memory.remove(uid):
-            self._queue.add(key)
 
     # --- answers over HTTP ---
 
@@ -169,7 +164,7 @@ class Operator:
         return self._metrics.render(lives)
 
     def _alive(self) -> str:
-        return "a watch is behind the API server's list" if self._resync.stuck() else ""
+        return "a watch does not turn any more" if self._watches.stuck() else ""
 
     def _ready(self) -> str:
-        return "" if self._resync.caught_up else "the watches have not listed everything yet"
+        return "" if self._watches.listed else "the watches have not listed everything yet"

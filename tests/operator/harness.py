@@ -322,9 +322,9 @@ class Bed:
         ]
 
 
-def bring_up(folder: Path) -> Bed:
+def bring_up(folder: Path, name: str = NAME) -> Bed:
     """The control plane of the operator's tests, new or the one that is there."""
-    cluster = ensure("control-plane", name=NAME, simulated_nodes=3, bench=True)
+    cluster = ensure("control-plane", name=name, simulated_nodes=3, bench=True)
     install_crd(cluster)
     bed = Bed(cluster, folder)
     bed.rights()

@@ -5,15 +5,13 @@ the operator needs eight requests. Credentials are kopf's own shape, so that the
 requests log in alike.
 """
 
-import asyncio
 import base64
 import json
-import logging
 import os
 import ssl
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +28,6 @@ _TOKEN_AGE = 60.0
 """Seconds a token read from a file is used: the kubelet renews it at 80% of an hour or more."""
 _TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
 _PAGE = 500
-
-_logger = logging.getLogger(__name__)
 
 
 class ApiError(ClusterError):
@@ -111,17 +107,55 @@ class Kube:
         return await self._request("DELETE", path, body=options)
 
     async def metadata(self, path: str, selector: str = "") -> AsyncIterator[Body]:
-        """The metadata of every object of a list, read from the API server page by page."""
+        """Read the metadata of every object of a list."""
         accept = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+        async for page in self.pages(path, selector, accept=accept):
+            for item in page["items"]:
+                yield item["metadata"]
+
+    async def pages(
+        self, path: str, selector: str = "", *, accept: str = "application/json"
+    ) -> AsyncIterator[Body]:
+        """Read a list page by page."""
         params = {"limit": str(_PAGE)} | ({"labelSelector": selector} if selector else {})
         while True:
             page = await self._request("GET", path, params=params, accept=accept)
-            for item in page.get("items") or ():
-                yield item["metadata"]
-            following = page["metadata"].get("continue")
+            metadata = page.get("metadata") or {}
+            if not metadata.get("resourceVersion"):
+                raise ClusterError(f"GET {path}: the answer is no list.")
+            yield {**page, "items": page.get("items") or []}
+            following = metadata.get("continue")
             if not following:
                 return
             params["continue"] = following
+
+    async def watch(
+        self, path: str, selector: str, *, since: int, seconds: int
+    ) -> AsyncGenerator[bytes, None]:
+        """Give the lines of a watch, one event each, until the API server ends it."""
+        params = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": str(since),
+                  "timeoutSeconds": str(seconds)}  # fmt: skip
+        if selector:
+            params["labelSelector"] = selector
+        headers = {"Accept": "application/json"}
+        if token := self._bearer():
+            headers["Authorization"] = f"Bearer {token}"
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
+        try:
+            async with self._open().get(
+                self._url(path), params=params, headers=headers, timeout=timeout
+            ) as response:
+                if response.status == 401:
+                    self._token_at = -_TOKEN_AGE  # read it again next time
+                if response.status != 200:
+                    raise _error(response, await response.read(), f"watch {path}")
+                rest = b""
+                async for piece in response.content.iter_any():
+                    *lines, rest = (rest + piece).split(b"\n")
+                    for line in lines:
+                        yield line
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ClusterError(f"watch {path}: {error or type(error).__name__}") from error
 
     async def may(self, verb: str, resource: str, namespace: str | None) -> bool:
         """Whether RBAC allows this; `resource` as `jobs.batch` or `retrainjobs.group/status`."""
@@ -136,7 +170,7 @@ class Kube:
             "spec": {"resourceAttributes": asked},
         }
         answer = await self.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
-        return bool(answer["status"]["allowed"])
+        return bool((answer.get("status") or {}).get("allowed"))
 
     async def _request(
         self,
@@ -159,7 +193,7 @@ class Kube:
         try:
             async with self._open().request(
                 method,
-                self._info.server.rstrip("/") + path,
+                self._url(path),
                 params=params,
                 data=data,
                 headers=headers,
@@ -175,6 +209,9 @@ class Kube:
             raise _error(response, answer, f"{method} {path}")
         return _object(answer, f"{method} {path}")
 
+    def _url(self, path: str) -> str:
+        return str(self._info.server).rstrip("/") + path
+
     def _bearer(self) -> str | None:
         if self._from_file and time.monotonic() > self._token_at + _TOKEN_AGE:
             self._token = (_ACCOUNT / "token").read_text().strip()
@@ -183,7 +220,8 @@ class Kube:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=64, ssl=_tls(self._info))
+            # No limit: each watch has a connection of its own for good, and requests are few at once.
+            connector = aiohttp.TCPConnector(limit=0, ssl=_tls(self._info))
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 timeout=_TIMEOUT,
@@ -250,18 +288,3 @@ def _tls(info: kopf.ConnectionInfo) -> ssl.SSLContext | bool:
             key.write_bytes(base64.b64decode(info.private_key_data))
             context.load_cert_chain(certificate, key)
     return context
-
-
-async def until_served(kube: Kube, path: str) -> None:
-    """Wait until the API server serves this group: its CRD may come a moment after the operator."""
-    warned = False
-    while True:
-        try:
-            await kube.get(path)
-        except ClusterError as error:
-            if not warned:
-                _logger.warning("Waiting for %s: %s", path, error)
-            warned = True
-            await asyncio.sleep(2)
-        else:
-            return

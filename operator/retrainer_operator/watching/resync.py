@@ -1,122 +1,108 @@
-"""Lists everything now and then: finds what the watches missed, and whether they keep up."""
+"""Compares memory with the API server's own lists now and then, and reads anew what differs.
+
+The watches mend themselves what one of their rounds loses; this finds what they can never show: an event
+that is lost each time, an object that left the watch by its labels, a defect of ours. Only metadata is
+listed, and what differs is given a moment: it is mostly an event on its way.
+"""
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
 
-from retrainer.api.names import GROUP, PLURAL, VERSION
 from retrainer.errors import ClusterError
 from retrainer_operator.api_server.client import ApiError, Kube
-from retrainer_operator.api_server.selectors import SELECTOR
-from retrainer_operator.reconciling.memory import Memory
+from retrainer_operator.watching.intake import KINDS, Intake, Kind
 
-LAG_MAX = 120.0
-"""Seconds for which the watches may be behind a list before the liveness probe fails."""
-_FIRST_RETRY = 0.25
-_LAST_RETRY = 5.0
+INTERVAL = 15.0
+"""Seconds between two comparisons, if one takes little of them."""
+_SHARE = 0.05
+"""Of the time at most this share: with 15,000 objects a comparison takes some seconds."""
+_GRACE = 3.0
+"""Seconds that an event on its way has to come."""
+_RETRY = 2.0
 
 _logger = logging.getLogger(__name__)
 
 
 class Resync:
-    """Lists the metadata of all that is watched, and compares."""
+    """Compares, and has the intake read what is behind, and what no list has."""
 
     def __init__(
         self,
         kube: Kube,
-        memory: Memory,
+        intake: Intake,
         *,
-        interval: float,
-        on_gone: Callable[[str], None],
-        on_caught_up: Callable[[], None],
+        longest: float,
+        on_compared: Callable[[], None],
         on_forbidden: Callable[[], None],
-        clock: Callable[[], float] = time.monotonic,
+        grace: float = _GRACE,
     ) -> None:
         self._kube = kube
-        self._memory = memory
-        self._interval = interval
-        self._on_gone = on_gone
-        self._on_caught_up = on_caught_up
+        self._intake = intake
+        self._longest = longest
+        self._on_compared = on_compared
         self._on_forbidden = on_forbidden
-        self._clock = clock
+        self._grace = grace
         self._namespaces: Sequence[str | None] = ()
-        # By uid: the version that was listed and has not come by a watch, and since when.
-        self._behind: dict[str, tuple[int, float]] = {}
-        self._restarted = asyncio.Event()
-        self.caught_up = False
+        self._listing = 0.0
 
     def restart(self, namespaces: Sequence[str | None]) -> None:
-        """The watches start anew, over these namespaces (None is all)."""
+        """Compare what is in these namespaces from now on (None is all)."""
         self._namespaces = namespaces
-        self._behind = {}
-        self.caught_up = False
-        self._restarted.set()
-
-    def stuck(self) -> bool:
-        """Whether a watch has been behind for too long; an API server that is away does not count."""
-        return any(self._clock() > since + LAG_MAX for _, since in self._behind.values())
 
     async def run(self) -> None:
-        """Compare until cancelled: often until the watches have caught up, then now and then."""
-        retry = _FIRST_RETRY
+        """Compare until cancelled."""
+        wait = min(INTERVAL, self._longest)
         while True:
-            if self._restarted.is_set():
-                self._restarted.clear()
-                retry = _FIRST_RETRY
-            wait = self._interval
+            await asyncio.sleep(wait)
+            self._listing = 0.0
             try:
-                behind = not self._namespaces or await self.compare()
-            except ApiError as error:
-                _logger.warning("The full list failed: %s", error)
-                self._behind = {}
-                wait = _LAST_RETRY
-                if error.code == 403:
-                    self._on_forbidden()
+                for namespace in self._namespaces:
+                    await asyncio.gather(*(self.compare(kind, namespace) for kind in KINDS))
             except ClusterError as error:
                 _logger.warning("The full list failed: %s", error)
-                self._behind = {}
-                wait = _LAST_RETRY
-            else:
-                if behind:
-                    wait = retry
-                    retry = min(_LAST_RETRY, retry * 2)
-                else:
-                    retry = _FIRST_RETRY
-                    self.caught_up = True
-                    self._on_caught_up()
-            try:
-                async with asyncio.timeout(wait):
-                    await self._restarted.wait()
-            except TimeoutError:
+                wait = _RETRY
+                if isinstance(error, ApiError) and error.code == 403:
+                    self._on_forbidden()
                 continue
+            except Exception:
+                _logger.exception("The full list could not be compared")
+            else:
+                self._on_compared()
+            wait = min(self._longest, max(INTERVAL, self._listing / _SHARE))
 
-    async def compare(self) -> bool:
-        """Whether the watches are behind; `on_gone` gets what is in memory and no longer listed."""
-        before = {snapshot.uid for snapshot in self._memory.snapshots()}
-        listed: dict[str, int] = {}
-        for namespace in self._namespaces:
-            await self._list(namespace, listed)
-        for uid in before - listed.keys():
-            self._on_gone(uid)
-        watched = {snapshot.uid: snapshot.version for snapshot in self._memory.snapshots()}
-        behind: dict[str, tuple[int, float]] = {}
-        for uid, version in listed.items():
-            if watched.get(uid, 0) < version:
-                # An object that is written all the time is often a moment behind; what counts is how
-                # long the watch has not delivered one and the same version.
-                missed = self._behind.get(uid, (0, 0.0))
-                still = watched.get(uid, 0) < missed[0]
-                behind[uid] = missed if still else (version, self._clock())
-        self._behind = behind
-        return bool(behind)
+    async def compare(self, kind: Kind, namespace: str | None) -> int:
+        """Compare one kind in one namespace, and read what differs and still does after a moment.
 
-    async def _list(self, namespace: str | None, listed: dict[str, int]) -> None:
-        scope = f"/namespaces/{namespace}" if namespace else ""
-        for path, selector in (
-            (f"/apis/{GROUP}/{VERSION}{scope}/{PLURAL}", ""),
-            (f"/apis/batch/v1{scope}/jobs", SELECTOR),
-            (f"/api/v1{scope}/pods", SELECTOR),
-        ):
-            async for meta in self._kube.metadata(path, selector):
-                listed[meta["uid"]] = int(meta["resourceVersion"])
+        Returns:
+            How many objects were read.
+        """
+        started = time.monotonic()
+        before = self._intake.snapshots(kind, namespace)
+        listed: dict[str, tuple[str, str, int]] = {}
+        async for meta in self._kube.metadata(kind.path(namespace), kind.selector):
+            listed[meta["uid"]] = meta["namespace"], meta["name"], int(meta["resourceVersion"])
+        self._listing += time.monotonic() - started
+        after = self._intake.snapshots(kind, namespace)
+        gone = {uid for uid in before if uid in after and uid not in listed}
+        behind = {
+            uid
+            for uid, entry in listed.items()
+            if (uid not in after or after[uid].version < entry[2])
+            and uid not in self._intake.unreadable
+        }
+        if not gone and not behind:
+            return 0
+        await asyncio.sleep(self._grace)
+        now = self._intake.snapshots(kind, namespace)
+        objects = [(now[uid].namespace, now[uid].name, uid) for uid in gone if uid in now]
+        objects += [
+            (listed[uid][0], listed[uid][1], uid)
+            for uid in behind
+            if uid not in now or now[uid].version < listed[uid][2]
+        ]
+        if objects:
+            _logger.info("%d %s are read anew: no watch showed them", len(objects), kind.resource)
+            await self._intake.read(kind, objects)
+        return len(objects)

@@ -1,17 +1,16 @@
-"""Keeps kopf running over the namespaces that the operator has the rights in."""
+"""The watches of all kinds in all namespaces that we have the rights in; new ones when those change."""
 
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Sequence
-from typing import Any, cast
 
-import kopf
-
-from retrainer.api.names import GROUP, PLURAL, VERSION
+from retrainer.api.names import GROUP, PLURAL
 from retrainer.errors import ClusterError
-from retrainer_operator.api_server.client import Kube, until_served
-from retrainer_operator.watching import kopf_handlers
+from retrainer_operator.api_server.client import Kube
+from retrainer_operator.watching.intake import KINDS, Intake
+from retrainer_operator.watching.stream import ROUND, Stream
 
 _JOBS = f"{PLURAL}.{GROUP}"
 RIGHTS = (
@@ -28,32 +27,50 @@ RIGHTS = (
 )
 """Without one of these a namespace is left out; Events and TTLs are done without."""
 _CHECK_INTERVAL = 60.0
-_BACKOFF_MAX = 30.0
+_BACKOFF_MAX = 10.0
+_RECHECK = 2.0
+_STUCK = 180.0
+"""Seconds without a turn after which a watch is stuck: a page may take 30 s, a round takes 6."""
 
 _logger = logging.getLogger(__name__)
 
 
 class Watches:
-    """Starts kopf again whenever it ends; `on_start` gets the namespaces each time (None is all)."""
+    """Keeps a stream for each kind in each namespace.
+
+    `on_start` is told the namespaces each time the streams are begun (None is all), `on_listed` once all
+    of them have listed what there is.
+    """
 
     def __init__(
         self,
         kube: Kube,
-        registry: Callable[[], kopf.OperatorRegistry],
+        intake: Intake,
         wanted: Sequence[str],
         *,
         on_start: Callable[[Sequence[str | None]], None],
+        on_listed: Callable[[], None],
         on_skipped: Callable[[int], None],
-        on_spawned: Callable[[], None] = lambda: None,
     ) -> None:
         self._kube = kube
-        self._registry = registry
+        self._intake = intake
         self._wanted: Sequence[str | None] = wanted or (None,)
         self._on_start = on_start
+        self._on_listed = on_listed
         self._on_skipped = on_skipped
-        self._on_spawned = on_spawned
+        self._streams: list[Stream] = []
         self._doubt = asyncio.Event()
-        self._logged: set[tuple[str | None, str]] = set()
+        self._reported: set[tuple[str | None, str]] = set()
+
+    @property
+    def listed(self) -> bool:
+        """Whether everything there is has been taken in once."""
+        return bool(self._streams) and all(stream.listed for stream in self._streams)
+
+    def stuck(self) -> bool:
+        """Whether a stream has stopped turning: a defect of ours, since every request has an end."""
+        now = time.monotonic()
+        return any(now > stream.turned_at + _STUCK for stream in self._streams)
 
     def doubt(self) -> None:
         """A request was forbidden: check the rights again."""
@@ -63,61 +80,66 @@ class Watches:
         """Watch until cancelled."""
         failures = 0
         while True:
-            loop = asyncio.get_running_loop()
-            started = loop.time()
             try:
-                await until_served(self._kube, f"/apis/{GROUP}/{VERSION}")
                 allowed = await self._allowed()
-                if allowed:
-                    await self._watch(allowed)
-                else:
-                    await self._doubtful()
-                    continue
             except ClusterError as error:
-                _logger.warning("The watches did not start: %s", error)
-            except Exception:
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    raise asyncio.CancelledError from None  # kopf's own end, on our way out
-                _logger.exception("The watches ended; they are started again")
-            failures = 0 if loop.time() > started + _CHECK_INTERVAL else failures + 1
-            wait = min(_BACKOFF_MAX, 2.0 ** min(failures, 10) / 2)
-            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
+                _logger.warning("The rights could not be checked: %s", error)
+                failures += 1
+                wait = min(_BACKOFF_MAX, 2.0 ** min(failures, 10) / 4)
+                await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
+                continue
+            failures = 0
+            await self._watch(allowed)
 
     async def _watch(self, allowed: list[str | None]) -> None:
-        """Until kopf ends, or the namespaces that we have the rights in are others."""
-        stop = asyncio.Event()
-        checker = asyncio.create_task(self._until_others(allowed, stop))
-        others = asyncio.all_tasks()
+        """Watch until the namespaces that we have the rights in are others."""
+        self._intake.leave(allowed)
+        # Many namespaces are watched in longer rounds, so that all ask for no more than three a second.
+        seconds = max(ROUND, len(allowed))
+        self._streams = [
+            Stream(
+                self._kube,
+                self._intake,
+                kind,
+                namespace,
+                on_listed=self._stream_listed,
+                on_forbidden=self.doubt,
+                seconds=seconds,
+            )
+            for namespace in allowed
+            for kind in KINDS
+        ]
         self._on_start(allowed)
-        cluster_wide = allowed == [None]
-        tasks = await kopf.spawn_tasks(
-            registry=self._registry(),
-            settings=kopf_handlers.settings(),
-            clusterwide=cluster_wide,
-            namespaces=() if cluster_wide else [n for n in allowed if n],
-            standalone=True,
-            # kopf would ask who the user is, and a container's uid need not have a name.
-            identity=cast(Any, "retrainer-operator"),
-            stop_flag=stop,
-        )
-        self._on_spawned()
+        tasks = [asyncio.create_task(stream.run()) for stream in self._streams]
+        checker = asyncio.create_task(self._until_others(allowed))
         try:
-            await kopf.run_tasks(tasks, ignored=others)
+            await asyncio.wait([*tasks, checker], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            checker.cancel()
+            for task in (*tasks, checker):
+                task.cancel()
+            ends = await asyncio.gather(*tasks, checker, return_exceptions=True)
+            self._streams = []
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end  # a stream's own defect: the process ends and says so
 
-    async def _until_others(self, allowed: list[str | None], stop: asyncio.Event) -> None:
-        while not stop.is_set():
+    def _stream_listed(self) -> None:
+        if self.listed:
+            self._on_listed()
+
+    async def _until_others(self, allowed: list[str | None]) -> None:
+        while True:
             await self._doubtful(complete=len(allowed) == len(self._wanted))
             try:
                 if await self._allowed() != allowed:
-                    stop.set()
+                    return
             except ClusterError as error:
                 _logger.warning("The rights could not be checked: %s", error)
+                await asyncio.sleep(_RECHECK)
+                self._doubt.set()
 
-    async def _doubtful(self, *, complete: bool = False) -> None:
-        """Until there is a reason to check: a refusal, or, with namespaces left out, a minute."""
+    async def _doubtful(self, *, complete: bool) -> None:
+        """Wait until there is a reason to check: a refusal, or, with namespaces left out, a minute."""
         try:
             async with asyncio.timeout(None if complete else _CHECK_INTERVAL):
                 await self._doubt.wait()
@@ -128,11 +150,10 @@ class Watches:
     async def _allowed(self) -> list[str | None]:
         allowed: list[str | None] = []
         for namespace in self._wanted:
-            missing = [
-                (verb, resource)
-                for verb, resource in RIGHTS
-                if not await self._kube.may(verb, resource, namespace)
-            ]
+            answers = await asyncio.gather(
+                *(self._kube.may(verb, resource, namespace) for verb, resource in RIGHTS)
+            )
+            missing = [right for right, may in zip(RIGHTS, answers, strict=True) if not may]
             if not missing:
                 allowed.append(namespace)
             self._report(namespace, missing)
@@ -142,10 +163,10 @@ class Watches:
     def _report(self, namespace: str | None, missing: list[tuple[str, str]]) -> None:
         where = f"namespace {namespace}" if namespace else "the whole cluster"
         text = ", ".join(f"{verb} {resource}" for verb, resource in missing)
-        if missing and (namespace, text) not in self._logged:
+        if missing and (namespace, text) not in self._reported:
             _logger.error("No right to %s in %s: it is left out until there is one", text, where)
-        elif not missing and any(n == namespace for n, _ in self._logged):
+        elif not missing and any(n == namespace for n, _ in self._reported):
             _logger.info("All rights in %s are granted now", where)
-        self._logged = {t for t in self._logged if t[0] != namespace}
+        self._reported = {t for t in self._reported if t[0] != namespace}
         if missing:
-            self._logged.add((namespace, text))
+            self._reported.add((namespace, text))

@@ -1,111 +1,94 @@
-"""The full list now and then: when the liveness probe has to fail, and when it must not."""
-
-import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import replace
-from typing import Any, cast
+"""The comparison with the API server's lists: what it reads anew, and what it lets be."""
 
 import pytest
-from tests.operator.objects import UID, make_job
+from tests.operator.objects import UID, make_job, make_job_body
+from tests.operator.watching.cluster import KEY, ScriptedApi, make_intake
 
-from retrainer.errors import ClusterError
-from retrainer_operator.api_server.client import ApiError, Kube
+from retrainer_operator.api_server.client import ApiError
 from retrainer_operator.reconciling.memory import Memory
-from retrainer_operator.watching.resync import LAG_MAX, Resync
-
-LATER = LAG_MAX + 1
-
-
-class _Server:
-    """An API server that has one RetrainJob, if it is there."""
-
-    def __init__(self) -> None:
-        self.version = 0
-        self.error: ClusterError | None = None
-
-    async def metadata(self, path: str, selector: str = "") -> AsyncIterator[dict[str, Any]]:
-        if self.error is not None:
-            raise self.error
-        if self.version and path.endswith("/retrainjobs"):
-            yield {"uid": UID, "name": "flowers", "resourceVersion": str(self.version)}
+from retrainer_operator.watching.intake import RETRAINJOBS
+from retrainer_operator.watching.resync import Resync
 
 
 class _Bench:
     def __init__(self) -> None:
-        self.now = 0.0
-        self.server = _Server()
+        self.api = ScriptedApi()
         self.memory = Memory()
-        self.gone: list[str] = []
+        intake = make_intake(self.api, self.memory)
         self.resync = Resync(
-            cast(Kube, self.server),
-            self.memory,
-            interval=300,
-            on_gone=self.gone.append,
-            on_caught_up=lambda: None,
-            on_forbidden=lambda: None,
-            clock=lambda: self.now,
-        )
-        self.resync.restart([None])
+            self.api.kube, intake, longest=300, on_compared=lambda: None,
+            on_forbidden=lambda: None, grace=0,
+        )  # fmt: skip
 
-    def behind(self, at: float) -> bool:
-        self.now = at
-        return asyncio.run(self.resync.compare())
+    async def compare(self) -> int:
+        return await self.resync.compare(RETRAINJOBS, None)
 
-    async def one_round(self) -> None:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
-                await self.resync.run()
+    def version(self) -> int:
+        job = self.memory.observe(KEY).job
+        return job.version if job else 0
 
 
-def test_a_watch_that_is_behind_for_two_minutes_fails_the_liveness_probe() -> None:
+async def test_a_job_that_no_watch_has_shown_is_read() -> None:
     bench = _Bench()
-    bench.server.version = 7
-    assert bench.behind(at=0)
-    assert not bench.resync.stuck()
-    assert bench.behind(at=LATER)
-    assert bench.resync.stuck()
+    bench.api.objects = [make_job_body()]
+    assert await bench.compare() == 1
+    assert bench.version() == int(bench.api.objects[0]["metadata"]["resourceVersion"])
+    assert await bench.compare() == 0
 
 
-def test_a_watch_that_catches_up_does_not() -> None:
+async def test_a_change_that_no_watch_has_shown_is_read() -> None:
     bench = _Bench()
-    job = make_job()
-    bench.server.version = job.version
-    assert bench.behind(at=0)
-    bench.memory.put(job)
-    assert not bench.behind(at=LATER)
-    bench.server.version = job.version + 1
-    assert bench.behind(at=LATER + 1)
-    assert not bench.resync.stuck(), "its time starts anew"
+    bench.memory.put(make_job())
+    bench.api.objects = [make_job_body()]
+    assert await bench.compare() == 1
+    assert bench.version() == int(bench.api.objects[0]["metadata"]["resourceVersion"])
 
 
-def test_a_job_that_is_written_all_the_time_is_not_one_whose_watch_is_stuck() -> None:
+async def test_a_job_that_no_list_has_is_dropped_once_it_is_not_there_itself() -> None:
     bench = _Bench()
-    for at in range(0, int(3 * LAG_MAX), 60):
-        job = make_job()
-        bench.server.version = job.version + 1
-        assert bench.behind(at=at)
-        assert not bench.resync.stuck()
-        bench.memory.put(replace(job, version=bench.server.version))
+    bench.memory.put(make_job())
+    assert await bench.compare() == 1
+    assert bench.version() == 0
 
 
-@pytest.mark.parametrize(
-    "error",
-    [ClusterError("away"), ApiError(500, "InternalError", "etcd is away", None)],
-    ids=["unreachable", "refusing"],
-)
-def test_an_api_server_that_is_away_never_fails_the_liveness_probe(error: ClusterError) -> None:
+async def test_a_job_that_an_old_list_does_not_have_yet_is_kept() -> None:
+    """A list may be answered by an API server that is behind."""
     bench = _Bench()
-    bench.server.version = 7
-    assert bench.behind(at=0)
-    bench.server.error = error
-    asyncio.run(bench.one_round())
-    bench.now = LATER
-    assert not bench.resync.stuck()
+    bench.memory.put(make_job())
+    bench.api.objects = [make_job_body()]
+    bench.api.listed = []
+    assert await bench.compare() == 1
+    assert bench.version() == int(bench.api.objects[0]["metadata"]["resourceVersion"])
 
 
-def test_what_is_no_longer_listed_is_told_once_it_is_known() -> None:
+async def test_another_job_of_the_same_name_takes_the_place_of_the_one_that_is_gone() -> None:
     bench = _Bench()
-    job = make_job()
-    bench.memory.put(job)
-    assert not bench.behind(at=0)
-    assert bench.gone == [UID]
+    bench.memory.put(make_job())
+    successor = make_job_body()
+    successor["metadata"]["uid"] = "another"
+    bench.api.objects = [successor]
+    await bench.compare()
+    job = bench.memory.observe(KEY).job
+    assert job is not None
+    assert job.uid == "another"
+    assert bench.memory.get(UID) is None
+
+
+async def test_an_object_that_cannot_be_read_is_not_read_again_and_again() -> None:
+    bench = _Bench()
+    poison = make_job_body()
+    poison["metadata"]["creationTimestamp"] = ["none"]
+    bench.api.objects = [
+        poison,
+    ]
+    assert await bench.compare() == 1
+    assert await bench.compare() == 0
+
+
+async def test_a_read_that_fails_drops_nothing() -> None:
+    bench = _Bench()
+    bench.memory.put(make_job())
+    bench.api.error = ApiError(500, "InternalError", "etcd is away", None)
+    with pytest.raises(ApiError):
+        await bench.compare()
+    assert bench.version()
