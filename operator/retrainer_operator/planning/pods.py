@@ -44,6 +44,8 @@ def verdict_of_failure(case: Case, child: ChildSnapshot) -> Verdict:
     code, message = child.failed or ("", "")
     if code == "DeadlineExceeded":
         limit = case.job.spec.active_deadline_seconds or child.deadline
+        if limit is None:  # somebody has taken it off since: the Job's own message is left
+            return case.fails(reasons.CHILD_LOST, child=child.name, detail=message)
         return case.fails(reasons.DEADLINE_EXCEEDED, seconds=limit)
     # Pods that the Job controller ended beside the one that failed die last and explain nothing.
     dead = [p for p in case.pods if p.phase == "Failed" and not p.deleting]

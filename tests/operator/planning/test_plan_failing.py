@@ -188,3 +188,11 @@ def test_terminal_stays_terminal_whatever_is_seen(phase: str) -> None:
     for child in (make_child(), make_complete_child(), make_failed_child("BackoffLimitExceeded")):
         assert decide(make_observed(job, child)) == NOTHING
     assert decide(make_observed(job)) == NOTHING
+
+
+def test_a_deadline_that_was_taken_off_after_it_passed_is_not_told_as_none() -> None:
+    message = "Job was active longer than specified deadline"
+    decision = decide(
+        make_observed(make_job(RUNNING), make_failed_child("DeadlineExceeded", message))
+    )
+    assert summary(decision)[1:] == ("ChildFailed", f"Job flowers-train failed: {message}")
