@@ -38,6 +38,7 @@ class FakeCluster:
         self.writes: list[tuple[str, str]] = []
         self.fault = ""
         self._numbers = itertools.count(1000)
+        self._gone: dict[str, int] = {}
 
     # --- requests of the reconciler ---
 
@@ -63,7 +64,7 @@ class FakeCluster:
             "uid": f"uid-{next(self._numbers)}",
             "creationTimestamp": self._stamp(),
         }
-        return self._answer(self._store(where, created))
+        return self._answer(self.put(where, created))
 
     async def patch(self, path: str, body: Body) -> Body:
         self.writes.append(("patch", path))
@@ -75,12 +76,17 @@ class FakeCluster:
             if field in asked and asked[field] != current["metadata"][field]:
                 raise ApiError(409, "Conflict", f"{field} differs", None)
         if where.startswith(JOBS):
-            assert set(body["spec"]) <= MUTABLE, body
-        changed = dict(current)
+            assert set(body.get("spec", {})) <= MUTABLE, body
+        changed = copy.deepcopy(current)
+        for field in ("labels", "ownerReferences"):
+            if field in asked:
+                changed["metadata"][field] = objects.merge(
+                    current["metadata"].get(field), asked[field]
+                )
         for part in ("spec", "status"):
             if part in body:
                 changed[part] = objects.merge(current.get(part), body[part])
-        return self._answer(self._store(where, changed))
+        return self._answer(self.put(where, changed))
 
     async def delete(self, path: str, uid: str) -> Body:
         self.writes.append(("delete", path))
@@ -107,7 +113,7 @@ class FakeCluster:
         """`options` are those of `make_job_body`."""
         body = objects.make_job_body(**options)
         body["metadata"] |= {"uid": objects.UID, "creationTimestamp": self._stamp()}
-        self._store(JOB, body)
+        self.put(JOB, body)
 
     def edit_job(self, spec: Body) -> None:
         """Set these fields of the spec; None drops one."""
@@ -118,13 +124,13 @@ class FakeCluster:
                 if value is not None:
                     body["spec"][field] = value
             body["metadata"]["generation"] += 1
-            self._store(JOB, body)
+            self.put(JOB, body)
 
     def set(self, path: str, **status: Any) -> None:
         """Change some of an object's status."""
         body = copy.deepcopy(self.objects[path])
         body.setdefault("status", {}).update(status)
-        self._store(path, body)
+        self.put(path, body)
 
     def control_jobs(self) -> None:
         """The Job controller: start and stop what is to be, and make the pods that lack."""
@@ -135,7 +141,7 @@ class FakeCluster:
             if suspended and status.get("startTime"):
                 stopped = copy.deepcopy(body)
                 del stopped["status"]["startTime"]
-                self._store(path, stopped)
+                self.put(path, stopped)
                 for pod, of in self._pods_of(body):
                     if of["status"]["phase"] in ("Pending", "Running"):
                         self.remove(pod)
@@ -158,7 +164,7 @@ class FakeCluster:
                 created=self.now,
                 uid=f"uid-{name}",
             )
-            self._store(f"{PODS}/{name}", pod)
+            self.put(f"{PODS}/{name}", pod)
 
     def finish(self, body: Body, kind: str, reason: str) -> None:
         """The Job controller ends a Job."""
@@ -178,6 +184,7 @@ class FakeCluster:
 
     def remove(self, path: str) -> None:
         body = self.objects.pop(path)
+        self._gone[body["metadata"]["uid"]] = next(self._numbers)
         for other, of in list(self.objects.items()):
             owners = of["metadata"].get("ownerReferences", ())
             if any(owner["uid"] == body["metadata"]["uid"] for owner in owners):
@@ -214,12 +221,17 @@ class FakeCluster:
             if p["metadata"]["ownerReferences"][0]["uid"] == uid
         ]
 
+    def gone_at(self, uid: str) -> int:
+        """The version of a watch's event that an object is deleted, or has lost its labels."""
+        left = (b["metadata"] for b in self.objects.values() if b["metadata"]["uid"] == uid)
+        return next((int(meta["resourceVersion"]) for meta in left), self._gone.get(uid, 0))
+
     def _existing(self, path: str) -> Body:
         if path not in self.objects:
             raise ApiError(404, "NotFound", f"{path} not found", None)
         return self.objects[path]
 
-    def _store(self, path: str, body: Body) -> Body:
+    def put(self, path: str, body: Body) -> Body:
         body = copy.deepcopy(body)
         body["metadata"]["resourceVersion"] = str(next(self._numbers))
         self.objects[path] = body
@@ -247,21 +259,17 @@ class Run:
         self.sync()
 
     def sync(self) -> None:
-        """The watches catch up."""
+        """Let the watches catch up: they show what has our labels, and that anything else went."""
         jobs = [read_job(self.cluster.job)] if self.cluster.job else []
         snapshots: list[RetrainJobSnapshot | ChildSnapshot | PodSnapshot] = [
             *jobs,
-            *(
-                read_child(body)
-                for body in self.cluster.children()
-                if LABEL_JOB in (body["metadata"].get("labels") or {})
-            ),
-            *(read_pod(body) for body in self.cluster.pods()),
+            *(read_child(body) for body in self.cluster.children() if _is_watched(body)),
+            *(read_pod(body) for body in self.cluster.pods() if _is_watched(body)),
         ]
         for snapshot in snapshots:
             self.memory.put(snapshot)
         for uid in {s.uid for s in self.memory.snapshots()} - {s.uid for s in snapshots}:
-            self.memory.remove(uid)
+            self.memory.remove(uid, self.cluster.gone_at(uid))
 
     async def make_pass(self) -> float | None:
         return await self.reconciler(KEY)
@@ -269,6 +277,10 @@ class Run:
 
 def ended(body: Body) -> bool:
     return bool(body.get("status", {}).get("conditions"))
+
+
+def _is_watched(body: Body) -> bool:
+    return LABEL_JOB in (body["metadata"].get("labels") or {})
 
 
 def _shard(pod: Body) -> int:

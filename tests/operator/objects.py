@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from retrainer.api import Report, RetrainJob, parse_job
-from retrainer.api.names import LABEL_JOB, LABEL_TASK, LABEL_UID
+from retrainer.api.names import LABEL_JOB, LABEL_MANAGED_BY, LABEL_TASK, LABEL_UID, MANAGED_BY
 from retrainer.api.status import UNSEEN
 from retrainer_operator.planning.objects import read_child, read_job, read_pod
 from retrainer_operator.planning.snapshots import (
@@ -123,6 +123,16 @@ def parse_plain_job() -> RetrainJob:
     return parse_job(body)
 
 
+def child_labels(task: str = "train") -> dict[str, str]:
+    """The labels that the operator gives a child."""
+    return {
+        LABEL_MANAGED_BY: MANAGED_BY,
+        LABEL_JOB: "flowers",
+        LABEL_UID: UID,
+        LABEL_TASK: task,
+    }
+
+
 def make_child_body(
     task: str = "train",
     *,
@@ -148,9 +158,7 @@ def make_child_body(
         "uid": uid,
         "resourceVersion": str(next(_versions)),
         "creationTimestamp": format_time(created),
-        "labels": dict(
-            {LABEL_JOB: "flowers", LABEL_UID: UID, LABEL_TASK: task} if labels is None else labels
-        ),
+        "labels": child_labels(task) if labels is None else dict(labels),
         "ownerReferences": [
             {"kind": owner_kind, "name": owner, "uid": owner_uid, "controller": True}
         ],
@@ -227,11 +235,13 @@ def make_complete_child(
 
 def make_failed_child(
     reason: str, message: str = "it failed", *, task: str = "train", failures: int = 0,
-    deadline: int | None = None,
+    deadline: int | None = None, completed: float | None = None,
 ) -> ChildSnapshot:  # fmt: skip
     """A child that the Job controller gave up."""
     condition = ("Failed", reason, message)
-    return make_child(task, conditions=[condition], failures=failures, deadline=deadline)
+    return make_child(
+        task, conditions=[condition], failures=failures, deadline=deadline, completed=completed
+    )
 
 
 def make_pod_body(
@@ -390,6 +400,7 @@ def make_observed(
     reports: Mapping[str, Report] | None = None,
     refusals: Mapping[str, Refusal] | None = None,
     child_events: Mapping[str, ChildEvents] | None = None,
+    unread: frozenset[str] = frozenset(),
     listed: frozenset[str] = frozenset(),
     progress_written: float | None = None,
 ) -> Observed:
@@ -401,6 +412,7 @@ def make_observed(
         reports or {},
         refusals or {},
         child_events or {},
+        unread,
         listed,
         progress_written,
     )

@@ -36,14 +36,23 @@ class DeleteChild:
     child: ChildSnapshot
 
 
-Write = CreateChild | PatchChild | DeleteChild
+@dataclass(frozen=True)
+class RestoreChild:
+    """Give a child its labels and its owner reference back, which somebody has changed."""
+
+    child: ChildSnapshot
+    labels: dict[str, str]
+    owner: dict[str, Any]
+
+
+Write = CreateChild | PatchChild | DeleteChild | RestoreChild
 
 
 @dataclass(frozen=True)
 class Look:
-    """Read a child's `events` or `pods`, which no watch delivers (in time); then decide again."""
+    """Read a child, its `events` or its `pods`, which no watch delivers (in time); then decide again."""
 
-    at: Literal["events", "pods"]
+    at: Literal["child", "events", "pods"]
     child: str
     uid: str
 

@@ -52,6 +52,29 @@ def train(job: RetrainJob, settings: Settings, *, deadline: int | None) -> Body:
     return _child(job, settings, "train", {"backoffLimit": job.spec.backoff_limit}, deadline)
 
 
+def labels_of(job: RetrainJob, task: str) -> dict[str, str]:
+    """The labels of a child, and of its pods, by which they are watched."""
+    return {
+        LABEL_MANAGED_BY: MANAGED_BY,
+        LABEL_JOB: job.name,
+        LABEL_UID: job.metadata.uid or "",
+        LABEL_TASK: task,
+    }
+
+
+def owner_reference(job: RetrainJob) -> Body:
+    """The reference by which a child belongs to its job, and goes with it."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": job.name,
+        "uid": job.metadata.uid,
+        "controller": True,
+        # True would need the right to set finalizers, and nothing here has to end first.
+        "blockOwnerDeletion": False,
+    }
+
+
 def queue_of(job: RetrainJob) -> str | None:
     """The Kueue queue that the job is labelled for."""
     return job.metadata.labels.get(KUEUE_QUEUE)
@@ -64,12 +87,7 @@ def _child(
     spec: Body,
     deadline: int | None,
 ) -> Body:
-    labels = {
-        LABEL_MANAGED_BY: MANAGED_BY,
-        LABEL_JOB: job.name,
-        LABEL_UID: job.metadata.uid,
-        LABEL_TASK: task,
-    }
+    labels = labels_of(job, task)
     kueue = {k: v for k, v in job.metadata.labels.items() if k.startswith(KUEUE_PREFIX)}
     return {
         "apiVersion": "batch/v1",
@@ -78,17 +96,7 @@ def _child(
             "name": child(job.name, task),
             "namespace": job.namespace,
             "labels": {**kueue, **labels},
-            "ownerReferences": [
-                {
-                    "apiVersion": API_VERSION,
-                    "kind": KIND,
-                    "name": job.name,
-                    "uid": job.metadata.uid,
-                    "controller": True,
-                    # True would need the right to set finalizers, and nothing here has to end first.
-                    "blockOwnerDeletion": False,
-                }
-            ],
+            "ownerReferences": [owner_reference(job)],
         },
         "spec": {
             **spec,

@@ -8,7 +8,12 @@ from retrainer.api.names import (
     ANNOTATION_MIN_ACCURACY,
     CONTAINER,
     KUEUE_PREFIX,
+    LABEL_JOB,
+    LABEL_MANAGED_BY,
     LABEL_TASK,
+    LABEL_UID,
+    MANAGED_BY,
+    child,
 )
 from retrainer_operator.planning.snapshots import (
     ChildSnapshot,
@@ -51,9 +56,17 @@ def read_job(body: Body) -> RetrainJobSnapshot:
 def read_child(body: Body) -> ChildSnapshot:
     """Read a batch/v1 Job."""
     meta, spec, status = body["metadata"], body["spec"], body.get("status") or {}
-    owner = _controller(meta)
+    owner, labels = _controller(meta), meta.get("labels") or {}
     conditions = {c["type"]: c for c in status.get("conditions") or () if c.get("status") == "True"}
-    failed = conditions.get("Failed")
+    complete, failed = conditions.get("Complete"), conditions.get("Failed")
+    end = (complete or failed or {}).get("lastTransitionTime")
+    task = labels.get(LABEL_TASK, "")
+    intact = (
+        labels.get(LABEL_MANAGED_BY) == MANAGED_BY
+        and labels.get(LABEL_JOB) == owner.get("name")
+        and labels.get(LABEL_UID) == owner.get("uid")
+        and meta["name"] == child(owner.get("name", ""), task)
+    )
     # Kubernetes before 1.36 keeps the old startTime of a suspended Job until it is resumed.
     start = None if "Suspended" in conditions else parse_time(status.get("startTime"))
     return ChildSnapshot(
@@ -63,15 +76,18 @@ def read_child(body: Body) -> ChildSnapshot:
         version=int(meta["resourceVersion"]),
         created=parse_time(meta.get("creationTimestamp")) or 0.0,
         deleting="deletionTimestamp" in meta,
-        task=(meta.get("labels") or {}).get(LABEL_TASK, ""),
-        owner_uid=owner.get("uid", ""),
+        # A Job that nobody controls is of the RetrainJob whose uid it is labelled with: its owner
+        # reference was taken off. Whoever may write that label may write the reference as well.
+        owner_uid=owner.get("uid", "") if owner else labels.get(LABEL_UID, ""),
         owner=f"{owner['kind']} {owner['name']}" if owner else "no RetrainJob",
         suspended=bool(spec.get("suspend")),
         deadline=spec.get("activeDeadlineSeconds"),
         start=start,
         failures=int(status.get("failed") or 0),
-        complete="Complete" in conditions,
+        complete=complete is not None,
         failed=(failed.get("reason", ""), failed.get("message", "")) if failed else None,
+        ended=parse_time(status.get("completionTime") or end),
+        stripped=not intact,
     )
 
 

@@ -7,14 +7,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from retrainer.api import FINISHED, Phase, RetrainJobStatus, parse_job, reasons
+from retrainer.api.names import TASK_BOTTLENECKS, TASK_TRAIN
 from retrainer.errors import InvalidJob
-from retrainer_operator.planning import checks
+from retrainer_operator.planning import checks, children
 from retrainer_operator.planning import status as statuses
 from retrainer_operator.planning.actions import (
     DeleteChild,
     Event,
     Look,
     PatchChild,
+    RestoreChild,
     Verdict,
     Write,
 )
@@ -67,6 +69,8 @@ def plan(observed: Observed, settings: Settings, now: float) -> Plan:
         parsed = parse_job(job.document())
     except InvalidJob as error:
         return _invalid(job, observed, old, error, now)
+    if observed.unread:
+        return Plan(look=Look("child", min(observed.unread), ""))
     case = Case(observed, parsed, old, settings, now)
     verdict = checks.verdict(case)
     if verdict.look is not None:
@@ -76,7 +80,8 @@ def plan(observed: Observed, settings: Settings, now: float) -> Plan:
 
 def _act(case: Case, job: RetrainJobSnapshot, verdict: Verdict) -> Plan:
     finished = verdict.phase in FINISHED
-    writes = verdict.writes + (_stops(case.observed, job) if finished else _deadline(case, verdict))
+    writes = _restores(case, verdict) + verdict.writes
+    writes += _stops(case.observed, job) if finished else _deadline(case, verdict)
     if verdict.silent:
         return Plan(writes=_joined(writes), again_at=verdict.again_at)
     new = statuses.build(case, verdict, job.generation)
@@ -113,11 +118,21 @@ def _deadline(case: Case, verdict: Verdict) -> tuple[PatchChild, ...]:
     return (PatchChild(child, {"activeDeadlineSeconds": wanted}),)
 
 
+def _restores(case: Case, verdict: Verdict) -> tuple[RestoreChild, ...]:
+    """Give children their labels and owner back: without, no watch shows them, or they stay behind."""
+    deleted = [write.child for write in verdict.writes if isinstance(write, DeleteChild)]
+    return tuple(
+        RestoreChild(own, children.labels_of(case.job, task), children.owner_reference(case.job))
+        for task in (TASK_BOTTLENECKS, TASK_TRAIN)
+        if (own := case.own(task)) and own.stripped and not own.deleting and own not in deleted
+    )
+
+
 def _joined(writes: tuple[Write, ...]) -> tuple[Write, ...]:
     """Join two patches of one child to one write."""
     match writes:
-        case (PatchChild(child, first), PatchChild(other, second)) if child is other:
-            return (PatchChild(child, {**first, **second}),)
+        case (*others, PatchChild(child, first), PatchChild(other, second)) if child is other:
+            return (*others, PatchChild(child, {**first, **second}))
     return writes
 
 

@@ -59,7 +59,6 @@ class ChildSnapshot:
     version: int
     created: float
     deleting: bool
-    task: str
     owner_uid: str
     owner: str
     suspended: bool
@@ -69,6 +68,10 @@ class ChildSnapshot:
     complete: bool
     failed: tuple[str, str] | None
     """Reason and message of the condition Failed."""
+    ended: float | None
+    """When it became Complete or Failed."""
+    stripped: bool
+    """Whether a label that the operator gave it, or its owner reference, was changed or taken off."""
 
     @property
     def finished(self) -> bool:
@@ -137,11 +140,13 @@ class Observed:
 
     Attributes:
         job: None once it is deleted.
-        children: Jobs of the two names that belong to this job, whoever owns them.
+        children: the job's own Jobs, and those of others that have the names of such.
         pods: of those Jobs.
         reports: by uid of the pod, read live from it.
         refusals: by name of the child.
         child_events: by uid of the child.
+        unread: names of children that their watch no longer shows, and that were not read since: they
+            are gone, or somebody has changed their labels.
         listed: uids of children whose pods were just read from the API server, not from the watch.
         progress_written: when progress alone was last written, Unix time.
     """
@@ -152,12 +157,13 @@ class Observed:
     reports: Mapping[str, Report] = field(default_factory=dict)
     refusals: Mapping[str, Refusal] = field(default_factory=dict)
     child_events: Mapping[str, ChildEvents] = field(default_factory=dict)
+    unread: frozenset[str] = frozenset()
     listed: frozenset[str] = frozenset()
     progress_written: float | None = None
 
 
 def is_own(child: ChildSnapshot, job: RetrainJobSnapshot) -> bool:
-    """Whether this very RetrainJob (not an earlier one of its name) controls the Job."""
+    """Whether the Job is of this very RetrainJob, not of an earlier one of its name."""
     return child.owner_uid == job.uid
 
 

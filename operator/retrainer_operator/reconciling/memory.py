@@ -42,6 +42,7 @@ class _Notes:
     reports: dict[str, Report] = field(default_factory=dict)
     child_events: dict[str, ChildEvents] = field(default_factory=dict)
     holders: dict[str, tuple[ChildSnapshot, float]] = field(default_factory=dict)
+    unread: set[str] = field(default_factory=set)
     listed: set[str] = field(default_factory=set)
     progress_written: float | None = None
 
@@ -137,6 +138,7 @@ class Memory:
             reports=notes.reports,
             refusals=notes.refusals,
             child_events=notes.child_events,
+            unread=frozenset(notes.unread),
             listed=frozenset(notes.listed),
             progress_written=notes.progress_written,
         )
@@ -193,6 +195,8 @@ class Memory:
             notes.reports.pop(uid, None)
             notes.child_events.pop(uid, None)
             notes.listed.discard(uid)
+        if job is not None and isinstance(old, ChildSnapshot) and version is not None:
+            self._notes_of(job.uid).unread.add(old.name)
         return set() if key is None else {key}
 
     def forget_gone(self) -> None:
@@ -213,6 +217,10 @@ class Memory:
     def note_events(self, job_uid: str, child_uid: str, events: ChildEvents) -> None:
         """Note what a child's Events say."""
         self._notes_of(job_uid).child_events[child_uid] = events
+
+    def note_read(self, job_uid: str, child: str) -> None:
+        """Note that the child of this name was read, and put here if it is there."""
+        self._notes_of(job_uid).unread.discard(child)
 
     def note_listed(self, job_uid: str, child_uid: str) -> None:
         """Note that a child's pods were read from the API server."""
@@ -266,6 +274,7 @@ class Memory:
         if job is not None and (notes := self._notes.get(job.uid)):
             notes.refusals.pop(new.name, None)
             notes.holders.pop(new.name, None)
+            notes.unread.discard(new.name)
 
     def _notes_of(self, job_uid: str) -> _Notes:
         if not isinstance(self._objects.get(job_uid), RetrainJobSnapshot):

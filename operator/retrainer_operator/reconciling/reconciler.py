@@ -15,6 +15,7 @@ from retrainer_operator.planning.actions import (
     Event,
     Look,
     PatchChild,
+    RestoreChild,
     Write,
 )
 from retrainer_operator.planning.objects import read_child, read_job, read_pod
@@ -116,6 +117,10 @@ class Reconciler:
 
     async def _look(self, job: RetrainJobSnapshot, look: Look, now: float) -> None:
         namespace = job.namespace
+        if look.at == "child":
+            await self._read_holder(job, look.child)
+            self._memory.note_read(job.uid, look.child)
+            return
         if look.at == "pods":
             pods = await self._api.get(
                 f"/api/v1/namespaces/{namespace}/pods",
@@ -152,6 +157,8 @@ class Reconciler:
                 stands = await self._change(job, write)
             elif isinstance(write, DeleteChild):
                 stands = await self._remove(job, write.child)
+            elif isinstance(write, RestoreChild):
+                stands = await self._restore(job, write)
             if not stands:
                 return False
         return True
@@ -201,6 +208,30 @@ class Reconciler:
             answer = await self._api.patch(_child_path(child), body)
         except ApiError as error:
             await self._after_refusal(job, child, error)
+            return False
+        self._memory.put(read_child(answer))
+        return True
+
+    async def _restore(self, job: RetrainJobSnapshot, write: RestoreChild) -> bool:
+        """Read the child as it is, since its owner references can only be written as a whole."""
+        try:
+            body = await self._api.get(_child_path(write.child))
+            current = read_child(body)
+            if current.uid != write.child.uid or not is_own(current, job):
+                self._memory.put(current)
+                return False
+            metadata: Body = {
+                "uid": current.uid,
+                "resourceVersion": str(current.version),
+                "labels": write.labels,
+            }
+            owners = body["metadata"].get("ownerReferences") or []
+            if not any(owner.get("controller") for owner in owners):
+                others = [owner for owner in owners if owner.get("uid") != job.uid]
+                metadata["ownerReferences"] = [*others, write.owner]
+            answer = await self._api.patch(_child_path(write.child), {"metadata": metadata})
+        except ApiError as error:
+            await self._after_refusal(job, write.child, error)
             return False
         self._memory.put(read_child(answer))
         return True

@@ -9,6 +9,8 @@ from tests.operator.objects import (
     FINAL,
     NOW,
     RUN,
+    UID,
+    child_labels,
     make_child,
     make_complete_child,
     make_job,
@@ -20,7 +22,8 @@ from tests.operator.objects import (
 )
 
 from retrainer.api import Pod
-from retrainer_operator.planning.actions import CreateChild, Look
+from retrainer.api.names import LABEL_UID
+from retrainer_operator.planning.actions import CreateChild, Look, RestoreChild
 from retrainer_operator.planning.objects import read_job
 from retrainer_operator.planning.plan import NOTHING, Plan
 from retrainer_operator.planning.times import format_time
@@ -219,3 +222,25 @@ def test_the_start_time_alone_is_not_worth_a_write() -> None:
                "message": "Waiting for the first pod of Job flowers-train."}  # fmt: skip
     decision = decide(make_observed(make_job(waiting), make_child(created=NOW)))
     assert decision.status is None
+
+
+@pytest.mark.parametrize("orphan", [False, True])
+@pytest.mark.parametrize("label", sorted(child_labels()))
+def test_a_child_whose_labels_or_owner_were_changed_gets_them_back(
+    label: str, orphan: bool
+) -> None:
+    labels = child_labels()
+    if not (orphan and label == LABEL_UID):  # without both nothing tells whose it is
+        labels[label] = "another"
+    child = make_child(labels=labels, orphan=orphan)
+    decision = decide(make_observed(make_job(RUNNING), child, pods=(make_pod(running=True),)))
+    (write,) = decision.writes
+    assert isinstance(write, RestoreChild)
+    assert write.labels == child_labels()
+    assert (write.owner["kind"], write.owner["uid"]) == ("RetrainJob", UID)
+    assert summary(decision)[2] == "Pod flowers-train-x1 is running.", "the job goes on meanwhile"
+
+
+def test_a_child_that_left_its_watch_is_read_before_anything_is_decided() -> None:
+    observed = make_observed(make_job(RUNNING), unread=frozenset({"flowers-train"}))
+    assert decide(observed) == Plan(look=Look("child", "flowers-train", ""))

@@ -1,6 +1,7 @@
 """Answers of the API server to what a pass writes and reads."""
 
 import asyncio
+import copy
 from typing import Any
 
 import pytest
@@ -164,3 +165,55 @@ def test_a_job_that_is_deleted_while_its_status_is_written_gets_no_further_child
         _pass(run)
     assert cluster.children() == []
     assert [w for w in cluster.writes if w[0] == "create"] == [("create", f"{JOBS}/flowers-train")]
+
+
+@pytest.mark.parametrize("suspend", [False, True])
+@pytest.mark.parametrize("stripped", ["labels", "ownerReferences"])
+def test_a_child_without_its_labels_or_owner_is_mended_and_does_what_its_job_says(
+    stripped: str, suspend: bool
+) -> None:
+    cluster = FakeCluster()
+    cluster.apply_job()
+    run = Run(cluster, make_settings())
+    _pass(run)
+    path = f"{JOBS}/flowers-train"
+    whole = cluster.objects[path]["metadata"]
+    strangers = {"kind": "Team", "name": "a", "uid": "team-a"}
+    kept = {"labels": {"team": "a"}, "ownerReferences": [strangers]}[stripped]
+    body = copy.deepcopy(cluster.objects[path])
+    body["metadata"][stripped] = kept
+    cluster.put(path, body)
+    cluster.edit_job({"suspend": suspend})
+    run.sync()
+    _pass(run)
+    mended = cluster.objects[path]
+    assert mended["metadata"]["uid"] == whole["uid"]
+    for label, value in whole["labels"].items():
+        assert mended["metadata"]["labels"][label] == value
+    assert whole["ownerReferences"][0] in mended["metadata"]["ownerReferences"]
+    assert kept == {"team": "a"} or strangers in mended["metadata"]["ownerReferences"]
+    assert mended["spec"]["suspend"] is suspend
+    run.sync()
+    writes = len(cluster.writes)
+    _pass(run)
+    assert cluster.writes[writes:] == []
+
+
+def test_a_child_that_somebody_else_adopted_is_left_to_them() -> None:
+    cluster = FakeCluster()
+    cluster.apply_job()
+    run = Run(cluster, make_settings())
+    _pass(run)
+    path = f"{JOBS}/flowers-train"
+    body = copy.deepcopy(cluster.objects[path])
+    body["metadata"]["ownerReferences"] = [
+        {"kind": "CronJob", "name": "nightly", "uid": "nightly", "controller": True}
+    ]
+    cluster.put(path, body)
+    run.sync()
+    _pass(run)
+    assert (
+        cluster.objects[path]["metadata"]["ownerReferences"] == body["metadata"]["ownerReferences"]
+    )
+    assert cluster.job is not None
+    assert cluster.job["status"]["reason"] == "NameTaken"
