@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 
@@ -100,15 +98,3 @@ def test_a_second_flush_without_points_writes_nothing(tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*tfevents*"))
     summaries.flush()
     assert sorted(tmp_path.rglob("*tfevents*")) == before
-
-
-@pytest.mark.parametrize("size", [0, 1, 1000])
-def test_a_record_is_tensorflows(tmp_path: Path, size: int) -> None:
-    from tensorboard.summary.writer.record_writer import RecordWriter
-
-    from retrainer_trainer.outputs.summaries import record
-
-    body = np.random.default_rng(size).bytes(size)
-    with (tmp_path / "theirs").open("wb") as file:
-        RecordWriter(file).write(body)
-    assert (tmp_path / "theirs").read_bytes() == record(body)

@@ -5,7 +5,7 @@ before anybody has imported it. A store cannot append to a file: each flush is a
 TensorBoard reads them in the order of their names.
 """
 
-import struct
+import io
 import time
 from collections.abc import Callable
 
@@ -16,42 +16,6 @@ TRAIN, VALIDATION = "train", "validation"
 
 FLUSH_SECONDS = 10.0
 """Evaluations are gathered for this long: a file for each would be many small ones."""
-
-_CASTAGNOLI = 0x82F63B78  # RFC 3720, appendix B.4, reflected
-_MASK_DELTA = 0xA282EAD8  # TensorFlow, lib/hash/crc32c.h: kMaskDelta
-
-
-def _table() -> list[int]:
-    found = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (_CASTAGNOLI if value & 1 else 0)  # noqa: PLW2901
-        found.append(value)
-    return found
-
-
-_TABLE = _table()
-
-
-def _masked_checksum(body: bytes) -> int:
-    crc = 0xFFFFFFFF
-    for byte in body:
-        crc = _TABLE[(crc ^ byte) & 0xFF] ^ crc >> 8
-    crc ^= 0xFFFFFFFF
-    return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
-
-
-def record(body: bytes) -> bytes:
-    """One TFRecord: length, its checksum, the body, its checksum (little-endian)."""
-    length = struct.pack("<Q", len(body))
-    return b"".join(
-        (
-            length,
-            struct.pack("<I", _masked_checksum(length)),
-            body,
-            struct.pack("<I", _masked_checksum(body)),
-        )
-    )
 
 
 class Summaries:
@@ -89,15 +53,19 @@ class Summaries:
     def flush(self) -> None:
         """Write what waits."""
         from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._flushed = self._clock()
         for kind, events in self._waiting.items():
             if not events:
                 continue
             first = Event(wall_time=self._flushed, file_version="brain.Event:2")
-            body = b"".join(record(e) for e in (first.SerializeToString(), *events))
+            file = io.BytesIO()
+            writer = RecordWriter(file)
+            for event in (first.SerializeToString(), *events):
+                writer.write(event)
             name = f"events.out.tfevents.{int(self._begun):010d}.retrainer.{self._written:06d}"
-            self._put(f"{SUMMARIES}/{kind}/{name}", body)
+            self._put(f"{SUMMARIES}/{kind}/{name}", file.getvalue())
             events.clear()
         self._written += 1
 
