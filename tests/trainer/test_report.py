@@ -156,7 +156,9 @@ def test_the_termination_message_is_written_where_it_is_wanted(
 
 def test_a_field_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="Progress has no field stepp"):
-        Reporter(task(), port=0).update(progress={"stepp": 1})
+        Reporter(task(), port=0).update(progress={"stepp": 1})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="mesage"):
+        Reporter(task(), port=0).update(mesage="lost")  # type: ignore[call-arg]
 
 
 def test_log_lines_are_plain_lines_on_standard_output(capfd: Any) -> None:

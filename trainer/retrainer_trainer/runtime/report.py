@@ -5,12 +5,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypedDict
 
-from retrainer.api import CurvePoint, Report, Task
+from retrainer.api import CurvePoint, Phase, Report, Task
 from retrainer.api import prometheus as metrics
 from retrainer.api.names import REPORT_PORT
 
@@ -19,6 +19,30 @@ ENV_EVENTS = "RETRAINER_EVENTS_FD"
 ENV_TERMINATION = "RETRAINER_TERMINATION_LOG"
 _TERMINATION_LOG = "/dev/termination-log"
 _EVENT_INTERVAL_S = 0.1
+
+
+class ProgressChange(TypedDict, total=False):
+    """Fields of `retrainer.api.Progress` that the trainer sets."""
+
+    percent: int
+    remaining_seconds: int | None
+    images_total: int
+    images_cached: int
+    images_computed: int
+    images_rejected: int
+    step: int
+    steps: int
+
+
+class MetricsChange(TypedDict, total=False):
+    """Fields of `retrainer.api.Metrics`."""
+
+    training_accuracy: float | None
+    validation_accuracy: float | None
+    cross_entropy: float | None
+    validation_cross_entropy: float | None
+    test_accuracy: float | None
+    test_images: int
 
 
 class Reporter:
@@ -70,17 +94,36 @@ class Reporter:
     def update(
         self,
         *,
-        progress: dict[str, int | None] | None = None,
-        metrics: dict[str, float | int | None] | None = None,
-        **fields: Any,
+        stage: Phase | None = None,
+        reason: str | None = None,
+        message: str | None = None,
+        progress: ProgressChange | None = None,
+        metrics: MetricsChange | None = None,
+        label_count: int | None = None,
+        artifacts: dict[str, str] | None = None,
+        images_per_second: float | None = None,
     ) -> None:
-        """Change the report.
+        """Change the report. What is not given stays as it is.
 
         Args:
+            stage: of the job.
+            reason: one word for scripts.
+            message: one sentence for people.
             progress: fields of `retrainer.api.Progress` to change; the others stay.
             metrics: fields of `retrainer.api.Metrics` to change; the others stay.
-            fields: other fields of the Report, by their Python names.
+            label_count: number of labels.
+            artifacts: name and path of each file of the run.
+            images_per_second: rate at which bottlenecks are computed.
         """
+        changes = {
+            "stage": stage,
+            "reason": reason,
+            "message": message,
+            "label_count": label_count,
+            "artifacts": artifacts,
+            "images_per_second": images_per_second,
+        }
+        fields: dict[str, Any] = {k: v for k, v in changes.items() if v is not None}
         with self._lock:
             if progress is not None:
                 fields["progress"] = _changed(self.report.progress, progress)
@@ -90,13 +133,24 @@ class Reporter:
             self.report = self.report.model_copy(update=fields)
         self._report_event()
 
+    def replace(self, report: Report) -> None:
+        """Take over the whole report of a task that is done."""
+        with self._lock:
+            self.report = report
+        self._report_event()
+
     def point(self, point: CurvePoint) -> None:
         """Add one evaluation to the learning curve, and make it the latest metrics."""
         with self._lock:
             self.report.curve.add(point)
             self.update(
                 progress={"step": point.step},
-                metrics={k: v for k, v in point.model_dump().items() if k != "step"},
+                metrics={
+                    "training_accuracy": point.training_accuracy,
+                    "validation_accuracy": point.validation_accuracy,
+                    "cross_entropy": point.cross_entropy,
+                    "validation_cross_entropy": point.validation_cross_entropy,
+                },
             )
 
     def log(self, text: str) -> None:
@@ -182,7 +236,7 @@ def _copy(stream: TextIO) -> TextIO:
     )
 
 
-def _changed(part: Any, values: dict[str, Any]) -> Any:
+def _changed(part: Any, values: Mapping[str, Any]) -> Any:
     wrong = set(values) - set(type(part).model_fields)
     if wrong:
         raise ValueError(f"{type(part).__name__} has no field {', '.join(sorted(wrong))}")
