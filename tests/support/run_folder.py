@@ -1,6 +1,5 @@
 """A run's folder as the trainer leaves it, without a training: for tests of what reads one."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -42,10 +41,8 @@ def write_run(
     bodies = [(contents or {}).get(i, f"photo {i}").encode() for i in range(images)]
     raw = b"".join(map(content_identity, bodies))
     identities = np.frombuffer(raw, np.uint8).reshape(images, IDENTITY_BYTES)
-    evaluation = {
-        "architecture": architecture,
-        **evaluate(scores, truth, LABELS, np.zeros(images, np.bool_), truth),
-    }
+    evaluation = evaluate(scores, truth, LABELS, np.zeros(images, np.bool_), truth)
+    evaluation.architecture = architecture
     curve = [
         CurvePoint(
             step=step, training_accuracy=1 - 0.6 * 0.99**step,
@@ -59,7 +56,7 @@ def write_run(
         name=name,
         uid="00000000-1111-2222-3333-444444444444",
         stage=Phase.SUCCEEDED,
-        metrics=Metrics(test_accuracy=evaluation["accuracy"], test_images=images),
+        metrics=Metrics(test_accuracy=evaluation.accuracy, test_images=images),
         label_count=len(LABELS),
         images_per_second=images_per_second,
         artifacts={"labels": layout.LABELS, "evaluation": layout.EVALUATION},
@@ -69,6 +66,6 @@ def write_run(
     (folder / layout.PREDICTIONS).write_bytes(
         tables.predictions_parquet(paths, identities, truth, scores, LABELS)
     )
-    (folder / layout.EVALUATION).write_text(json.dumps(evaluation))
+    (folder / layout.EVALUATION).write_text(evaluation.to_json())
     (folder / layout.RESULT).write_text(report.to_json())
     return folder

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrainer.api import CurvePoint
+from retrainer.api import CurvePoint, ExportCheck
 from retrainer_trainer.head.evaluate import evaluate
 from retrainer_trainer.page import charts
 from retrainer_trainer.page.page import MOST_LISTED, Mistake, Page, render
@@ -104,9 +104,7 @@ def everything(labels: list[str]) -> Page:
         versions={"retrainer": EVIL},
         run=EVIL,
     )
-    page.evaluation["exports"] = {
-        EVIL: {"path": EVIL, "accuracy": 0.8, "images": 300, "different": 4}
-    }
+    page.evaluation.exports = {EVIL: ExportCheck(path=EVIL, accuracy=0.8, images=300, different=4)}
     return page
 
 
@@ -152,8 +150,10 @@ def test_nothing_is_requested_from_outside_and_scripts_are_forbidden() -> None:
 def test_the_accuracy_stands_with_its_interval_and_its_number_of_images() -> None:
     page = page_of(["daisy", "rose"])
     text = Parsed(render(page)).text
-    low, high = page.evaluation["interval"]
-    assert f"{100 * page.evaluation['accuracy']:.1f}%" in text
+    assert page.evaluation.accuracy is not None
+    assert page.evaluation.interval is not None
+    low, high = page.evaluation.interval
+    assert f"{page.evaluation.accuracy:.1%}" in text
     assert f"95% interval {100 * low:.1f} to {100 * high:.1f}%, on 300 test images." in text
 
 
@@ -247,11 +247,14 @@ def test_a_handful_of_validation_images_gets_no_verdict() -> None:
 
 def test_the_page_says_what_always_guessing_the_commonest_label_gives() -> None:
     page = page_of(["daisy", "rose"])
-    share = page.evaluation["commonestLabel"]["accuracy"]
-    assert 0.4 < share < 0.6
+    commonest = page.evaluation.commonest_label
+    assert commonest.accuracy is not None
+    assert 0.4 < commonest.accuracy < 0.6
     text = Parsed(render(page)).text
-    label = page.evaluation["commonestLabel"]["label"]
-    assert f"Always guessing {label}, the commonest label, would give {share:.1%}." in text
+    assert (
+        f"Always guessing {commonest.label}, the commonest label, would give "
+        f"{commonest.accuracy:.1%}." in text
+    )
 
 
 def test_the_verdict_says_when_there_was_nothing_to_compare_with() -> None:
@@ -278,10 +281,9 @@ def test_the_pair_mistaken_most_often_comes_first() -> None:
 
 def test_a_label_that_is_never_guessed_is_the_worst_of_the_list() -> None:
     labels = ["daisy", "rose", "tulip"]
-    page = page_of(labels)
     truth = np.array([0, 1, 1, 2, 2])
     scores = np.eye(3, dtype=np.float32)[[1, 1, 1, 2, 1]]
-    page.evaluation.update(evaluate(scores, truth, labels, np.zeros(5, bool), truth))
+    page = page_of(labels, evaluation=evaluate(scores, truth, labels, np.zeros(5, bool), truth))
     rows = re.findall(r"<tr><td>(\w+)</td><td class=\"number\">\d+</td>", render(page))
     assert rows == ["daisy", "rose", "tulip"]
 

@@ -3,15 +3,24 @@
 It is right on its own: pods that computed bottlenecks before only warmed its cache.
 """
 
-import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 
-from retrainer.api import CurvePoint, Export, Phase, Report, Task, Training, layout, reasons
+from retrainer.api import (
+    CurvePoint,
+    Evaluation,
+    Export,
+    ExportCheck,
+    Phase,
+    Report,
+    Task,
+    Training,
+    layout,
+    reasons,
+)
 from retrainer.api.interval import percent
 from retrainer.errors import NotFound, UserError
 from retrainer_trainer.arrays import Floats, Rows
@@ -50,8 +59,8 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     folder = Store.open(task.run_url, spec.storage, "spec.output", reporter.log, stop)
 
     # --- done already? A pod that is started again after its work must not change it ---
-    if (done := finished(folder, task)) is not None:
-        again(done, reporter)
+    if (done := finished_report(folder, task)) is not None:
+        repeat_report(done, reporter)
         return
 
     # --- bottlenecks: list, compute what the cache lacks, load ---
@@ -68,20 +77,20 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     reporter.log(measured_on(spec.training, examples))
     summaries = Summaries(folder.put)
     try:
-        trained = train(examples, spec.training, follow(task, reporter, summaries))
+        trained = train(examples, spec.training, progress_callback(task, reporter, summaries))
     except Diverged as diverged:
         # The last good head and the curve show what happened.
-        keep(folder, diverged.head, labels, diverged.curve)
+        write_head(folder, diverged.head, labels, diverged.curve)
         summaries.flush()
         raise
-    keep(folder, trained.head, labels, trained.curve)
+    write_head(folder, trained.head, labels, trained.curve)
 
     # --- evaluate ---
     test = test_rows(task, ready)
     scores = trained.head.scores(ready.matrix, test)
     truth = ready.catalog.label[test].astype(np.intp)
     evaluation = evaluated(spec.architecture, trained.step, scores, ready, test)
-    accuracy, images = evaluation["accuracy"], evaluation["images"]
+    accuracy, images = evaluation.accuracy, evaluation.images
     reporter.update(
         reason=reasons.EXPORTING.name,
         message=reasons.EXPORTING(),
@@ -90,8 +99,10 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     )
     log_accuracy(evaluation, reporter)
     paths = [shown(ready.catalog.paths[int(row)]) for row in test]
-    known = ready.catalog.identities[test]
-    folder.put(layout.PREDICTIONS, tables.predictions_parquet(paths, known, truth, scores, labels))
+    identities = ready.catalog.identities[test]
+    folder.put(
+        layout.PREDICTIONS, tables.predictions_parquet(paths, identities, truth, scores, labels)
+    )
     files = {
         layout.REJECTED: rejected_csv(ready.catalog, ready.rejected),
         layout.DUPLICATES: duplicates_csv(ready.catalog),
@@ -103,8 +114,8 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     importing.join()
     formats = export.wanted(spec.export, ready.backbone.architecture)
     exports, graph = stage.exported(ready, trained.head, formats, reporter, ready.images, folder)
-    evaluation["exports"] = exports
-    folder.put(layout.EVALUATION, json.dumps(evaluation, indent=1, ensure_ascii=False).encode())
+    evaluation.exports = {form: ExportCheck.model_validate(e) for form, e in exports.items()}
+    folder.put(layout.EVALUATION, evaluation.to_json().encode())
     summaries.graph(graph)
     summaries.flush()
 
@@ -134,7 +145,7 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     reporter.update(
         stage=Phase.SUCCEEDED,
         reason=reasons.SUCCEEDED.name,
-        message=sentence(task, accuracy, images),
+        message=success_message(task, accuracy, images),
         progress={"percent": 100, "remaining_seconds": 0},
         artifacts=artifacts(formats),
     )
@@ -143,8 +154,8 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
 
 
 # --- done already? ---
-def finished(folder: Store, task: Task) -> Report | None:
-    """The report of this very job (same uid) in the run's folder, if it is whole."""
+def finished_report(folder: Store, task: Task) -> Report | None:
+    """Read the report of this very job (same uid) from the run's folder, if that is whole."""
     try:
         report = Report.model_validate_json(folder.get(layout.RESULT))
     except (NotFound, ValueError):
@@ -152,13 +163,9 @@ def finished(folder: Store, task: Task) -> Report | None:
     return report if report.uid == task.uid else None
 
 
-def again(done: Report, reporter: Reporter) -> None:
+def repeat_report(done: Report, reporter: Reporter) -> None:
     """Give the report of a run that is whole once more."""
-    parts = {"progress", "metrics"}
-    fields = {name: getattr(done, name) for name in type(done).model_fields if name not in parts}
-    reporter.update(
-        progress=done.progress.model_dump(), metrics=done.metrics.model_dump(), **fields
-    )
+    reporter.replace(done)
     reporter.log(f"{done.run} is already whole: {done.message}")
     print(done.to_json(), flush=True)
 
@@ -224,15 +231,17 @@ def forget_summaries(folder: Store) -> None:
             folder.delete(entry.path)
 
 
-def follow(task: Task, reporter: Reporter, summaries: Summaries) -> Callable[[CurvePoint], None]:
-    """What is done with each evaluation: report, summaries, and a line as retrain.py prints it."""
+def progress_callback(
+    task: Task, reporter: Reporter, summaries: Summaries
+) -> Callable[[CurvePoint], None]:
+    """Make what is called with each evaluation: it reports, adds to the summaries, prints a line."""
     training = task.spec.training
     begun = time.monotonic()
     every = max(1, training.steps // training.eval_interval // _MOST_STEP_LINES)
-    seen = 0
+    evaluations = 0
 
     def on_point(point: CurvePoint) -> None:
-        nonlocal seen
+        nonlocal evaluations
         share = point.step / training.steps
         spent = time.monotonic() - begun
         left = round(spent * (1 - share) / share) if share else None
@@ -246,10 +255,10 @@ def follow(task: Task, reporter: Reporter, summaries: Summaries) -> Callable[[Cu
             },
         )
         summaries.point(point)
-        if seen % every == 0 or point.step == training.steps:
+        if evaluations % every == 0 or point.step == training.steps:
             # Only for the pod's log: who runs this here draws the points of the report.
             print(step_line(point), flush=True)
-        seen += 1
+        evaluations += 1
 
     return on_point
 
@@ -283,7 +292,7 @@ def measured_on(training: Training, examples: Examples) -> str:
     return f"{counts}, validating on {size:,} drawn from {validation:,} each time."
 
 
-def keep(folder: Store, head: Head, labels: list[str], curve: list[CurvePoint]) -> None:
+def write_head(folder: Store, head: Head, labels: list[str], curve: list[CurvePoint]) -> None:
     """Write the head, its labels and its learning curve."""
     folder.put(layout.HEAD, tables.head_npz(head, labels))
     folder.put(layout.LABELS, tables.labels_txt(labels))
@@ -303,27 +312,23 @@ def test_rows(task: Task, ready: Bottlenecks) -> Rows:
 
 def evaluated(
     architecture: str, step: int, scores: Floats, ready: Bottlenecks, test: Rows
-) -> dict[str, Any]:
-    """What `evaluation.json` holds but for the exports, of the scores of the test images."""
+) -> Evaluation:
+    """Give what `evaluation.json` holds but for the exports, of the scores of the test images."""
     labels = [shown(label) for label in ready.catalog.labels]
     copies = np.concatenate([np.empty(0, np.int64), *ready.catalog.duplicates()])
     label = ready.catalog.label.astype(np.intp)
     training = label[ready.rows(split.TRAINING)]
-    figures = evaluate(scores, label[test], labels, np.isin(test, copies), training)
-    return {"architecture": architecture, "step": step, **figures}
+    evaluation = evaluate(scores, label[test], labels, np.isin(test, copies), training)
+    return evaluation.model_copy(update={"architecture": architecture, "step": step})
 
 
-def log_accuracy(evaluation: dict[str, Any], reporter: Reporter) -> None:
+def log_accuracy(evaluation: Evaluation, reporter: Reporter) -> None:
     """Say the test accuracy as retrain.py does, and what looking at nothing would give."""
-    if evaluation["accuracy"] is None:
+    commonest = evaluation.commonest_label
+    if evaluation.accuracy is None or commonest.accuracy is None:
         return
-    commonest = evaluation["commonestLabel"]
-    reporter.log(
-        f"Final test accuracy = {percent(evaluation['accuracy'])} (N={evaluation['images']})"
-    )
-    reporter.log(
-        f"Always guessing {commonest['label']} would give {percent(commonest['accuracy'])}."
-    )
+    reporter.log(f"Final test accuracy = {percent(evaluation.accuracy)} (N={evaluation.images})")
+    reporter.log(f"Always guessing {commonest.label} would give {percent(commonest.accuracy)}.")
 
 
 # --- the end ---
@@ -344,8 +349,8 @@ def artifacts(formats: list[Export]) -> dict[str, str]:
     return named
 
 
-def sentence(task: Task, accuracy: float | None, images: int) -> str:
-    """How the job ended."""
+def success_message(task: Task, accuracy: float | None, images: int) -> str:
+    """Write how the job ended."""
     if accuracy is None:
         return reasons.SUCCEEDED_UNTESTED(run=task.run_url)
     return reasons.SUCCEEDED(accuracy=percent(accuracy), images=images, run=task.run_url)

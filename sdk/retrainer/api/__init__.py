@@ -1,7 +1,7 @@
 """Types and contracts that the SDK, the operator and the trainer share; needs pydantic only."""
 
 from retrainer.api.architectures import ARCHITECTURES, Architecture, architecture
-from retrainer.api.evaluation import Accuracy, Evaluation, ExportCheck, LabelFigures
+from retrainer.api.evaluation import Accuracy, CommonestLabel, Evaluation, ExportCheck, LabelFigures
 from retrainer.api.parsing import parse_job
 from retrainer.api.pod import Pod, Resources, Toleration
 from retrainer.api.status import (
@@ -29,9 +29,9 @@ from retrainer.api.v1alpha1 import (
 )
 
 __all__ = [
-    "ARCHITECTURES", "FINISHED", "Accuracy", "Architecture", "Condition", "Curve", "CurvePoint",
-    "Distortions", "EarlyStopping", "Evaluation", "Export", "ExportCheck", "LabelFigures", "Metadata",
-    "Metrics", "Optimizer", "Phase", "Pod", "Progress", "Report", "Resources", "RetrainJob",
+    "ARCHITECTURES", "FINISHED", "Accuracy", "Architecture", "CommonestLabel", "Condition", "Curve",
+    "CurvePoint", "Distortions", "EarlyStopping", "Evaluation", "Export", "ExportCheck", "LabelFigures",
+    "Metadata", "Metrics", "Optimizer", "Phase", "Pod", "Progress", "Report", "Resources", "RetrainJob",
     "RetrainJobSpec", "RetrainJobStatus", "Sampling", "Split", "Storage", "Task", "Toleration",
     "Training", "architecture", "parse_job",
 ]  # fmt: skip

@@ -17,6 +17,15 @@ class Accuracy(Wire):
     images: int = Field(0, description="Number of images.")
 
 
+class CommonestLabel(Wire):
+    """What a head that looks at nothing would give: it always guesses one label."""
+
+    label: str = Field("", description="The label that most training images have.")
+    accuracy: float | None = Field(
+        None, description="Share of the test images that have it, 0 to 1; null without test images."
+    )
+
+
 class LabelFigures(Wire):
     """How well one label is told from the others; null where there is nothing to divide by."""
 
@@ -47,6 +56,10 @@ class Evaluation(Accuracy):
     step: int | None = Field(None, description="Training steps of the head that was kept.")
     cross_entropy: float | None = Field(
         None, description="Mean over the test images, nats; null without test images."
+    )
+    commonest_label: CommonestLabel = Field(
+        default_factory=CommonestLabel,
+        description="What always guessing the commonest label would give.",
     )
     without_duplicates: Accuracy = Field(
         default_factory=Accuracy,

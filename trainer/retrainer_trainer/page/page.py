@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
 
 import numpy as np
 
-from retrainer.api import CurvePoint
+from retrainer.api import CommonestLabel, CurvePoint, Evaluation, LabelFigures
 from retrainer_trainer.page import charts
 
 MOST_MISTAKES = 24
@@ -80,7 +79,7 @@ class Page:
     run: str
     finished: str
     labels: Sequence[str]
-    evaluation: dict[str, Any]
+    evaluation: Evaluation
     curve: Sequence[CurvePoint]
     validation_images: int
     counts: Sequence[tuple[str, str, str]] = ()
@@ -143,23 +142,23 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0)
 
 
 def _hero(page: Page) -> str:
-    found = page.evaluation
-    if found["accuracy"] is None:
+    evaluation = page.evaluation
+    if evaluation.accuracy is None or evaluation.interval is None:
         figure = (
             '<div><h2>Test accuracy</h2><div class="big">&ndash;</div>'
             '<p class="soft note">No test images, so nothing to measure it on.</p></div>'
         )
     else:
-        low, high = found["interval"]
-        images = found["images"]
+        low, high = evaluation.interval
+        images = evaluation.images
         figure = (
-            f'<div><h2>Test accuracy</h2><div class="big">{100 * found["accuracy"]:.1f}'
+            f'<div><h2>Test accuracy</h2><div class="big">{100 * evaluation.accuracy:.1f}'
             "<small>%</small></div>"
             f'<div class="whisker"><i style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%">'
-            f'</i><b style="left:{100 * found["accuracy"]:.2f}%"></b></div>'
+            f'</i><b style="left:{100 * evaluation.accuracy:.2f}%"></b></div>'
             f'<p class="soft note">95% interval {100 * low:.1f} to {100 * high:.1f}%, on {images:,} '
             f"test image{'' if images == 1 else 's'}.{_few(high - low)}</p>"
-            f'<p class="soft note">{_commonest(found["commonestLabel"])}</p></div>'
+            f'<p class="soft note">{_commonest(evaluation.commonest_label)}</p></div>'
         )
     facts = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
@@ -168,9 +167,9 @@ def _hero(page: Page) -> str:
     return f'<section class="hero">{figure}<dl class="facts">{facts}</dl></section>'
 
 
-def _commonest(commonest: dict[str, Any]) -> str:
+def _commonest(commonest: CommonestLabel) -> str:
     """What the accuracy has to be compared with: that of a head that looks at nothing."""
-    label, accuracy = escape(commonest["label"]), percent(commonest["accuracy"])
+    label, accuracy = escape(commonest.label), percent(commonest.accuracy)
     return f"Always guessing {label}, the commonest label, would give {accuracy}."
 
 
@@ -212,7 +211,7 @@ def _curves(page: Page) -> str:
 
 
 def _confusion(page: Page) -> str:
-    matrix = np.array(page.evaluation["confusion"], np.intp)
+    matrix = np.array(page.evaluation.confusion, np.intp)
     pairs = charts.confused(matrix, page.labels)
     body = f"<div>{charts.confusion(matrix, page.labels)}</div>"
     if pairs:
@@ -223,19 +222,19 @@ def _confusion(page: Page) -> str:
 
 
 def _labels(page: Page) -> str:
-    def rank(row: dict[str, Any]) -> tuple[float, str]:
-        return (2.0 if row["f1"] is None else row["f1"], row["label"])
+    def rank(row: LabelFigures) -> tuple[float, str]:
+        return (2.0 if row.f1 is None else row.f1, row.label)
 
     rows = [
         (
-            escape(row["label"]),
-            f"{row['images']:,}",
-            percent(row["precision"]),
-            percent(row["recall"]),
-            f"{percent(row['f1'])}"
-            f'<span class="bar"><i style="width:{100 * (row["f1"] or 0):.0f}%"></i></span>',
+            escape(row.label),
+            f"{row.images:,}",
+            percent(row.precision),
+            percent(row.recall),
+            f"{percent(row.f1)}"
+            f'<span class="bar"><i style="width:{100 * (row.f1 or 0):.0f}%"></i></span>',
         )
-        for row in sorted(page.evaluation["labels"], key=rank)
+        for row in sorted(page.evaluation.labels, key=rank)
     ]
     head = ("label", "test images", "precision", "recall", "F1")
     return _section(
@@ -278,11 +277,11 @@ def _exports(page: Page) -> str:
     rows = [
         (
             escape(name),
-            escape(one.get("path", "")),
-            percent(one["accuracy"]),
-            f"{one['different']:,} of {one['images']:,}",
+            escape(one.path),
+            percent(one.accuracy),
+            f"{one.different:,} of {one.images:,}",
         )
-        for name, one in page.evaluation["exports"].items()
+        for name, one in page.evaluation.exports.items()
     ]
     if not rows:
         return ""
@@ -309,11 +308,11 @@ def _lists(page: Page) -> str:
         left = len(rows) - MOST_LISTED
         more = f'<p class="note">and {left:,} more in {file}</p>' if left > 0 else ""
         intro = ""
-        without = page.evaluation["withoutDuplicates"]
-        if file == "duplicates.csv" and without["accuracy"] is not None:
+        without = page.evaluation.without_duplicates
+        if file == "duplicates.csv" and without.accuracy is not None:
             intro = (
-                f"Without the test images among them the accuracy is {percent(without['accuracy'])} "
-                f"on {without['images']:,} images."
+                f"Without the test images among them the accuracy is {percent(without.accuracy)} "
+                f"on {without.images:,} images."
             )
         found.append(_section(title, _table(head, cells) + more, intro))
     return "\n".join(found)
