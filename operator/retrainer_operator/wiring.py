@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from retrainer_operator.api_server.client import Kube, connection
 from retrainer_operator.api_server.events import EventWriter
 from retrainer_operator.api_server.lease import Leader
-from retrainer_operator.planning.snapshots import Key
+from retrainer_operator.api_server.warnings import Question, WarningReader
+from retrainer_operator.planning.snapshots import ChildEvents, Key
 from retrainer_operator.reconciling.memory import Memory
 from retrainer_operator.reconciling.queue import Queue
 from retrainer_operator.reconciling.reconciler import Reconciler
@@ -50,12 +51,14 @@ class Operator:
             on_change=self._lead_changed,
         )
         self._events = EventWriter(self._kube, settings.identity)
+        self._warnings = WarningReader(self._kube, on_answer=self._warning_read)
         self._reconciler = Reconciler(
             self._kube,
             self._memory,
             settings,
             leads=self._leader.leads,
             on_event=self._events.add,
+            on_question=self._warnings.ask,
             on_finished=lambda phase, reason: self._metrics.finished.labels(phase, reason).inc(),
         )
         self._queue = Queue(
@@ -96,6 +99,7 @@ class Operator:
             asyncio.create_task(self._queue.run(_WORKERS), name="queue"),
             asyncio.create_task(self._events.run(), name="events"),
             asyncio.create_task(self._reports.run(), name="reports"),
+            asyncio.create_task(self._warnings.run(), name="warnings"),
             asyncio.create_task(self._resync.run(), name="resync"),
             asyncio.create_task(self._watches.run(), name="watches"),
         ]
@@ -150,6 +154,13 @@ class Operator:
         self._queue.opened.set()
         for key in self._memory.job_keys():
             self._queue.add(key)
+
+    def _warning_read(self, question: Question, message: str) -> None:
+        if self._memory.get(question.job.uid) is None:
+            return
+        warning = ChildEvents(message, time.time())
+        self._memory.note_events(question.job.uid, question.child_uid, warning)
+        self._queue.add(question.job.key)
 
     def _due_soon(self, key: Key) -> None:
         self._queue.add_after(key, _BURST_SECONDS)

@@ -114,10 +114,19 @@ class Kube:
                 yield item["metadata"]
 
     async def pages(
-        self, path: str, selector: str = "", *, accept: str = "application/json"
+        self,
+        path: str,
+        selector: str = "",
+        *,
+        fields: str = "",
+        accept: str = "application/json",
     ) -> AsyncIterator[Body]:
-        """Read a list page by page."""
-        params = {"limit": str(_PAGE)} | ({"labelSelector": selector} if selector else {})
+        """Read a list page by page: the objects with these labels and these fields."""
+        params = {"limit": str(_PAGE)}
+        if selector:
+            params["labelSelector"] = selector
+        if fields:
+            params["fieldSelector"] = fields
         while True:
             page = await self._request("GET", path, params=params, accept=accept)
             metadata = page.get("metadata") or {}

@@ -28,7 +28,6 @@ from retrainer_operator.planning.snapshots import (
     RetrainJobSnapshot,
     is_own,
 )
-from retrainer_operator.planning.times import parse_time
 from retrainer_operator.reconciling.memory import Memory
 from retrainer_operator.reconciling.queue import RetryLater
 from retrainer_operator.reconciling.rate import OverallLimit
@@ -36,7 +35,6 @@ from retrainer_operator.settings import Settings
 
 _ROUNDS = 6
 """Decisions in one pass: each read or write that changes what was decided from needs another."""
-_LOOK_MAX = 64
 _STATUSES = (400, 403, 422)
 
 Body = dict[str, Any]
@@ -68,6 +66,7 @@ class Reconciler:
         settings: Settings,
         *,
         leads: Callable[[], bool],
+        on_question: Callable[[RetrainJobSnapshot, str], None] = lambda _job, _child_uid: None,
         on_event: Callable[[RetrainJobSnapshot, Event], None] = lambda _job, _event: None,
         on_finished: Callable[[str, str], None] = lambda _phase, _reason: None,
         clock: Callable[[], float] = time.time,
@@ -79,6 +78,7 @@ class Reconciler:
         self._on_finished = on_finished
         self._clock = clock
         self._on_event = on_event
+        self._on_question = on_question
         self._limit = OverallLimit()
 
     async def __call__(self, key: Key) -> float | None:
@@ -130,19 +130,10 @@ class Reconciler:
                 self._memory.put(read_pod(body))
             self._memory.note_listed(job.uid, look.uid)
             return
-        try:
-            events = await self._api.get(
-                f"/api/v1/namespaces/{namespace}/events",
-                fieldSelector=f"involvedObject.uid={look.uid},type=Warning",
-                limit=str(_LOOK_MAX),
-            )
-        except ApiError as error:
-            if error.code != 403:
-                raise
-            events = {}  # without them the job still goes on; they only say why it waits
-        latest = max(events.get("items") or (), key=_event_time, default=None)
-        message = str(latest.get("message") or "") if latest else ""
-        self._memory.note_events(job.uid, look.uid, ChildEvents(message, now))
+        # Until it is answered, what was known before stands; the answer makes the next pass due.
+        before = self._memory.observe(job.key).child_events.get(look.uid, ChildEvents("", now))
+        self._memory.note_events(job.uid, look.uid, ChildEvents(before.message, now))
+        self._on_question(job, look.uid)
 
     # --- write ---
 
@@ -320,10 +311,3 @@ def _children(namespace: str) -> str:
 
 def _child_path(child: ChildSnapshot) -> str:
     return f"{_children(child.namespace)}/{child.name}"
-
-
-def _event_time(event: Body) -> float:
-    for field in ("lastTimestamp", "eventTime", "firstTimestamp"):
-        if event.get(field):
-            return parse_time(event[field]) or 0.0
-    return 0.0
