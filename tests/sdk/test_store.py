@@ -24,7 +24,8 @@ from retrainer.cluster.requests import Cluster
 from retrainer.errors import BucketNotFound, NotFound, StorageDenied, StorageError, UserError
 from retrainer.results.run import Run
 from retrainer.store.cache import Cache
-from retrainer.store.folder import Access, Folder, endpoint_for
+from retrainer.store.folder import Folder
+from retrainer.store.s3 import Access, endpoint_for
 from retrainer_trainer.cache import cache as trainer_cache
 from retrainer_trainer.store.store import Store
 
@@ -118,7 +119,7 @@ def test_an_endpoint_that_only_pods_reach_says_how_to_reach_it(s3: S3Server) -> 
 def test_a_profile_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(
-        UserError, match=r"^No S3 credentials to read s3://.*\(nobody\) could not be"
+        UserError, match=r"^No S3 credentials can be read: .*\(nobody\) could not be"
     ):
         Folder(RUN)
 

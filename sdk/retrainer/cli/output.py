@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from retrainer.api import Storage
     from retrainer.cluster.client import Client
     from retrainer.cluster.job import Job
-    from retrainer.store.folder import Access
+    from retrainer.store.s3 import Access
 
 Namespace = Annotated[
     str | None,
@@ -119,7 +119,7 @@ def located(
 
     from retrainer.api import Storage
     from retrainer.api.parsing import problems
-    from retrainer.store.folder import Access
+    from retrainer.store.s3 import Access
 
     options = {"endpoint": endpoint, "region": region, "insecure": insecure or None}
     fields: dict[str, Any] = {name: value for name, value in options.items() if value is not None}

@@ -119,7 +119,7 @@ def compare(
     """
     from retrainer.results.comparison import compare as compared
     from retrainer.results.run import Run
-    from retrainer.store.folder import Access
+    from retrainer.store.s3 import Access
 
     if all("/" in name for name in names):
         found = compared([Run(name, access=Access(s3_endpoint)) for name in names])

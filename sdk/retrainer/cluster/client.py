@@ -13,7 +13,7 @@ from retrainer.cluster.refusals import Conflict
 from retrainer.cluster.requests import JOBS, Cluster, Document
 from retrainer.cluster.stop import Stop
 from retrainer.errors import AlreadyExists, InvalidJob, UserError
-from retrainer.store.folder import Access
+from retrainer.store.s3 import Access
 
 if TYPE_CHECKING:
     import boto3

@@ -17,7 +17,7 @@ from retrainer.cluster.snapshot import JobSnapshot
 from retrainer.cluster.stop import Stop
 from retrainer.errors import Interrupted, JobFailed, NotFound, UserError, WaitTimeout
 from retrainer.results.history import History
-from retrainer.store.folder import Access
+from retrainer.store.s3 import Access
 
 if TYPE_CHECKING:
     from retrainer.inference.classifier import Image, Prediction

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from retrainer.api import Storage
 from retrainer.api.layout import EXPORT_PATHS, LABELS, RESULT, join
 from retrainer.errors import NotFound, UserError
-from retrainer.store.folder import PARALLEL, Access, Entry, Folder
+from retrainer.store.folder import PARALLEL, Entry, Folder
+from retrainer.store.s3 import Access
 
 Image = str | Path | bytes
 

@@ -35,7 +35,7 @@ from retrainer.extras import require_trainer
 from retrainer.jobfile import as_job
 from retrainer.local import places
 from retrainer.results.run import Run
-from retrainer.store.folder import ENV_ENDPOINT, Access
+from retrainer.store.s3 import ENV_ENDPOINT, Access
 
 # -P: a file of the current folder named like a library must not be imported in its place.
 TRAINER = (sys.executable, "-P", "-m", "retrainer_trainer")

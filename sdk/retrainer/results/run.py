@@ -22,7 +22,8 @@ from retrainer.api.status import CurvePoint
 from retrainer.errors import NotFound, UserError
 from retrainer.results.history import COLUMNS, History
 from retrainer.results.rows import Guess
-from retrainer.store.folder import Access, Folder
+from retrainer.store.folder import Folder
+from retrainer.store.s3 import Access
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,8 @@ from retrainer.api.layout import (
     SEGMENT_SUFFIX,
     SEGMENTS,
 )
-from retrainer.store.folder import Access, Entry, Folder
+from retrainer.store.folder import Entry, Folder
+from retrainer.store.s3 import Access
 
 # An index has a header and a checksum of this many bytes together, and this many for each bottleneck.
 INDEX_FIXED_BYTES = 40

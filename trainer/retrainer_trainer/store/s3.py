@@ -1,6 +1,5 @@
 """A bucket of an S3-compatible store, by obstore (boto3 for credentials and for odd keys)."""
 
-import os
 import random
 import re
 import threading
@@ -9,27 +8,21 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import boto3
-import botocore.config
 import botocore.exceptions
 import obstore
-from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
     InvalidPathError,
-    PermissionDeniedError,
     PreconditionError,
-    UnauthenticatedError,
 )
-from obstore.store import S3Store as ObstoreS3
 
 from retrainer.api import Storage, reasons
 from retrainer.errors import NotFound, RetrainerError, StorageError, UserError
+from retrainer.store import s3
 from retrainer_trainer.runtime.stop import Stop
 from retrainer_trainer.store.store import ChangedError, Entry, Notice, Store, UnreadableError
 
@@ -51,21 +44,16 @@ _MULTIPART_BYTES = 64 * 1024 * 1024
 _GAP_BYTES = 256 * 1024
 _PARALLEL = 16
 
-_DENIED_CODES = {
-    "AccessDenied", "AllAccessDisabled", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken",
-    "RequestTimeTooSkewed", "SignatureDoesNotMatch", "XAdminUserNotFound",
-}  # fmt: skip
-# Signs, in what obstore says of a request that failed, of why it did.
-_CAUSES = (
-    ("no such host", "dns error"),
-    ("connection refused", "connection refused"),
-    ("its certificate is not trusted", "certificate"),
-    ("the connection was cut", "reset by peer"),
-    ("the connection was cut", "connection closed"),
-    ("no answer in time", "kind: timeout"),
-    ("no answer in time", "timed out"),
-)
 _ODD_KEY = re.compile(r"[\x00-\x1f\x7f]|//|^/|(^|/)\.{1,2}(/|$)")
+
+_LIBRARY_ERRORS = (
+    BaseError,
+    OSError,
+    ValueError,
+    RecursionError,  # of boto3, where a server sends it to itself
+    botocore.exceptions.BotoCoreError,
+    botocore.exceptions.ClientError,
+)
 
 _reached: set[str] = set()
 _reached_lock = threading.Lock()
@@ -92,66 +80,31 @@ class S3Store(Store):
         self._prefix = prefix + "/" if prefix else ""
         self._notice = notice or (lambda _text: None)
         self._stop = stop or Stop()
-        given = storage.endpoint or os.environ.get(
-            "AWS_ENDPOINT_URL_S3", os.environ.get("AWS_ENDPOINT_URL")
+        self._server = s3.Server(storage)
+        # Retries are this class's own: obstore's cannot tell a first contact from a later one.
+        self._store = self._server.open(
+            self.bucket,
+            client={
+                "connect_timeout": timedelta(seconds=_CONNECT_S),
+                "read_timeout": timedelta(seconds=_READ_S),
+                "timeout": timedelta(seconds=_REQUEST_S),
+                "pool_max_idle_per_host": str(_PARALLEL * 2),
+            },
+            retries={"max_retries": 0},
         )
-        self._endpoint = given.rstrip("/") if given else None
-        self._insecure = storage.insecure
-        session = boto3.Session()
-        self._region = (
-            storage.region or os.environ.get("AWS_REGION") or session.region_name or "us-east-1"
-        )
-        self._session = session
-        self._store = self._open()
 
     @property
     def endpoint(self) -> str:
         """Where the store is, for messages."""
-        return self._endpoint or f"https://s3.{self._region}.amazonaws.com"
-
-    def _open(self) -> ObstoreS3:
-        client: Any = {
-            "allow_http": self.endpoint.startswith("http://"),
-            "allow_invalid_certificates": self._insecure,
-            "connect_timeout": timedelta(seconds=_CONNECT_S),
-            "read_timeout": timedelta(seconds=_READ_S),
-            "timeout": timedelta(seconds=_REQUEST_S),
-            "pool_max_idle_per_host": str(_PARALLEL * 2),
-        }
-        bundle = os.environ.get("AWS_CA_BUNDLE")
-        if bundle:
-            client["root_certificate"] = Path(bundle).read_bytes()
-        credentials = self._session.get_credentials()
-        config: Any = {"region": self._region, "virtual_hosted_style_request": False}
-        if self._endpoint:
-            config["endpoint"] = self._endpoint
-        if credentials is None:  # a public bucket may still be read
-            config["skip_signature"] = True
-        provider = Boto3CredentialProvider(self._session) if credentials is not None else None
-        # Retries are this class's own: obstore's cannot tell a first contact from a later one.
-        return ObstoreS3(
-            self.bucket,
-            config=config,
-            client_options=client,
-            retry_config={"max_retries": 0},
-            credential_provider=provider,
-        )
+        return self._server.endpoint
 
     @cached_property
     def _boto(self) -> Any:
-        return self._session.client(
-            "s3",
-            endpoint_url=self._endpoint,
-            region_name=self._region,
-            verify=False if self._insecure else None,
-            config=botocore.config.Config(
-                connect_timeout=_CONNECT_S,
-                read_timeout=_READ_S,
-                retries={"total_max_attempts": 1, "mode": "standard"},
-                s3={"addressing_style": "path"},
-                max_pool_connections=_PARALLEL,
-                signature_version=None if self._session.get_credentials() else botocore.UNSIGNED,
-            ),
+        return self._server.boto_client(
+            connect_timeout=_CONNECT_S,
+            read_timeout=_READ_S,
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            max_pool_connections=_PARALLEL,
         )
 
     # --- reading ---
@@ -303,8 +256,7 @@ class S3Store(Store):
         while True:
             try:
                 result = operation()
-            except (BaseError, OSError, ValueError, botocore.exceptions.BotoCoreError,
-                    botocore.exceptions.ClientError) as error:  # fmt: skip
+            except _LIBRARY_ERRORS as error:
                 if isinstance(error, InvalidPathError):
                     raise
                 fault = self._fault(error, verb, path)
@@ -331,51 +283,27 @@ class S3Store(Store):
     def _fault(  # noqa: PLR0911 - a flat list, one kind of answer after the other
         self, error: Exception, verb: str, path: str
     ) -> RetrainerError | ChangedError | UnreadableError:
-        status, code, detail = _answer(error)
+        failure = s3.failure(error)
+        status = failure.status
         if isinstance(error, (PreconditionError, AlreadyExistsError)) or status == 412:
             return ChangedError(path)
-        if code == "NoSuchBucket":
+        if failure.code == "NoSuchBucket":
             return reasons.BUCKET_NOT_FOUND.error(
                 bucket=self.bucket, field=self.field, endpoint=self.endpoint
             )
-        denied = isinstance(error, (PermissionDeniedError, UnauthenticatedError))
-        if denied or code in _DENIED_CODES or status in (401, 403):
+        if failure.denied:
             return reasons.STORAGE_DENIED.error(
                 endpoint=self.endpoint, bucket=self.bucket, field=self.field,
-                key=self._key_id(), detail=f"{detail or code or status} (to {verb} it)",
+                key=self._server.key, detail=f"{failure.cause} (to {verb} it)",
             )  # fmt: skip
         if isinstance(error, FileNotFoundError) or (path and status == 404):
             return NotFound(f"{self.url.rstrip('/')}/{path} does not exist.")
-        if status is not None and 400 <= status < 500 and status not in (408, 429):
+        if status is not None and 300 <= status < 500 and status not in (408, 429):
             return UserError(
-                f"{self.endpoint} ({self.field}) answers {status} {code or 'without an S3 error'}"
-                f"{': ' + detail if detail else ''}; check storage.endpoint, storage.region and "
-                f"{self.url}.",
+                f"{self.endpoint} ({self.field}) answers {status}: {failure.cause}; check "
+                f"storage.endpoint, storage.region and {self.url}.",
                 reason=reasons.STORAGE_UNAVAILABLE.name,
             )
         if isinstance(error, ValueError) and not isinstance(error, BaseError):
             return UnreadableError("the store refuses this name")
-        return reasons.STORAGE_UNAVAILABLE.error(endpoint=self.endpoint, detail=detail)
-
-    def _key_id(self) -> str:
-        found = self._session.get_credentials()
-        return found.access_key if found is not None else "(none was found)"
-
-
-def _answer(error: Exception) -> tuple[int | None, str, str]:
-    """HTTP status, S3 error code and a short sentence of what an error says."""
-    if isinstance(error, botocore.exceptions.ClientError):
-        said = error.response.get("Error", {})
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        return status, said.get("Code", ""), said.get("Message", "")
-    text = str(error)
-    status_found = re.search(r"status code: (\d{3})", text)
-    code = re.search(r"<Code>([^<]{1,100})</Code>", text)
-    message = re.search(r"<Message>([^<]{1,300})</Message>", text)
-    status = int(status_found[1]) if status_found else None
-    if message:
-        return status, code[1] if code else "", message[1]
-    if status is not None:
-        return status, code[1] if code else "", f"HTTP status {status}"
-    known = next((said for said, sign in _CAUSES if sign in text.lower()), None)
-    return None, "", known or text.split("\n", 1)[0][:200]
+        return reasons.STORAGE_UNAVAILABLE.error(endpoint=self.endpoint, detail=failure.cause)
