@@ -63,6 +63,9 @@ test: tools  ## Every test, a real cluster included (Linux and root)
 test-fast: $(STAMP)  ## The tests that take seconds; they need Python alone
 	$(BIN)/pytest -m "not slow and not cluster"
 
+test-fresh:  ## make demo and test-fast in a fresh Debian with Python alone (Linux, root; SHARE=folder)
+	$(PYTHON) tools/fresh_machine.py $(if $(SHARE),--share $(SHARE))
+
 bench: $(STAMP)  ## Ratios against retrain.py's way, Keras and the bare loop
 	for bench in tests/bench/*.py; do case $$bench in */operator_rates.py|*/apply_to_complete.py) ;; *) $(BIN)/python $$bench || exit;; esac; done
 
@@ -90,5 +93,5 @@ lock:  ## Lock the versions anew (needs uv)
 clean:  ## Remove what the demo, the benchmarks and the tools wrote
 	rm -rf demo bench-results site dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup demo demo-flowers demo-cluster docs check format generate tools test test-fast bench bench-operator \
-        cluster-up cluster-down cluster-status lock clean
+.PHONY: help setup demo demo-flowers demo-cluster docs check format generate tools test test-fast \
+        test-fresh bench bench-operator cluster-up cluster-down cluster-status lock clean
