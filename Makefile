@@ -33,23 +33,23 @@ demo-flowers: $(STAMP)  ## The same on your own images: IMAGES=folder WEIGHTS=fi
 demo-cluster: $(STAMP)  ## A cluster on this machine, the chart, a RetrainJob to its end (Linux, root)
 	$(BIN)/python tools/demo_cluster.py
 
-check: $(STAMP)  ## Format, lint, types, import contracts, generated files up to date
+check: $(STAMP) check-generated  ## Format, lint, types, import contracts, generated files up to date
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python tools/crd.py --check
-	$(BIN)/python tools/dashboards.py --check
-	$(BIN)/python tools/reference.py --check
+
+GENERATORS := crd dashboards reference chart
+
+check-generated: $(STAMP)  ## Whether the generated files are what their generators write
+	for each in $(GENERATORS); do $(BIN)/python tools/$$each.py --check || exit; done
 
 format: $(STAMP)  ## Format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 generate: $(STAMP)  ## Write the generated files anew
-	$(BIN)/python tools/crd.py
-	$(BIN)/python tools/dashboards.py
-	$(BIN)/python tools/reference.py
+	for each in $(GENERATORS); do $(BIN)/python tools/$$each.py || exit; done
 
 docs: $(STAMP)  ## Build the documentation into site/, links checked
 	$(BIN)/mkdocs build --strict --quiet
@@ -82,6 +82,17 @@ cluster-down: $(STAMP)  ## End it and leave nothing behind
 cluster-status: $(STAMP)  ## What of it runs
 	$(BIN)/python -m tests.cluster.devcluster status
 
+sbom: $(STAMP)  ## Lists of parts (CycloneDX) of the container images, from the locks, into dist/
+	mkdir -p dist
+	for lock in $(filter-out %/dev.txt,$(wildcard requirements/*.txt)); do \
+	  $(BIN)/cyclonedx-py requirements $$lock --output-reproducible \
+	    --output-file dist/$$(basename $$lock .txt).cdx.json || exit; done
+
+release: sbom  ## The wheel, the packed chart and the lists of parts, into dist/ (RELEASING.md)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	helm=$$($(BIN)/python -m tests.cluster.devcluster binaries helm | cut -f2) && \
+	  $$helm package charts/retrainer --destination dist
+
 lock:  ## Lock the versions anew (needs uv)
 	@compile() { uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --custom-compile-command "make lock" "$$@"; }; \
@@ -93,5 +104,5 @@ lock:  ## Lock the versions anew (needs uv)
 clean:  ## Remove what the demo, the benchmarks and the tools wrote
 	rm -rf demo bench-results site dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup demo demo-flowers demo-cluster docs check format generate tools test test-fast \
+.PHONY: help setup demo demo-flowers demo-cluster docs check check-generated format generate sbom release tools test test-fast \
         test-fresh bench bench-operator cluster-up cluster-down cluster-status lock clean

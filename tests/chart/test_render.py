@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import tomllib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
-from tests.support.chart import CHART, REPOSITORY, helm, helm_well, rendered
+from tests.support.chart import CHART, helm, helm_well, rendered
 
-from retrainer import __version__
 from retrainer.api import Pod, Resources
 from retrainer_operator.settings import Settings
 from retrainer_operator.watching.watches import RIGHTS
@@ -192,12 +190,6 @@ def test_a_digest_wins_over_a_tag_and_the_apps_version_is_the_default() -> None:
         "containers"
     ]
     assert pinned["image"] == f"retrainer/operator@{DIGEST}"
-
-
-def test_the_chart_has_the_version_of_the_package() -> None:
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    assert chart["appVersion"] == chart["version"] == project["version"] == __version__
 
 
 # --- rights ---
