@@ -15,8 +15,8 @@ from tests.operator.objects import (
     make_pod_body,
 )
 
-from retrainer_operator.planning import progress
 from retrainer_operator.planning.objects import read_job, read_pod
+from retrainer_operator.planning.reports import parse_report
 from retrainer_operator.planning.times import parse_time
 from retrainer_operator.serving.metrics import Live, OperatorMetrics
 
@@ -62,13 +62,13 @@ def test_figures_that_the_api_server_would_not_take_are_left_out() -> None:
              "crossEntropy": [1], "validationCrossEntropy": [1]}  # fmt: skip
     fields = {"task": "train", "name": "flowers", "uid": UID, "labelCount": HUGE,
             "metrics": {"testAccuracy": 0.9, "testImages": HUGE}, "curve": curve}  # fmt: skip
-    report = progress.parse_report(json.dumps(fields), UID)
+    report = parse_report(json.dumps(fields))
     assert report is not None
     assert report.metrics.test_accuracy == 0.9
     assert report.metrics.test_images is None
     assert report.label_count is None
     assert report.curve.step == []
     curve |= {"step": [1], "crossEntropy": [float("nan")]}
-    report = progress.parse_report(json.dumps({**fields, "curve": curve}), UID)
+    report = parse_report(json.dumps({**fields, "curve": curve}))
     assert report is not None
     assert report.curve.step == []

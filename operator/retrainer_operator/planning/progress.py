@@ -1,12 +1,8 @@
-"""Progress from the reports of pods, checked like any input and added up."""
+"""Progress from the reports of pods, added up."""
 
-import math
-from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
 
-from pydantic import ValidationError
-
-from retrainer.api import Curve, Metrics, Progress, Report, RetrainJob, reasons
+from retrainer.api import Progress, Report, RetrainJob, reasons
 from retrainer.api.names import TASK_BOTTLENECKS
 from retrainer.api.status import CURVE_MAX, CurvePoint, Phase
 from retrainer_operator.planning.snapshots import PodSnapshot
@@ -17,38 +13,12 @@ JOB_INTERVAL = 10.0
 # Percent of a sharded job that is reached when its bottlenecks are done: computing them takes minutes,
 # training the head seconds.
 _SHARDS_SHARE = 90
-_ARTIFACTS_MAX = 64
-
-
-def parse_report(text: str | bytes, uid: str) -> Report | None:
-    """Read a Report of the job with this uid; None if it is none. Values that cannot be are left out."""
-    try:
-        report = Report.model_validate_json(text)
-    except ValidationError:
-        return None
-    if report.uid != uid:
-        return None
-    return report.model_copy(
-        update={
-            "metrics": _sane_metrics(report.metrics),
-            "progress": _sane_progress(report.progress),
-            "curve": report.curve if _is_sane(report.curve) else Curve(),
-            "label_count": report.label_count if _count(report.label_count) else None,
-            "artifacts": dict(list(report.artifacts.items())[:_ARTIFACTS_MAX]),
-        }
-    )
-
-
-@lru_cache(maxsize=4096)
-def _parse_final_report(text: str, uid: str) -> Report | None:
-    """Read a termination message, which does not change: it is parsed once."""
-    return parse_report(text, uid) if text.startswith("{") else None
 
 
 def latest_report(pod: PodSnapshot, live: Mapping[str, Report], uid: str) -> Report | None:
     """The pod's final report, else its latest of those read live."""
-    final = _parse_final_report(pod.ended.message, uid) if pod.ended else None
-    return final or live.get(pod.uid)
+    final = pod.ended.report if pod.ended else None
+    return final if final and final.uid == uid else live.get(pod.uid)
 
 
 def progress_of_shards(reports: Iterable[Report], shards: int) -> Progress:
@@ -133,48 +103,3 @@ def _fraction(progress: Progress) -> float:
 def _sum(values: Iterable[int | None]) -> int | None:
     numbers = [v for v in values if v is not None]
     return sum(numbers) if numbers else None
-
-
-def _sane_metrics(metrics: Metrics) -> Metrics:
-    def share(value: float | None) -> bool:
-        return value is None or 0 <= value <= 1
-
-    def entropy(value: float | None) -> bool:
-        return value is None or (math.isfinite(value) and value >= 0)
-
-    sane: dict[str, Callable[[float | None], bool]] = {
-        "training_accuracy": share,
-        "validation_accuracy": share,
-        "test_accuracy": share,
-        "cross_entropy": entropy,
-        "validation_cross_entropy": entropy,
-        "test_images": _count,
-    }
-    wrong = [name for name, fits in sane.items() if not fits(getattr(metrics, name))]
-    return metrics.model_copy(update=dict.fromkeys(wrong)) if wrong else metrics
-
-
-_COUNT_MAX = 2**53
-"""Above it, a JSON number is no whole number to the API server, which then takes no status at all."""
-
-
-def _count(value: float | None) -> bool:
-    return value is None or 0 <= value <= _COUNT_MAX
-
-
-def _is_sane(curve: Curve) -> bool:
-    values = (
-        *curve.training_accuracy,
-        *curve.validation_accuracy,
-        *curve.cross_entropy,
-        *curve.validation_cross_entropy,
-    )
-    return all(map(_count, curve.step)) and all(v is None or math.isfinite(v) for v in values)
-
-
-def _sane_progress(progress: Progress) -> Progress:
-    counts = progress.model_dump()
-    wrong = [n for n, v in counts.items() if not _count(v)]
-    if counts["percent"] is not None and counts["percent"] > 100:
-        wrong.append("percent")
-    return progress.model_copy(update=dict.fromkeys(wrong)) if wrong else progress

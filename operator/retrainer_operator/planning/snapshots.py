@@ -6,11 +6,13 @@ about 3 KiB here and 40 KiB as parsed JSON.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from retrainer.api import Report
 from retrainer.api.names import KIND
+from retrainer_operator.planning.reports import parse_report
 
 Key = tuple[str, str]
 """Namespace and name of a job."""
@@ -79,7 +81,7 @@ class ChildSnapshot:
         return self.complete or self.failed is not None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ContainerEnd:
     """How a pod's container ended."""
 
@@ -87,6 +89,11 @@ class ContainerEnd:
     reason: str
     message: str
     at: float
+
+    @cached_property
+    def report(self) -> Report | None:
+        """The report that the message is, if it is one; of which job is not checked yet."""
+        return parse_report(self.message) if self.message.startswith("{") else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,12 @@ class PodSnapshot:
     def finished(self) -> bool:
         """Whether it runs no more."""
         return self.phase in ("Succeeded", "Failed")
+
+    def without_message(self) -> "PodSnapshot":
+        """This pod without the message of its end, which takes most of its room."""
+        if self.ended is None or not self.ended.message:
+            return self
+        return replace(self, ended=replace(self.ended, message=""))
 
 
 @dataclass(frozen=True, slots=True)

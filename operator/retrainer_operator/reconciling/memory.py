@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from retrainer.api import Report
+from retrainer.api import FINISHED, Report
 from retrainer.api.names import TASK_BOTTLENECKS, TASK_TRAIN, child
 from retrainer_operator.planning.snapshots import (
     ChildEvents,
@@ -153,6 +153,8 @@ class Memory:
             than what is here, or differs in nothing that is decided from.
         """
         old = self._objects.get(new.uid)
+        if isinstance(new, PodSnapshot) and self._is_finished(self.job_of_pod(new)):
+            new = new.without_message()
         if new.version < self._gone.get(new.uid, _NEVER)[0] or (old and old.version >= new.version):
             return set()
         namesake = self._named(type(new), new.namespace, new.name)
@@ -170,6 +172,7 @@ class Memory:
         keys.add(self.key_of(new))
         if isinstance(new, ChildSnapshot):
             self._forget_name(new)
+        self._drop_messages(new)
         if old is not None and replace(old, version=new.version) == new:
             return set()
         return {key for key in keys if key is not None}
@@ -266,6 +269,20 @@ class Memory:
         del owned[old.uid]
         if not owned:
             del self._owned[place]
+
+    @staticmethod
+    def _is_finished(job: Watched | None) -> bool:
+        return isinstance(job, RetrainJobSnapshot) and job.phase in FINISHED
+
+    def _drop_messages(self, new: Watched) -> None:
+        """Keep no messages of pods whose job has finished: 4 KiB of text, 8 KiB more once it is read."""
+        if isinstance(new, RetrainJobSnapshot) and self._is_finished(new):
+            for owned in list(self._of(new.namespace, new.uid)):
+                self._drop_messages(owned)
+        elif isinstance(new, ChildSnapshot) and self._is_finished(self._owner(new)):
+            for pod in list(self._of(new.namespace, new.uid)):
+                if isinstance(pod, PodSnapshot):
+                    self._objects[pod.uid] = pod.without_message()
 
     def _forget_name(self, new: ChildSnapshot) -> None:
         """Drop what was noted while this child's name had no Job here."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from retrainer.api.names import REPORT_PORT
-from retrainer_operator.planning import progress
+from retrainer_operator.planning.reports import parse_report
 from retrainer_operator.planning.snapshots import Key, PodSnapshot
 from retrainer_operator.reconciling.memory import Memory
 
@@ -138,8 +138,8 @@ class Reports:
         self._note(pod, answered=text is not None)
         if text is None:
             return
-        report = progress.parse_report(text, job.uid)
-        if report is not None and self._memory.put_report(job.uid, pod.uid, report):
+        report = parse_report(text)
+        if report and report.uid == job.uid and self._memory.put_report(job.uid, pod.uid, report):
             self._on_news(job.key)
 
     async def _read(self, session: aiohttp.ClientSession, ip: str) -> bytes | None:

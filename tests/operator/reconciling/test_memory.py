@@ -1,10 +1,13 @@
 """What is in memory: the newest of each object, whose it is, and nothing that is gone."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
 from tests.operator.objects import (
     CHILD_UID,
+    FINAL,
+    NOW,
     UID,
     make_child,
     make_child_body,
@@ -16,7 +19,7 @@ from tests.operator.objects import (
 
 from retrainer.api.names import LABEL_JOB
 from retrainer_operator.planning.objects import read_child, read_job, read_pod
-from retrainer_operator.planning.snapshots import Refusal
+from retrainer_operator.planning.snapshots import ContainerEnd, Refusal
 from retrainer_operator.reconciling.memory import LATE, Memory
 
 KEY = ("team", "flowers")
@@ -138,3 +141,28 @@ def test_of_two_versions_the_newer_counts(change: str) -> None:
         {KEY} if change == "newer" else set()
     )
     assert memory.observe(KEY).children == (newer,)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_of_the_pods_of_a_finished_job_no_message_is_kept(order: tuple[int, ...]) -> None:
+    """5,000 finished jobs took 13 KiB each, most of it the text of the report and what was read of it."""
+    memory = Memory()
+    ended = make_pod(ended=(0, "Completed", FINAL))
+    for number in order:
+        memory.put((make_job({"phase": "Training"}), make_child(), ended)[number])
+    (pod,) = memory.observe(KEY).pods
+    assert pod.ended is not None
+    assert pod.ended.report is not None
+    assert memory.put(make_job({"phase": "Succeeded"})) == {KEY}
+    (pod,) = memory.observe(KEY).pods
+    assert pod == ended.without_message()
+    assert pod.ended == ContainerEnd(0, "Completed", "", NOW)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_nor_when_it_had_finished_before_this_operator_started(order: tuple[int, ...]) -> None:
+    memory = Memory()
+    pod = make_pod(ended=(0, "Completed", FINAL))
+    for number in order:
+        memory.put((make_job({"phase": "Failed"}), make_child(), pod)[number])
+    assert memory.observe(KEY).pods == (pod.without_message(),)
