@@ -60,6 +60,7 @@ class Operator:
             on_event=self._events.add,
             on_question=self._warnings.ask,
             on_finished=lambda phase, reason: self._metrics.finished.labels(phase, reason).inc(),
+            on_refused=self._metrics.statuses_refused.inc,
         )
         self._queue = Queue(
             self._make_pass,

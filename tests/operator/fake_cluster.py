@@ -248,15 +248,20 @@ class Run:
         self.cluster = cluster
         self.memory = Memory()
         self.finished: list[tuple[str, str]] = []
+        self.refused = 0
         self.reconciler = Reconciler(
             cluster,
             self.memory,
             settings,
             leads=lambda: True,
             on_finished=lambda phase, reason: self.finished.append((phase, reason)),
+            on_refused=self._count_refusal,
             clock=lambda: cluster.now,
         )
         self.sync()
+
+    def _count_refusal(self) -> None:
+        self.refused += 1
 
     def sync(self) -> None:
         """Let the watches catch up: they show what has our labels, and that anything else went."""

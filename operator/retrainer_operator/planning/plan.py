@@ -85,7 +85,7 @@ def _act(case: Case, job: RetrainJobSnapshot, verdict: Verdict) -> Plan:
     if verdict.silent:
         return Plan(writes=_joined(writes), again_at=verdict.again_at)
     new = statuses.build(case, verdict, job.generation)
-    change = statuses.compare(case.status, new, verdict)
+    change = statuses.compare(job, case.status, new, verdict)
     outcome = (str(verdict.phase), new.reason or "") if finished else None
     whole = Plan(
         writes=_joined(writes),
@@ -190,7 +190,7 @@ def _invalid(
     reason = reasons.INVALID_SPEC
     verdict = Verdict(Phase.FAILED, reason, reason(detail=detail))
     new = statuses.status_without_figures(old, verdict, job.generation, now)
-    change = statuses.compare(old, new, verdict)
+    change = statuses.compare(job, old, new, verdict)
     return Plan(
         writes=_stops(observed, job),
         status=change.patch,

@@ -1,16 +1,18 @@
 """The status that follows from a verdict, and the patch that makes it from the old one."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 from retrainer.api import FINISHED, Condition, Phase, Report, RetrainJobStatus, reasons
 from retrainer.api.names import TASK_TRAIN
 from retrainer.api.reasons import ConditionType, Kind
-from retrainer.api.status import ConditionStatus, Metrics
+from retrainer.api.status import CONDITIONS_MAX, ConditionStatus, Metrics
 from retrainer.api.task import rounded, shorten
 from retrainer_operator.planning import progress
 from retrainer_operator.planning.actions import Event, Verdict
 from retrainer_operator.planning.case import Case
+from retrainer_operator.planning.snapshots import RetrainJobSnapshot
 from retrainer_operator.planning.times import format_time
 
 _MESSAGE_MAX = 1024
@@ -21,6 +23,7 @@ _READY = "The bottlenecks of all images are in the cache."
 # A change of figures alone is written at most every ten seconds; startTime alone waits for the next
 # write of anything else.
 _FIGURES = frozenset({"message", "progress", "metrics", "curve", "labelCount", "run", "artifacts"})
+_OWN = frozenset(ConditionType)
 _RIDES_ALONG = frozenset({"startTime"})
 _RUNNING = frozenset(r.name for r in reasons.REASONS if r.kind == Kind.RUNNING)
 _USUAL = (reasons.CREATED, reasons.POD_STARTING, reasons.QUEUED)
@@ -76,9 +79,14 @@ def status_without_figures(
     return old.model_copy(update=update)
 
 
-def compare(old: RetrainJobStatus, new: RetrainJobStatus, verdict: Verdict) -> StatusPatch:
+def compare(
+    job: RetrainJobSnapshot, old: RetrainJobStatus, new: RetrainJobStatus, verdict: Verdict
+) -> StatusPatch:
     """Find what to write, if anything, and whether it may wait its turn."""
     was, will = rounded(old.dump()), rounded(new.dump())
+    written = json.loads(job.status).get("conditions") or []
+    was["conditions"] = _untouched(old.conditions, old, written)
+    will["conditions"] = _untouched(new.conditions, old, written)
     patch = _patch(was, will)
     if set(patch) <= _RIDES_ALONG:
         return StatusPatch({}, False, ())
@@ -86,6 +94,21 @@ def compare(old: RetrainJobStatus, new: RetrainJobStatus, verdict: Verdict) -> S
     same_kind = old.phase == new.phase and runs_on
     urgent = set(patch) - _FIGURES - _RIDES_ALONG - ({"reason"} if same_kind else set())
     return StatusPatch(patch, not urgent, _events(old, new, verdict))
+
+
+def _untouched(
+    conditions: list[Condition], old: RetrainJobStatus, written: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The conditions as they are written: those that did not turn just as somebody else wrote them.
+
+    A list is written as a whole, and another controller's condition may lack what ours always have:
+    what was not there must not be sent as an empty text, which is no time, and would be refused.
+    """
+    before = {c.type: (c, raw) for c, raw in zip(old.conditions, written, strict=False)}
+    return [
+        before[c.type][1] if c.type in before and before[c.type][0] == c else c.dump()
+        for c in conditions
+    ]
 
 
 def _patch(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +149,12 @@ def _conditions(
         turn(kind, ConditionStatus.TRUE, reason, message)
     if ConditionType.SUSPENDED in conditions and ConditionType.SUSPENDED not in true:
         turn(ConditionType.SUSPENDED, ConditionStatus.FALSE, _RESUMED, _RESUMED_MESSAGE)
-    return list(conditions.values())
+    if len(conditions) <= CONDITIONS_MAX:
+        return list(conditions.values())
+    # However many others have written, the job's own are written.
+    own = [c for c in conditions.values() if c.type in _OWN]
+    foreign = [c for c in conditions.values() if c.type not in _OWN]
+    return own + foreign[: CONDITIONS_MAX - len(own)]
 
 
 def _ready(case: Case, verdict: Verdict) -> bool:

@@ -69,6 +69,7 @@ class Reconciler:
         on_question: Callable[[RetrainJobSnapshot, str], None] = lambda _job, _child_uid: None,
         on_event: Callable[[RetrainJobSnapshot, Event], None] = lambda _job, _event: None,
         on_finished: Callable[[str, str], None] = lambda _phase, _reason: None,
+        on_refused: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._api = api
@@ -76,6 +77,7 @@ class Reconciler:
         self._settings = settings
         self._leads = leads
         self._on_finished = on_finished
+        self._on_refused = on_refused
         self._clock = clock
         self._on_event = on_event
         self._on_question = on_question
@@ -276,6 +278,8 @@ class Reconciler:
                 return None
             if error.code == 409:
                 raise RetryLater from error
+            if error.code == 422:
+                self._on_refused()
             raise
         self._memory.put(read_job(answer))
         self._memory.note_progress(job.uid, now)

@@ -111,6 +111,7 @@ class OperatorMetrics:
             *_own(prometheus.QUEUE_SECONDS), registry=self.registry, buckets=_WAIT_BUCKETS
         )
         self.writes = Counter(*_own(prometheus.API_WRITES), registry=self.registry)
+        self.statuses_refused = Counter(*_own(prometheus.STATUSES_REFUSED), registry=self.registry)
         self.leader = Gauge(*_own(prometheus.LEADER), registry=self.registry)
         self.last_resync = Gauge(*_own(prometheus.LAST_RESYNC), registry=self.registry)
         self.namespaces_skipped = Gauge(

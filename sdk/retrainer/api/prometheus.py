@@ -109,6 +109,11 @@ API_WRITES = Metric(
     "Writes to the API server, by verb, resource and status code.",
     ("verb", "resource", "code"),
 )
+STATUSES_REFUSED = Metric(
+    "retrainer_statuses_refused",
+    "counter",
+    "Writes of a job's status that the API server refused as invalid.",
+)
 LEADER = Metric("retrainer_leader", "gauge", "1 while this replica holds the Lease.")
 LAST_RESYNC = Metric(
     "retrainer_last_resync_timestamp_seconds", "gauge", "When the last full list ended, Unix time."

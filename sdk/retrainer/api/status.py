@@ -31,7 +31,13 @@ class ConditionStatus(StrEnum):
     UNKNOWN = "Unknown"
 
 
-class Condition(Model):
+class _StatusModel(Model):
+    """Base of what a status holds: what a later version writes is left alone, not refused."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Condition(_StatusModel):
     """As meta/v1 Condition."""
 
     type: str = Field(max_length=64, description="Suspended, BottlenecksReady, Complete or Failed.")
@@ -46,7 +52,7 @@ class Condition(Model):
     )
 
 
-class Progress(Model):
+class Progress(_StatusModel):
     """How far the job is; counts are images unless said otherwise."""
 
     percent: int | None = Field(None, description="Of the whole job, 0 to 100.")
@@ -70,7 +76,7 @@ class Progress(Model):
         return self
 
 
-class Metrics(Model):
+class Metrics(_StatusModel):
     """Accuracies are shares (0 to 1), cross entropies in nats; all of the latest evaluation."""
 
     training_accuracy: float | None = Field(
@@ -83,7 +89,7 @@ class Metrics(Model):
     test_images: int | None = Field(None, description="Number of test images.")
 
 
-class CurvePoint(Model):
+class CurvePoint(_StatusModel):
     """One evaluation of the learning curve."""
 
     step: int = Field(description="Training steps done.")
@@ -97,10 +103,12 @@ CURVE_MAX = 20
 """Points of the learning curve kept in a job's status."""
 
 
-class RetrainJobStatus(Model):
-    """What the operator has seen."""
+CONDITIONS_MAX = 16
+"""Conditions of a job, those of other controllers included."""
 
-    model_config = ConfigDict(extra="ignore")
+
+class RetrainJobStatus(_StatusModel):
+    """What the operator has seen."""
 
     observed_generation: int | None = Field(
         None, description="Generation of the spec last acted on."
@@ -110,7 +118,7 @@ class RetrainJobStatus(Model):
     message: str | None = Field(None, max_length=1024, description="Why it is there, one sentence.")
     conditions: list[Condition] = Field(
         default_factory=list,
-        max_length=16,
+        max_length=CONDITIONS_MAX,
         description="Suspended, BottlenecksReady, Complete, Failed.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )

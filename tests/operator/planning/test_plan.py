@@ -244,3 +244,37 @@ def test_a_child_whose_labels_or_owner_were_changed_gets_them_back(
 def test_a_child_that_left_its_watch_is_read_before_anything_is_decided() -> None:
     observed = make_observed(make_job(RUNNING), unread=frozenset({"flowers-train"}))
     assert decide(observed) == Plan(look=Look("child", "flowers-train", ""))
+
+
+def test_conditions_of_other_controllers_stay_as_they_were_written() -> None:
+    """An empty time that was sent back for one that had none is refused, each time anew."""
+    foreign = {"type": "Approved", "status": "True"}
+    status = {**RUNNING, "conditions": [foreign]}
+    decision = decide(make_observed(make_job(status), make_child(), pods=(make_pod(running=True),)))
+    assert decision.status is not None
+    assert "conditions" not in decision.status, "nothing of them has changed"
+    pod = make_pod(ended=(0, "Completed", FINAL))
+    decision = decide(make_observed(make_job(status), make_complete_child(), pods=(pod,)))
+    assert decision.status is not None
+    first, *own = decision.status["conditions"]
+    assert first == foreign
+    assert {c["type"] for c in own} >= {"BottlenecksReady", "Complete"}
+    assert all(c["lastTransitionTime"] for c in own)
+
+
+def test_as_many_conditions_as_others_may_write_leave_room_for_the_jobs_own() -> None:
+    foreign = [{"type": f"Check{n}", "status": "True", "reason": "Fine"} for n in range(16)]
+    pod = make_pod(ended=(0, "Completed", FINAL))
+    job = make_job({**RUNNING, "conditions": foreign})
+    decision = decide(make_observed(job, make_complete_child(), pods=(pod,)))
+    assert decision.status is not None
+    types = [c["type"] for c in decision.status["conditions"]]
+    assert len(types) == 16
+    assert {"BottlenecksReady", "Complete"} <= set(types)
+
+
+def test_a_status_that_a_later_version_wrote_is_read_without_what_is_new_in_it() -> None:
+    ready = {"type": "BottlenecksReady", "status": "True", "lastTransitionTime": format_time(NOW)}
+    status = {**RUNNING, "conditions": [{**ready, "severity": "Info"}], "progress": {"epochs": 3}}
+    decision = decide(make_observed(make_job(status, shards=3)))
+    assert created_names(decision) == ["flowers-train"], "the bottlenecks are not computed again"

@@ -145,7 +145,7 @@ def test_of_two_versions_the_newer_counts(change: str) -> None:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_of_the_pods_of_a_finished_job_no_message_is_kept(order: tuple[int, ...]) -> None:
-    """5,000 finished jobs took 13 KiB each, most of it the text of the report and what was read of it."""
+    """Each took 13 KiB, most of it the text of the report and what was read of it."""
     memory = Memory()
     ended = make_pod(ended=(0, "Completed", FINAL))
     for number in order:

@@ -217,3 +217,17 @@ def test_a_child_that_somebody_else_adopted_is_left_to_them() -> None:
     )
     assert cluster.job is not None
     assert cluster.job["status"]["reason"] == "NameTaken"
+
+
+def test_a_status_that_the_api_server_refuses_is_counted() -> None:
+    class Strict(FakeCluster):
+        async def patch(self, path: str, body: Body) -> Body:
+            raise ApiError(422, "Invalid", "status.message: Too long", None)
+
+    cluster = Strict()
+    cluster.apply_job(shards="many")
+    run = Run(cluster, make_settings())
+    for _ in range(2):
+        with pytest.raises(ApiError, match="Too long"):
+            _pass(run)
+    assert run.refused == 2
