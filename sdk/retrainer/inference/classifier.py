@@ -13,6 +13,7 @@ import numpy.typing as npt
 from retrainer.api import Storage
 from retrainer.api.layout import EXPORT_PATHS, LABELS, RESULT, join
 from retrainer.errors import NotFound, UserError
+from retrainer.inference.leftovers import is_leftover, is_sidecar
 from retrainer.store.folder import PARALLEL, Entry, Folder
 from retrainer.store.s3 import Access
 
@@ -191,7 +192,7 @@ def predict(
 
 
 def files(images: Iterable[Image] | Image) -> list[Image]:
-    """Each folder replaced by the files directly in it, hidden ones left out.
+    """Replace each folder by the files directly in it, without those that by their names are no images.
 
     Raises:
         NotFound: a folder has no files.
@@ -202,7 +203,7 @@ def files(images: Iterable[Image] | Image) -> list[Image]:
             found.append(image)
             continue
         within = sorted(Path(image).expanduser().iterdir())
-        inside = [f for f in within if f.is_file() and not f.name.startswith(".")]
+        inside = [f for f in within if f.is_file() and not _is_no_image(f.name)]
         if not inside:
             raise NotFound(f"there are no files directly in the folder {image}")
         found += inside
@@ -211,6 +212,10 @@ def files(images: Iterable[Image] | Image) -> list[Image]:
 
 def _name(image: Image) -> str:
     return "bytes" if isinstance(image, bytes) else str(image)
+
+
+def _is_no_image(name: str) -> bool:
+    return is_leftover(name) or is_sidecar(name)
 
 
 def _read(path: Path) -> bytes:

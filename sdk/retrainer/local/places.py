@@ -15,6 +15,14 @@ def local_path(place: str) -> Path | None:
     return None if "://" in place else Path(place).expanduser().absolute()
 
 
+def lies_inside(place: str, folder: str) -> bool:
+    """Whether a place of a job is another place or lies inside it; links and `..` are followed."""
+    path, above = local_path(place), local_path(folder)
+    if path is None or above is None:
+        return (place.rstrip("/") + "/").startswith(folder.rstrip("/") + "/")
+    return path.resolve().is_relative_to(above.resolve())
+
+
 def absolute(job: RetrainJob) -> RetrainJob:
     """Make the job's paths absolute, so that its report says where things really are."""
     spec = job.spec
@@ -52,7 +60,7 @@ def problems(job: RetrainJob) -> list[str]:
             continue
         if path.exists() and not path.is_dir():
             sentences.append(f"spec.{field}: {place} is no folder")
-        elif images is not None and path.resolve().is_relative_to(images.resolve()):
+        elif place and lies_inside(place, spec.images):
             sentences.append(f"spec.{field}: {rules.OUTPUT_APART.message}, got {place!r}")
     if spec.weights not in NAMED_WEIGHTS:
         weights = local_path(spec.weights)
