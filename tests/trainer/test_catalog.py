@@ -13,16 +13,10 @@ from tests.support.trainer_engine import photo, photos, spec
 
 from retrainer.errors import UserError
 from retrainer_trainer.dataset import split
-from retrainer_trainer.dataset.catalog import (
-    Catalog,
-    Texts,
-    check_labels,
-    duplicates_csv,
-    list_catalog,
-    rejected_csv,
-    shown,
-)
+from retrainer_trainer.dataset.catalog import Catalog, check_labels, list_catalog
 from retrainer_trainer.dataset.identity import content_identity, identity, same, shard_of
+from retrainer_trainer.dataset.texts import Texts, shown
+from retrainer_trainer.outputs import tables
 from retrainer_trainer.runtime.cores import cores
 from retrainer_trainer.store.store import Store
 
@@ -82,6 +76,39 @@ def test_hidden_files_and_files_beside_the_folders_are_left_out(tmp_path: Path) 
     assert said[1] == "4 files are left out: hidden, or beside the label folders."
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["thumbs.db", "Desktop.ini", "EHTHUMBS.DB", "Icon\r", "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg",
+     "$RECYCLE.BIN/x.jpg", "__macosx/x.jpg", "#recycle/x.jpg"],
+)  # fmt: skip
+def test_what_systems_leave_is_no_image_in_any_case(name: str, tmp_path: Path) -> None:
+    root = photos(tmp_path / "in", {"a": 30, "b": 30})
+    for place in (root / "a" / name, root / name):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(photo(7))
+    catalog, logs = catalog_of(root, tmp_path)
+    assert (len(catalog), catalog.labels) == (60, ("a", "b"))
+    assert logs[1] == "2 files are left out: hidden, or beside the label folders."
+
+
+def test_files_beside_photos_are_left_out_and_counted(tmp_path: Path) -> None:
+    root = photos(tmp_path / "in", {"a": 30, "b": 30})
+    for name in ("a/0001.xml", "a/0001.XML", "b/notes.txt", "b/IMG_1.AAE"):
+        (root / name).write_text("<annotation/>")
+    catalog, logs = catalog_of(root, tmp_path)
+    assert len(catalog) == 60
+    assert logs[1] == (
+        "4 files beside the images are left out (.aae, .txt, .xml), such as a/0001.XML: the label is "
+        "the folder's name, nothing else is read."
+    )
+
+
+def test_a_folder_of_annotations_alone_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in/a").mkdir(parents=True)
+    (tmp_path / "in/a/x.xml").write_text("<annotation/>")
+    assert refusal(tmp_path / "in", tmp_path).endswith("its files are no images, such as a/x.xml")
+
+
 def test_odd_names_are_kept_and_shown_on_one_line(tmp_path: Path) -> None:
     root = photos(tmp_path / "in", {"a": 25, "b": 25})
     names = [
@@ -134,15 +161,27 @@ def test_one_label_is_refused(tmp_path: Path) -> None:
 
 def test_an_empty_label_is_refused_by_name(tmp_path: Path) -> None:
     images = photos(tmp_path / "in", {"daisy": 30, "roses": 30, "tulips": 0})
-    assert refusal(images, tmp_path) == "Label tulips has no training image (the folder is empty)."
+    assert refusal(images, tmp_path) == (
+        "Labels without a training image: tulips (the folder is empty)."
+    )
 
 
-def test_a_label_whose_images_all_fall_into_other_sets_is_refused(tmp_path: Path) -> None:
-    images = photos(tmp_path / "in", {"daisy": 300, "roses": 2})
+def test_every_label_without_a_training_image_is_named_at_once(tmp_path: Path) -> None:
+    images = photos(tmp_path / "in", {"daisy": 300, "roses": 2, "iris": 1, "moss": 0})
+    (images / "iris/0000.jpg").rename(images / "iris/b.jpg")
     text = refusal(images, tmp_path, split={"testing_percentage": 60, "validation_percentage": 39})
     assert text == (
-        "Label roses has no training image (all of its 2 images fall into the validation and test sets)."
+        "Labels without a training image: iris, roses (all images fall into the validation and test "
+        "sets); moss (the folder is empty)."
     )
+
+
+def test_of_very_many_labels_without_a_training_image_the_first_are_named(tmp_path: Path) -> None:
+    images = photos(tmp_path / "in", {"a": 30, **{f"l{i:04}": 0 for i in range(1200)}})
+    text = refusal(images, tmp_path)
+    assert "l0000, l0001," in text
+    assert text.endswith("and 1140 more (the folder is empty).")
+    assert len(text) < 1000
 
 
 def test_a_loop_of_links_is_refused(tmp_path: Path) -> None:
@@ -155,6 +194,35 @@ def test_a_cache_inside_the_images_is_refused(tmp_path: Path) -> None:
     images = photos(tmp_path / "in", {"a": 2, "b": 2})
     text = refusal(images, tmp_path, cache=f"{images}/cache")
     assert text.startswith(f"spec.cache: {images}/cache lies inside spec.images")
+
+
+@pytest.mark.parametrize("spelling", ["link/out", "b/../in/out", "./in/out", "link"])
+def test_an_output_inside_the_images_is_refused_however_it_is_spelled(
+    spelling: str, tmp_path: Path
+) -> None:
+    images = photos(tmp_path / "in", {"a": 2, "b": 2})
+    (tmp_path / "link").symlink_to(images)
+    output = f"{tmp_path}/{spelling}"
+    wanted = spec(images, output, cache=f"{tmp_path}/cache")
+    with pytest.raises(UserError, match=r"spec\.output: .* lies inside spec\.images"):
+        list_catalog(Store.open(wanted.images, wanted.storage), wanted, lambda _text: None)
+
+
+SETS = {"train/cats": 20, "train/dogs": 20, "valid/cats": 5, "valid/dogs": 5, "Test/cats": 5}
+
+
+def test_sets_above_the_label_folders_are_refused_by_name(tmp_path: Path) -> None:
+    images = photos(tmp_path / "in", SETS)
+    assert refusal(images, tmp_path) == (
+        f"{images} has sets on top, not labels: Test, train, valid. Name one of them, such as "
+        f"{images}/Test, or put their label folders together; spec.split makes the sets."
+    )
+
+
+def test_a_label_named_train_is_a_label(tmp_path: Path) -> None:
+    images = photos(tmp_path / "in", {"train/steam": 25, "train/diesel": 25, "test": 25, "bus": 25})
+    catalog, _ = catalog_of(images, tmp_path)
+    assert catalog.labels == ("bus", "test", "train")
 
 
 # --- warned of ---
@@ -201,7 +269,9 @@ def test_the_same_image_under_two_labels_is_listed(tmp_path: Path) -> None:
         "Images that are there more than once: 1, such as daisy/0007.jpg and roses/copy.jpg; "
         "duplicates.csv in the run lists them.",
     )
-    rows = list(csv.DictReader(io.StringIO(duplicates_csv(catalog))))
+    rows = list(
+        csv.DictReader(io.StringIO(tables.duplicates_csv(tables.duplicate_rows(catalog)).decode()))
+    )
     assert [(r["path"], r["label"]) for r in rows] == [
         ("daisy/0007.jpg", "daisy"),
         ("roses/copy.jpg", "roses"),
@@ -214,9 +284,7 @@ def test_labels_left_without_images_by_rejections_are_refused(tmp_path: Path) ->
     images = photos(tmp_path / "in", {"daisy": 30, "roses": 30})
     catalog, _ = catalog_of(images, tmp_path)
     usable = catalog.label == 0
-    with pytest.raises(
-        UserError, match=r"Label roses .*none of its 30 files can be read as an image"
-    ):
+    with pytest.raises(UserError, match=r"roses \(no file can be read as an image\)"):
         check_labels(catalog, spec(images, tmp_path), usable)
 
 
@@ -225,10 +293,21 @@ def test_rejected_csv_has_a_row_for_each(tmp_path: Path) -> None:
     (images / "daisy/a,\nb.jpg").write_bytes(b"")
     catalog, _ = catalog_of(images, tmp_path)
     row = list(catalog.paths).index("daisy/a,\nb.jpg")
-    text = rejected_csv(catalog, {row: "0 bytes"})
-    assert list(csv.reader(io.StringIO(text))) == [
+    text = tables.rejected_csv(tables.rejected_rows(catalog, {row: "0 bytes"}))
+    assert list(csv.reader(io.StringIO(text.decode()))) == [
         ["path", "reason"],
         ["daisy/a,\\nb.jpg", "0 bytes"],
+    ]
+
+
+def test_a_cell_that_a_spreadsheet_would_run_is_made_a_text() -> None:
+    rows = [("=HYPERLINK(0)/1.jpg", "0 bytes"), ("@a/x.jpg", "-1"), ("a/=b.jpg", "+")]
+    lines = tables.rejected_csv(rows).decode().splitlines()
+    assert lines == [
+        "path,reason",
+        "'=HYPERLINK(0)/1.jpg,0 bytes",
+        "'@a/x.jpg,'-1",
+        "a/=b.jpg,'+",
     ]
 
 

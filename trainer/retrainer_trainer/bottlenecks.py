@@ -25,11 +25,11 @@ from retrainer_trainer.dataset.catalog import (
     Catalog,
     check_labels,
     list_catalog,
-    rejected_csv,
-    shown,
 )
 from retrainer_trainer.dataset.distort import view_identity
 from retrainer_trainer.dataset.identity import IDENTITY_BYTES, Identities, shard_of
+from retrainer_trainer.dataset.texts import shown
+from retrainer_trainer.outputs import tables
 from retrainer_trainer.runtime.report import Reporter
 from retrainer_trainer.runtime.stop import Stop
 from retrainer_trainer.store.store import Store
@@ -425,7 +425,8 @@ def check_rejected(job: OpenJob, filled: Filled, folder: Store) -> None:
     total, rejected = len(job.catalog), len(filled.rejected)
     if rejected <= job.spec.max_rejected_fraction * total:
         return
-    folder.put(layout.REJECTED, rejected_csv(job.catalog, filled.rejected).encode())
+    rows = tables.rejected_rows(job.catalog, filled.rejected)
+    folder.put(layout.REJECTED, tables.rejected_csv(rows))
     first = min(filled.rejected)
     raise reasons.TOO_MANY_REJECTED.error(
         rejected=rejected,

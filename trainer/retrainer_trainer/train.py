@@ -26,7 +26,7 @@ from retrainer.errors import NotFound, UserError
 from retrainer_trainer.arrays import Floats, Rows
 from retrainer_trainer.bottlenecks import TRAIN_TASK_SHARE, Bottlenecks, prepare
 from retrainer_trainer.dataset import split
-from retrainer_trainer.dataset.catalog import duplicates_csv, rejected_csv, shown
+from retrainer_trainer.dataset.texts import shown
 from retrainer_trainer.export import formats as export
 from retrainer_trainer.export import stage
 from retrainer_trainer.head.evaluate import evaluate
@@ -65,7 +65,7 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
 
     # --- bottlenecks: list, compute what the cache lacks, load ---
     ready = prepare(spec, reporter, stop, folder)
-    labels = [shown(label) for label in ready.catalog.labels]
+    labels = list(ready.catalog.printable_labels)
     examples = examples_of(ready)
     check_early_stopping(spec.training, examples)
     forget_summaries(folder)
@@ -103,12 +103,10 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     folder.put(
         layout.PREDICTIONS, tables.predictions_parquet(paths, identities, truth, scores, labels)
     )
-    files = {
-        layout.REJECTED: rejected_csv(ready.catalog, ready.rejected),
-        layout.DUPLICATES: duplicates_csv(ready.catalog),
-    }
-    for path, text in files.items():
-        folder.put(path, text.encode())
+    rejected = tables.rejected_rows(ready.catalog, ready.rejected)
+    duplicates = tables.duplicate_rows(ready.catalog)
+    folder.put(layout.REJECTED, tables.rejected_csv(rejected))
+    folder.put(layout.DUPLICATES, tables.duplicates_csv(duplicates))
 
     # --- export, and run what was exported ---
     importing.join()
@@ -133,8 +131,8 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
         counts=contents.counts(reporter.report, ready, trained, task, time.monotonic() - started),
         mistakes=contents.mistakes(ready, test, scores, labels, ready.images),
         mistake_count=int((scores.argmax(axis=1) != truth).sum()) if images else 0,
-        duplicates=[[row[0][:8], *row[1:]] for row in contents.rows_of(files[layout.DUPLICATES])],
-        rejected=contents.rows_of(files[layout.REJECTED]),
+        duplicates=[(identity[:8], *rest) for identity, *rest in duplicates],
+        rejected=rejected,
         warnings=reporter.report.warnings,
         spec=contents.spec_yaml(task),
         versions=contents.versions(ready.backbone),

@@ -224,10 +224,17 @@ TOO_FEW_LABELS = _failed(
     "Put one folder per label there, with the images inside.",
     error=UserError,
 )
+SETS_ON_TOP = _failed(
+    "SetsOnTop",
+    "{url} has sets on top, not labels: {folders}. Name one of them, such as {url}/{first}, or put "
+    "their label folders together; spec.split makes the sets.",
+    "Point spec.images at the folder that holds the label folders themselves.",
+    error=UserError,
+)
 LABEL_WITHOUT_TRAINING = _failed(
     "LabelWithoutTraining",
-    "Label {label} has no training image ({detail}).",
-    "Add images to that folder, or lower testingPercentage and validationPercentage.",
+    "Labels without a training image: {labels}.",
+    "Add images to those folders, or lower testingPercentage and validationPercentage.",
     error=UserError,
 )
 TOO_MANY_REJECTED = _failed(

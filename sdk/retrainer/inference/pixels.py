@@ -134,7 +134,8 @@ def _mended_jpeg(body: bytes, space: str, shape: tuple[int, int]) -> Pixels:
             )
         except ValueError as error:
             if not (strict and ends and any(text in str(error) for text in _HARMLESS)):
-                raise RejectedError(f"JPEG: {_short(error)}") from error
+                why = _short(error) if ends else "truncated"
+                raise RejectedError(f"JPEG: {why}") from error
         else:
             return image
     raise AssertionError("the last try returns or raises")

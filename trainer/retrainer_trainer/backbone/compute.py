@@ -17,24 +17,23 @@ import numpy as np
 import numpy.typing as npt
 
 from retrainer.api import RetrainJobSpec
-from retrainer.errors import NotFound, RetrainerError
+from retrainer.errors import RetrainerError
 from retrainer.inference import pixels as images
 from retrainer_trainer.backbone.engine import Engine
 from retrainer_trainer.backbone.network import Backbone
 from retrainer_trainer.cache.cache import Cache
 from retrainer_trainer.dataset.catalog import Catalog
 from retrainer_trainer.dataset.distort import distorted, source_size, view_identity
-from retrainer_trainer.dataset.identity import content_identity, identity
+from retrainer_trainer.dataset.reading import Fetched, fetch
 from retrainer_trainer.runtime.cores import cores
 from retrainer_trainer.runtime.stop import Stop
-from retrainer_trainer.store.store import ChangedError, Store, UnreadableError
+from retrainer_trainer.store.store import Store
 
 T = TypeVar("T")
 
 WHOLE = -1
 """Part of a Want: the image as it is; 0 and more are numbers of distorted views."""
 
-_TRIES = 3
 # Each time the main thread wakes, the workers may have to wait for the interpreter's lock.
 _TOGETHER = 16
 _TOGETHER_S = 0.25
@@ -79,10 +78,6 @@ class Done:
     rejected: str | None = None
     copies: bool = False
     identity: bytes | None = None
-
-
-class _RejectedImageError(Exception):
-    """This image cannot be used; the message says why."""
 
 
 def computed(job: OpenJob, wants: Sequence[Want], stop: Stop) -> Iterator[Done]:
@@ -211,9 +206,9 @@ class _Source:
         ahead = store.parallel > 1
         self._pool = ThreadPoolExecutor(store.parallel, "fetch") if ahead else None
         self._depth = store.parallel + threads
-        self._ahead: deque[tuple[Want, Future[_Fetched]]] = deque()
+        self._ahead: deque[tuple[Want, Future[Fetched]]] = deque()
 
-    def next(self) -> "tuple[Want, _Fetched] | None":
+    def next(self) -> tuple[Want, Fetched] | None:
         if self._pool is None:
             with self._lock:
                 want = next(self._left, None)
@@ -230,50 +225,8 @@ class _Source:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _fetch(self, want: Want) -> "_Fetched":
-        try:
-            return fetch(self._store, self._catalog, want.row)
-        except _RejectedImageError as error:
-            return _Fetched(b"", None, str(error))
-
-
-class _Fetched(NamedTuple):
-    body: bytes
-    identity: bytes | None
-    rejected: str | None
-
-
-def fetch(store: Store, catalog: Catalog, row: int) -> _Fetched:
-    """The bytes of an image as it is now, and its identity if that is no longer the listed one.
-
-    Raises:
-        RetrainerError: the store does not answer, or refuses.
-    """
-    path, size, etag = catalog.paths[row], int(catalog.sizes[row]), catalog.etags[row]
-    listed = catalog.identities[row].tobytes()
-    for _ in range(_TRIES):
-        if size > images.MAX_BYTES:
-            raise _RejectedImageError(images.too_large(size))
-        try:
-            body = store.get(path, etag or None)
-        except UnreadableError as error:
-            raise _RejectedImageError(str(error)) from error
-        except NotFound as error:
-            raise _RejectedImageError("it was listed, but is no longer there") from error
-        except ChangedError:
-            body = None
-        if body is not None and not etag:
-            now = content_identity(body) if body else listed
-            return _Fetched(body, now if now != listed else None, None)
-        if body is not None and len(body) == size:
-            now = identity(etag, size)
-            return _Fetched(body, now if now != listed else None, None)
-        try:
-            entry = store.head(path)
-        except NotFound as error:
-            raise _RejectedImageError("it was listed, but is no longer there") from error
-        size, etag = entry.size, entry.etag or ""
-    raise _RejectedImageError("it is replaced again and again while it is read")
+    def _fetch(self, want: Want) -> Fetched:
+        return fetch(self._store, self._catalog, want.row)
 
 
 class _Decoded(NamedTuple):
@@ -284,7 +237,7 @@ class _Decoded(NamedTuple):
     pixels: list[images.Pixels]
 
 
-def _decode(job: OpenJob, want: Want, fetched: _Fetched) -> _Decoded:
+def _decode(job: OpenJob, want: Want, fetched: Fetched) -> _Decoded:
     done = Done(want.row, identity=fetched.identity, rejected=fetched.rejected)
     if fetched.rejected is not None:
         return _Decoded(done, [], [])

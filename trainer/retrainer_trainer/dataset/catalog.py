@@ -1,20 +1,20 @@
 """The images of a job: where they are, which label and set each has, and what identifies it."""
 
-import csv
-import io
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import overload
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from retrainer.api import RetrainJobSpec, reasons
 from retrainer.errors import NotFound
+from retrainer.inference.leftovers import is_leftover, is_sidecar
 from retrainer.inference.pixels import MAX_BYTES
+from retrainer.local.places import lies_inside
+from retrainer_trainer.arrays import Bools, Longs, Rows
 from retrainer_trainer.dataset import split
 from retrainer_trainer.dataset.identity import (
     IDENTITY_BYTES,
@@ -23,6 +23,7 @@ from retrainer_trainer.dataset.identity import (
     identity,
     same,
 )
+from retrainer_trainer.dataset.texts import Texts, shown
 from retrainer_trainer.runtime.cores import cores
 from retrainer_trainer.store.store import Entry, Store, UnreadableError
 
@@ -30,53 +31,12 @@ from retrainer_trainer.store.store import Entry, Store, UnreadableError
 SMALL_LABEL = 20
 _CHUNK = 50_000
 _NAMED = 5
-_IGNORED = {"Thumbs.db", "desktop.ini", "__MACOSX"}
-
-Bools = npt.NDArray[np.bool_]
-
-
-class Texts(Sequence[str]):
-    """Many strings in little memory: one block of bytes and where each ends."""
-
-    def __init__(self, values: Sequence[bytes]) -> None:
-        self._block = b"".join(values)
-        self._ends = np.zeros(len(values) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, values), np.int64, len(values)), out=self._ends[1:])
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[str]: ...
-    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        index %= len(self)
-        return _text(self._block[self._ends[index] : self._ends[index + 1]])
-
-    def __iter__(self) -> Iterator[str]:
-        for start in range(0, len(self), _CHUNK):
-            ends = self._ends[start : start + _CHUNK + 1].tolist()
-            for low, high in pairwise(ends):
-                yield _text(self._block[low:high])
-
-    def raw(self) -> list[bytes]:
-        """The same as bytes of UTF-8."""
-        return [self._block[low:high] for low, high in pairwise(self._ends.tolist())]
-
-
-def _text(value: bytes) -> str:
-    return value.decode(errors="surrogateescape")
-
-
-def shown(path: str) -> str:
-    """`path` on one line: control characters and bytes that are no UTF-8 as escapes."""
-    safe = path.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in safe)
+# Labels are named one by one in an error up to so many, which a pod's message has room for.
+_MOST_NAMED = 60
+# Folders of these names hold sets, not images of one label, if label folders are inside.
+_SET_FOLDERS = frozenset({
+    "train", "training", "valid", "validation", "val", "dev", "test", "testing", "eval",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,7 +57,7 @@ class Catalog:
     labels: tuple[str, ...]
     paths: Texts
     etags: Texts
-    sizes: npt.NDArray[np.int64]
+    sizes: Longs
     identities: Identities
     label: npt.NDArray[np.int32]
     sets: npt.NDArray[np.int8]
@@ -106,7 +66,12 @@ class Catalog:
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def duplicates(self) -> list[npt.NDArray[np.int64]]:
+    @cached_property
+    def printable_labels(self) -> tuple[str, ...]:
+        """The labels, each on one line."""
+        return tuple(shown(label) for label in self.labels)
+
+    def duplicates(self) -> list[Longs]:
         """Groups of images that are the same under several paths, each group ascending."""
         return same(self.identities)
 
@@ -117,7 +82,7 @@ def list_catalog(
     """List the images of a job and put each into its label and its set.
 
     The first folder of a path is the label; images may lie deeper. Files beside the label folders,
-    and hidden ones, are left out.
+    hidden ones, and those that by their names are no images are left out.
 
     Args:
         store: of `spec.images`.
@@ -134,6 +99,12 @@ def list_catalog(
     names = sorted(found.labels)
     if not found.count:
         raise reasons.NO_IMAGES.error(url=spec.images, detail=found.nothing())
+    if sets_on_top := found.set_folders():
+        raise reasons.SETS_ON_TOP.error(
+            url=spec.images.rstrip("/"),
+            folders=_listed_names(sets_on_top),
+            first=shown(sets_on_top[0]),
+        )
     raw = [path for chunk in found.paths for path in chunk.raw()]
     order = sorted(range(len(raw)), key=raw.__getitem__)
     texts = Texts([raw[i] for i in order])
@@ -149,6 +120,12 @@ def list_catalog(
     log(f"{len(sizes)} images of {len(names)} labels under {spec.images}.")
     if found.beside:
         log(f"{found.beside} files are left out: hidden, or beside the label folders.")
+    if found.sidecars:
+        kinds = ", ".join(sorted(found.sidecar_kinds))
+        log(
+            f"{found.sidecars} files beside the images are left out ({kinds}), such as "
+            f"{shown(found.first_sidecar)}: the label is the folder's name, nothing else is read."
+        )
     identities = _identities(store, texts, tags, sizes, log=log, threads=threads or cores())
     catalog = Catalog(tuple(names), texts, tags, sizes, identities, label, sets, ())
     warnings = check_labels(catalog, spec, np.ones(len(sizes), bool))
@@ -169,33 +146,59 @@ class _Listing:
         self.labels: dict[str, int] = {}
         self.paths: list[Texts] = []
         self.etags: list[Texts] = []
-        self.sizes: list[npt.NDArray[np.int64]] = []
+        self.sizes: list[Longs] = []
         self.label: list[npt.NDArray[np.int32]] = []
         self.count = 0
         self.beside = 0
+        self.sidecars = 0
+        self.sidecar_kinds: set[str] = set()
+        self.first_sidecar = ""
+        # Of folders that may be sets: what is in them.
+        self._inside: dict[str, set[str]] = {}
 
     def add(self, entries: list[Entry]) -> None:
         kept = []
         labels = []
         for entry in entries:
             parts = entry.path.split("/")
-            if any(p.startswith(".") or p in _IGNORED for p in parts):
+            if any(is_leftover(part) for part in parts if part):
                 self.beside += not entry.path.endswith("/")
             elif len(parts) == 1:
                 self.beside += 1
+            elif is_sidecar(parts[-1]):
+                self._add_sidecar(entry.path)
             else:
                 number = self.labels.setdefault(parts[0], len(self.labels))
+                if parts[0].casefold() in _SET_FOLDERS:
+                    inside = self._inside.setdefault(parts[0], set())
+                    inside.add(parts[1] if len(parts) > 2 else "")
                 if not entry.path.endswith("/"):
                     kept.append(entry)
                     labels.append(number)
         strong = (e.etag if e.etag and not e.etag.startswith("W/") else "" for e in kept)
-        self.paths.append(_compact(e.path for e in kept))
-        self.etags.append(_compact(strong))
+        self.paths.append(Texts.of(entry.path for entry in kept))
+        self.etags.append(Texts.of(strong))
         self.sizes.append(np.array([e.size for e in kept], np.int64))
         self.label.append(np.array(labels, np.int32))
         self.count += len(kept)
 
+    def _add_sidecar(self, path: str) -> None:
+        self.first_sidecar = self.first_sidecar or path
+        self.sidecars += 1
+        self.sidecar_kinds.add("." + path.rsplit(".", 1)[1].casefold())
+
+    def set_folders(self) -> list[str]:
+        """Folders on top that are sets (train, test, ...), since the same label folders are in them."""
+        inside = {top: names - {""} for top, names in self._inside.items()}
+        return sorted(
+            top
+            for top, names in inside.items()
+            if any(names & others for other, others in inside.items() if other != top)
+        )
+
     def nothing(self) -> str:
+        if self.sidecars:
+            return f"its files are no images, such as {shown(self.first_sidecar)}"
         if self.labels:
             return "all of its label folders are empty"
         if self.beside:
@@ -215,15 +218,11 @@ def _listed(store: Store) -> _Listing:
     return found
 
 
-def _compact(texts: Iterable[str]) -> Texts:
-    return Texts([t.encode(errors="surrogateescape") for t in texts])
-
-
 def _identities(
     store: Store,
     paths: Texts,
     etags: Texts,
-    sizes: npt.NDArray[np.int64],
+    sizes: Longs,
     *,
     log: Callable[[str], None],
     threads: int,
@@ -256,12 +255,16 @@ def _identities(
 
 
 def _refuse_nested(spec: RetrainJobSpec) -> None:
-    """For the output, the API says so itself."""
-    if (spec.cache_url.rstrip("/") + "/").startswith(spec.images.rstrip("/") + "/"):
-        raise reasons.INVALID_SPEC.error(
-            detail=f"spec.cache: {spec.cache_url} lies inside spec.images ({spec.images}), where its "
-            "folders would be taken for labels; choose another place."
-        )
+    """Refuse an output or a cache inside the images, however the place is spelled.
+
+    The API refuses an output whose text says so; a link, a dot or another spelling is looked at here.
+    """
+    for field, place in (("output", spec.output), ("cache", spec.cache_url)):
+        if lies_inside(place, spec.images):
+            raise reasons.INVALID_SPEC.error(
+                detail=f"spec.{field}: {place} lies inside spec.images ({spec.images}), where its "
+                "folders would be taken for labels; choose another place."
+            )
 
 
 def check_labels(catalog: Catalog, spec: RetrainJobSpec, usable: Bools) -> list[str]:
@@ -278,7 +281,7 @@ def check_labels(catalog: Catalog, spec: RetrainJobSpec, usable: Bools) -> list[
     Raises:
         UserError: fewer than two labels, or one without a training image.
     """
-    names = [shown(name) for name in catalog.labels]
+    names = catalog.printable_labels
     if len(names) < 2:
         raise reasons.TOO_FEW_LABELS.error(
             url=spec.images, count=len(names), detail=", ".join(names) or "none"
@@ -286,15 +289,12 @@ def check_labels(catalog: Catalog, spec: RetrainJobSpec, usable: Bools) -> list[
     counts = np.zeros((3, len(names)), np.int64)
     np.add.at(counts, (catalog.sets[usable], catalog.label[usable]), 1)
     total = counts.sum(0)
-    for i in np.flatnonzero(counts[split.TRAINING] == 0):
-        listed = int((catalog.label == i).sum())
-        if not listed:
-            detail = "the folder is empty"
-        elif not total[i]:
-            detail = f"none of its {listed} files can be read as an image"
-        else:
-            detail = f"all of its {total[i]} images fall into the validation and test sets"
-        raise reasons.LABEL_WITHOUT_TRAINING.error(label=names[i], detail=detail)
+    untrained = np.flatnonzero(counts[split.TRAINING] == 0)
+    if len(untrained):
+        listed = np.bincount(catalog.label, minlength=len(names))
+        raise reasons.LABEL_WITHOUT_TRAINING.error(
+            labels=_untrained(names, untrained, listed=listed, usable=total)
+        )
     warnings = []
     for which, share, word in (
         (split.VALIDATION, spec.split.validation_percentage, "validation"),
@@ -309,7 +309,26 @@ def check_labels(catalog: Catalog, spec: RetrainJobSpec, usable: Bools) -> list[
     return warnings + _alike(names)
 
 
-def _alike(names: list[str]) -> list[str]:
+def _untrained(names: Sequence[str], labels: Rows, *, listed: Longs, usable: Longs) -> str:
+    """Every label without a training image, by the cause."""
+    causes: dict[str, list[str]] = {}
+    for i in labels.tolist():
+        if not listed[i]:
+            cause = "the folder is empty"
+        elif not usable[i]:
+            cause = "no file can be read as an image"
+        else:
+            cause = "all images fall into the validation and test sets"
+        causes.setdefault(cause, []).append(names[i])
+    return "; ".join(f"{_listed_names(group)} ({cause})" for cause, group in causes.items())
+
+
+def _listed_names(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _alike(names: Sequence[str]) -> list[str]:
     seen: dict[str, str] = {}
     warnings = []
     for name in names:
@@ -323,38 +342,7 @@ def _alike(names: list[str]) -> list[str]:
     return warnings
 
 
-def _some(names: list[str], which: npt.NDArray[np.intp]) -> str:
+def _some(names: Sequence[str], which: Rows) -> str:
     listed = ", ".join(names[i] for i in which[:_NAMED])
     more = len(which) - _NAMED
     return listed + (f" and {more} more" if more > 0 else "")
-
-
-def duplicates_csv(catalog: Catalog) -> str:
-    """Content of duplicates.csv: a row per path, rows of the same image with the same identity."""
-    return _csv(
-        ("identity", "path", "label", "set"),
-        (
-            (
-                catalog.identities[i].tobytes().hex(),
-                shown(catalog.paths[int(i)]),
-                shown(catalog.labels[catalog.label[i]]),
-                split.SETS[catalog.sets[i]],
-            )
-            for group in catalog.duplicates()
-            for i in group
-        ),
-    )
-
-
-def rejected_csv(catalog: Catalog, rejected: dict[int, str]) -> str:
-    """Content of rejected.csv: path (escaped) and reason of each rejected image, in path order."""
-    rows = ((shown(catalog.paths[i]), rejected[i]) for i in sorted(rejected))
-    return _csv(("path", "reason"), rows)
-
-
-def _csv(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return out.getvalue()

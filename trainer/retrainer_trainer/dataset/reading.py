@@ -1,4 +1,4 @@
-"""Images read once more after the training: to run the exports on, to calibrate, to show."""
+"""Reads the images of a job: as they are now, and once more after the training, to run and show."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from retrainer.errors import NotFound
 from retrainer.inference import pixels as images
+from retrainer_trainer.arrays import Rows
 from retrainer_trainer.dataset.catalog import Catalog
+from retrainer_trainer.dataset.identity import content_identity, identity
 from retrainer_trainer.export.formats import Comparison, Pixels, Runner
 from retrainer_trainer.runtime.cores import cores
 from retrainer_trainer.store.store import ChangedError, Store, UnreadableError
@@ -19,8 +21,9 @@ BATCH = 32
 """Images given to an export at a time."""
 
 _JPEG_QUALITY = 82
-
-Rows = npt.NDArray[np.intp]
+# How often an image that is replaced while it is read is read anew.
+_TRIES = 3
+_GONE = "it was listed, but is no longer there"
 
 
 class Batch(NamedTuple):
@@ -29,6 +32,48 @@ class Batch(NamedTuple):
     rows: Rows
     pixels: Pixels
     bodies: list[bytes]
+
+
+class Fetched(NamedTuple):
+    """The bytes of an image as it is now.
+
+    Attributes:
+        body: empty if it is rejected.
+        identity: 16 bytes, if the image was replaced since it was listed; else None.
+        rejected: why it cannot be read; None if it can.
+    """
+
+    body: bytes
+    identity: bytes | None = None
+    rejected: str | None = None
+
+
+def fetch(store: Store, catalog: Catalog, row: int) -> Fetched:
+    """Read an image as it is now, and tell its identity if that is no longer the listed one.
+
+    Raises:
+        RetrainerError: the store does not answer, or refuses.
+    """
+    path, size, etag = catalog.paths[row], int(catalog.sizes[row]), catalog.etags[row]
+    listed = catalog.identities[row].tobytes()
+    try:
+        for _ in range(_TRIES):
+            if size > images.MAX_BYTES:
+                return Fetched(b"", rejected=images.too_large(size))
+            try:
+                body = store.get(path, etag or None)
+            except ChangedError:
+                body = None
+            if body is not None and (not etag or len(body) == size):
+                now = identity(etag, size) if etag else content_identity(body) if body else listed
+                return Fetched(body, now if now != listed else None)
+            entry = store.head(path)
+            size, etag = entry.size, entry.etag or ""
+    except UnreadableError as error:
+        return Fetched(b"", rejected=str(error))
+    except NotFound:
+        return Fetched(b"", rejected=_GONE)
+    return Fetched(b"", rejected="it is replaced again and again while it is read")
 
 
 def read(store: Store, catalog: Catalog, row: int) -> bytes | None:

@@ -12,7 +12,6 @@ from retrainer.inference.silence import quiet
 from retrainer_trainer.backbone.network import keras_network
 from retrainer_trainer.bottlenecks import Bottlenecks
 from retrainer_trainer.dataset import reading, split
-from retrainer_trainer.dataset.catalog import shown
 from retrainer_trainer.export import formats as export
 from retrainer_trainer.head.softmax import Head
 from retrainer_trainer.runtime.report import Reporter
@@ -40,7 +39,7 @@ def exported(  # noqa: PLR0917 - a stage: what it takes of the ones before
         RetrainerError: an export disagrees with the head.
     """
     size = ready.backbone.architecture.size
-    labels = [shown(label) for label in ready.catalog.labels]
+    labels = list(ready.catalog.printable_labels)
     training = reading.spread(ready.rows(split.TRAINING).astype(np.intp), CALIBRATION_IMAGES)
     rows = checked_rows(ready)
 

@@ -1,20 +1,70 @@
 """Files of a run that other programs read: the head, the learning curve, the predictions, labels."""
 
+import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from retrainer.api import CurvePoint
 from retrainer_trainer.arrays import Floats, Rows
+from retrainer_trainer.dataset import split
+from retrainer_trainer.dataset.catalog import Catalog
 from retrainer_trainer.dataset.identity import Identities
+from retrainer_trainer.dataset.texts import shown
 from retrainer_trainer.head.softmax import Head
+
+# A cell that begins so is a formula to spreadsheets (OWASP, CSV injection); a folder's or a file's name
+# can begin with anything.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def labels_txt(labels: Sequence[str]) -> bytes:
     """One label a line, in the order of the head's outputs."""
     return "".join(f"{label}\n" for label in labels).encode()
+
+
+def duplicate_rows(catalog: Catalog) -> list[tuple[str, ...]]:
+    """List identity, path, label and set of each image that is there more than once."""
+    return [
+        (
+            catalog.identities[i].tobytes().hex(),
+            shown(catalog.paths[int(i)]),
+            catalog.printable_labels[catalog.label[i]],
+            split.SETS[catalog.sets[i]],
+        )
+        for group in catalog.duplicates()
+        for i in group
+    ]
+
+
+def duplicates_csv(rows: Iterable[Sequence[str]]) -> bytes:
+    """Write duplicates.csv: rows of the same image, which follow each other, have one identity."""
+    return _csv(("identity", "path", "label", "set"), rows)
+
+
+def rejected_rows(catalog: Catalog, rejected: Mapping[int, str]) -> list[tuple[str, ...]]:
+    """List path and reason of each rejected image, in the order of the paths."""
+    return [(shown(catalog.paths[i]), rejected[i]) for i in sorted(rejected)]
+
+
+def rejected_csv(rows: Iterable[Sequence[str]]) -> bytes:
+    """Write rejected.csv."""
+    return _csv(("path", "reason"), rows)
+
+
+def _csv(header: tuple[str, ...], rows: Iterable[Sequence[str]]) -> bytes:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([_harmless(cell) for cell in row] for row in rows)
+    return out.getvalue().encode()
+
+
+def _harmless(cell: str) -> str:
+    """Keep a spreadsheet from running a cell: an apostrophe makes a text of what is a formula there."""
+    return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
 
 
 def head_npz(head: Head, labels: Sequence[str]) -> bytes:

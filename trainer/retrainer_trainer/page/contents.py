@@ -1,7 +1,5 @@
 """What the page shows besides the evaluation: the worst mistakes, counts, the spec, versions."""
 
-import csv
-import io
 import platform
 from importlib import metadata
 
@@ -15,7 +13,7 @@ from retrainer_trainer.arrays import Floats, Rows
 from retrainer_trainer.backbone.network import Backbone
 from retrainer_trainer.bottlenecks import Bottlenecks
 from retrainer_trainer.dataset import reading, split
-from retrainer_trainer.dataset.catalog import shown
+from retrainer_trainer.dataset.texts import shown
 from retrainer_trainer.head.softmax import Trained
 from retrainer_trainer.page.page import MOST_MISTAKES, THUMBNAIL, Mistake
 from retrainer_trainer.store.store import Store
@@ -78,11 +76,6 @@ def counts(
         ),
         ("Time", f"{seconds:.1f} s", rate),
     ]
-
-
-def rows_of(text: str) -> list[list[str]]:
-    """The rows of a CSV file, without its header."""
-    return list(csv.reader(io.StringIO(text)))[1:]
 
 
 def spec_yaml(task: Task) -> str:
