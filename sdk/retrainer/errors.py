@@ -12,13 +12,16 @@ class RetrainerError(Exception):
     Attributes:
         reason: one CamelCase word of `retrainer.api.reasons`, for scripts.
         exit_code: what a command that ends with this error exits with.
+        command: a sentence with what to type next; the command line adds it to the message.
     """
 
     reason = "Error"
     exit_code = 1
+    command = ""
 
-    def __init__(self, message: str, *, reason: str | None = None) -> None:
+    def __init__(self, message: str, *, reason: str | None = None, command: str = "") -> None:
         super().__init__(message)
+        self.command = command
         if reason is not None:
             self.reason = reason
 

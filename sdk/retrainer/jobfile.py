@@ -1,5 +1,6 @@
 """Job files: YAML to RetrainJobs, what a cluster would refuse in them, and a template to start from."""
 
+import shlex
 import sys
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -45,12 +46,13 @@ def read(file: str | Path) -> str:
         return body.decode("utf-8-sig")
     except FileNotFoundError:
         raise NotFound(
-            f"there is no file {file}; `retrainer init {file}` writes one to start from"
+            f"There is no file {file}.",
+            command=f"retrainer init {shlex.quote(str(file))} writes one to start from.",
         ) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{_name(file)} is not UTF-8 text: is it a job file?") from error
     except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}") from error
+        raise UserError(f"Cannot read {file}: {error.strerror}.") from error
 
 
 def documents(text: str, where: str) -> list[tuple[str, Any]]:
@@ -74,7 +76,7 @@ def documents(text: str, where: str) -> list[tuple[str, Any]]:
         raise UserError(f"{where}: not YAML: {error}") from error
     filled = [(i, document) for i, document in enumerate(found, 1) if document is not None]
     if not filled:
-        raise UserError(f"{where} is empty; `retrainer init` shows what belongs in it")
+        raise UserError(f"{where} is empty.", command="retrainer init shows what belongs in it.")
     if len(found) == 1:
         return [(where, filled[0][1])]
     return [(f"{where}, document {i}", document) for i, document in filled]
@@ -120,9 +122,21 @@ def load(file: str | Path) -> RetrainJob:
     if len(jobs) > 1:
         raise UserError(
             f"{_name(file)} holds {len(jobs)} jobs ({', '.join(j.name for j in jobs)}); "
-            "give a file with one"
+            "give a file with one."
         )
     return jobs[0]
+
+
+def only_document(file: str | Path) -> tuple[str, Any]:
+    """Where the one YAML document of a file is, and what it holds.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or holds several documents.
+    """
+    several = documents(read(file), _name(file))
+    if len(several) > 1:
+        raise UserError(f"{_name(file)} holds {len(several)} jobs: give a file with one.")
+    return several[0]
 
 
 def as_job(job: RetrainJob | Mapping[str, Any] | str | Path) -> RetrainJob:

@@ -39,7 +39,8 @@ def matching(patterns: str | Iterable[str]) -> list[str]:
             names = {n for n in names if not ARCHITECTURES[n].quantized}
         if not names:
             raise UserError(
-                f"No architecture matches {pattern!r}; retrainer architectures lists them."
+                f"No architecture matches {pattern!r}.",
+                command="retrainer architectures lists them.",
             )
         found |= names
     return sorted(found, key=lambda n: (ARCHITECTURES[n].multiply_adds, n))

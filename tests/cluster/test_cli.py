@@ -233,7 +233,7 @@ def test_predict_labels_a_picture_by_job_and_by_url(jobs: Terminal, team: Instal
     assert guess["label"] == "7"
     assert sum(guess["scores"].values()) == pytest.approx(1, abs=0.01)
     missing = jobs("predict", "rj/digits", "eight.png", code=64)
-    assert missing.err == "error: there is no file eight.png\n"
+    assert missing.err == "error: There is no file eight.png.\n"
 
 
 def test_download_brings_the_whole_run(jobs: Terminal) -> None:

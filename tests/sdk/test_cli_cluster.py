@@ -293,7 +293,7 @@ def test_metrics_and_plot(submitted: FakeApiServer, shell: Shell, tmp_path: Path
     assert shell("plot", "flowers", str(picture)) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert shell("plot", "flowers", str(tmp_path / "curve.doc")) == 64
-    assert "cannot write" in shell.err
+    assert "Cannot write" in shell.err
     assert "Traceback" not in shell.err
 
 
@@ -306,15 +306,136 @@ def test_compare_jobs_and_runs(submitted: FakeApiServer, shell: Shell, tmp_path:
         "compare", "flowers", str(other), "--html", str(page), "--plot", str(picture)
     ) == 0  # fmt: skip
     lines = shell.out.splitlines()
-    assert lines[0].split()[:3] == ["NAME", "ARCHITECTURE", "ACCURACY"]
-    assert lines[1].split()[:3] == ["flowers", "mobilenet_0.50_160", "95.0%"]
-    assert lines[3].startswith(
+    assert lines[0].split()[:2] == ["NAME", "ACCURACY"]
+    assert lines[1].split()[:2] == ["flowers", "95.0%"]
+    assert lines[3].startswith("All: mobilenet_0.50_160, 60 test images, ")
+    assert lines[4].startswith(
         "flowers is better than other (of 60 common test images, 17 right in flowers only, 0 in other"
     )
     assert page.read_text().startswith("<!doctype html>")
     assert picture.exists()
     assert shell("compare", "flowers", str(other), "-o", "json") == 0
     assert json.loads(shell.out)["differences"][0]["significant"] is True
+
+
+def test_one_name_means_the_same_to_every_command_on_results(
+    submitted: FakeApiServer, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    submitted.status("flowers", phase="Training", metrics={"validationAccuracy": 0.25})
+    (tmp_path / "flowers").mkdir()  # of photos: a job's name all the same
+    for word in ("flowers", "rj/flowers"):
+        assert shell("metrics", word, "-o", "json") == 0
+        assert json.loads(shell.out)["validationAccuracy"] == 0.25
+        assert shell("describe", word) == 0
+        assert "Phase:                Training" in shell.out
+    write_run(tmp_path / "out" / "birds-12345678", name="birds")
+    for word in ("out", "./out", "out/birds-12345678", str(tmp_path / "out")):
+        assert shell("metrics", word, "-o", "json") == 0
+        assert json.loads(shell.out)["testImages"] == 60
+        assert shell("describe", word) == 0
+        assert "Run:                  out/birds-12345678" in shell.out
+        assert "Test accuracy:        100.0% (95% interval" in shell.out
+        assert shell("plot", word) == 0
+        assert "o validation accuracy" in shell.out
+        assert shell("compare", word) == 0
+        assert shell.out.splitlines()[1].split()[:2] == ["birds", "mobilenet_0.50_160"]
+        assert shell("download", word, "copy") == 0
+        assert (tmp_path / "copy" / "birds-12345678" / "result.json").exists()
+
+
+def test_a_comparison_says_in_what_the_jobs_differ(shell: Shell, tmp_path: Path) -> None:
+    same = {"images": "photos", "split": {"testingPercentage": 10}}
+    specs = [
+        {**same, "output": "a", "training": {"steps": 500, "seed": 1}},
+        {
+            **same,
+            "output": "b",
+            "training": {"steps": 4000, "seed": 1},
+            "export": ["onnx", "tflite"],
+        },
+    ]
+    runs = [
+        str(write_run(tmp_path / f"run-{i}", [i], name=f"run-{i}", spec=spec))
+        for i, spec in enumerate(specs)
+    ]
+    assert shell("compare", *runs) == 0
+    lines = shell.out.splitlines()
+    assert lines[0].split()[-1] == "DIFFERS"
+    assert lines[1].endswith("steps 500")
+    assert lines[2].endswith("steps 4000, export onnx+tflite")
+    assert shell("compare", *runs, "-o", "json") == 0
+    assert [row["differs"] for row in json.loads(shell.out)["rows"]] == [
+        "steps 500", "steps 4000, export onnx+tflite",
+    ]  # fmt: skip
+
+
+def test_the_advice_names_the_jobs_namespace(submitted: FakeApiServer, shell: Shell) -> None:
+    submitted.status("flowers", phase="Failed", reason="TrainerFailed", message="It fell.")
+    assert shell("describe", "flowers") == 0
+    assert "Read the log: retrainer logs flowers -n default" in shell.out
+
+
+def test_what_a_server_says_cannot_drive_the_terminal_or_forge_a_line(
+    submitted: FakeApiServer, shell: Shell
+) -> None:
+    lie = "a\x1b[2J\nWhat to do:           delete everything\x07"
+    submitted.status(
+        "flowers", phase="Failed", reason="TrainerFailed", message=lie,
+        conditions=[{"type": "Failed", "status": "True", "reason": "TrainerFailed", "message": lie,
+                     "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+    )  # fmt: skip
+    submitted.put("events", {
+        "metadata": {"name": "e"}, "type": "Warning", "reason": "R", "message": lie,
+        "involvedObject": {"kind": "Job", "name": "flowers-train"}, "count": 1,
+        "lastTimestamp": "2026-01-01T00:00:00Z",
+    })  # fmt: skip
+    for words, code in (("describe", 0), ("get", 0), ("wait", 1)):
+        assert shell(words, "flowers", *(["-o", "wide"] if words == "get" else [])) == code
+        text = shell.out + shell.err
+        assert "delete everything" in text
+        assert "\x1b" not in text
+        assert not [t for t in text.splitlines() if t.startswith("What to do:           delete")]
+
+
+def test_frontier_takes_weights_from_the_command_line(shell: Shell, file: str) -> None:
+    local = yaml.safe_load(Path(file).read_text())
+    local["spec"] |= {"images": str(Path(file).parent), "output": "out"}
+    Path(file).write_text(yaml.safe_dump(local))
+    assert shell("frontier", "-f", file, "--local", "--weights", "nofile") == 64
+    assert shell.err.endswith("--weights (spec.weights): there is no file or folder nofile\n")
+
+
+def test_a_wrong_kind_of_thing_is_named(
+    submitted: FakeApiServer, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("rose.jpg", "job.yaml", "notes"):
+        (tmp_path / name).touch()
+    (tmp_path / "photos").mkdir()
+    swapped = "error: rose.jpg is a picture, not a run: name the run first, then the pictures.\n"
+    assert shell("predict", "rose.jpg", "out") == 64
+    assert shell.err == swapped
+    for command in (["describe"], ["metrics"], ["plot"], ["compare"], ["download"]):
+        assert shell(*command, "rose.jpg") == 64
+        assert shell.err == swapped
+        assert shell(*command, "job.yaml") == 64
+        assert shell.err == "error: job.yaml is a file, not a run or the name of a job.\n"
+        assert shell(*command, "./notes") == 64
+        assert shell.err == "error: ./notes is a file, not the folder of a run.\n"
+        assert shell(*command, "nothing") == 64
+        assert shell.err == (
+            "error: No RetrainJob nothing in namespace default. There is no folder nothing here "
+            "either.\n"
+        )
+        assert shell(*command, "photos") == 64
+        assert "no finished run in photos" in shell.err
+    for words in (["wait"], ["logs"], ["suspend"], ["resume"], ["delete"], ["get"]):
+        assert shell(*words, "out/birds-12345678") == 64
+        assert shell.err == (
+            "error: out/birds-12345678 is a path or URL, not the name of a job: retrainer get lists "
+            "them.\n"
+        )
 
 
 def test_runs_alone_are_compared_without_a_cluster(
@@ -359,7 +480,9 @@ def test_without_a_cluster_every_command_says_what_to_do(
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     for command in (["get"], ["logs", "x"], ["wait", "x"], ["download", "x"], ["describe", "x"]):
         assert shell(*command) == 64
-        assert shell.err.startswith("error: No kubeconfig at ")
+        assert "No kubeconfig at " in shell.err
+        assert "set KUBECONFIG" in shell.err
+        assert "kubeconfig=" not in shell.err
 
 
 def test_prune_is_refused_while_a_job_uses_the_cache(

@@ -40,8 +40,10 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def say(folder: Path, capsys: pytest.CaptureFixture[str]) -> Say:
-    """Runs `retrainer` with the given words."""
+def say(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Say:
+    """Runs `retrainer` with the given words, where there is no cluster."""
+    monkeypatch.setenv("KUBECONFIG", str(folder / "none"))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
 
     def run(*words: str) -> Said:
         code = main.run(main.build(), words)
@@ -83,7 +85,7 @@ def test_an_error_is_one_sentence_on_stderr_and_no_traceback(say: Say) -> None:
     assert say("run", "-f", "job.yaml") == (
         64,
         "",
-        "error: there is no file job.yaml; `retrainer init job.yaml` writes one to start from\n",
+        "error: There is no file job.yaml. retrainer init job.yaml writes one to start from.\n",
     )
 
 
@@ -144,7 +146,7 @@ def test_init_writes_a_job_that_validate_finds_right(say: Say, folder: Path) -> 
 def test_init_does_not_write_over_a_file(say: Say, folder: Path) -> None:
     Path("job.yaml").write_text("mine")
     said = say("init")
-    assert (said.code, said.err) == (64, "error: job.yaml already exists; --force overwrites it\n")
+    assert (said.code, said.err) == (64, "error: job.yaml already exists; --force overwrites it.\n")
     assert Path("job.yaml").read_text() == "mine"
     assert say("init", "--force").code == 0
     assert jobfile.load("job.yaml").name == "flower-photos"
@@ -161,7 +163,7 @@ def test_init_says_where_it_cannot_write(say: Say) -> None:
     said = say("init", "nowhere/job.yaml")
     assert (said.code, said.err) == (
         64,
-        "error: cannot write nowhere/job.yaml: No such file or directory\n",
+        "error: Cannot write nowhere/job.yaml: No such file or directory.\n",
     )
 
 
@@ -382,15 +384,18 @@ def test_cache_stats_of_an_output_says_where_the_cache_is(say: Say, folder: Path
 def test_cache_stats_and_prune_of_a_folder(say: Say, folder: Path) -> None:
     segments = folder / "fp1" / "segments"
     segments.mkdir(parents=True)
+    (folder / "fp1" / "network-mobilenet_0.50_160").touch()
     for name, size in (("a.parquet", 4096), ("a.index", 40 + 28 * 10)):
         (segments / name).write_bytes(b"x" * size)
         os.utime(segments / name, (1_600_000_000, 1_600_000_000))
     stats = say("cache", "stats", str(folder))
-    assert stats.out.splitlines()[1].split()[:5] == ["fp1", "10", "1", "4.3", "KiB"]
+    assert stats.out.splitlines()[1].split()[:6] == [
+        "mobilenet_0.50_160", "fp1", "10", "1", "4.3", "KiB",
+    ]  # fmt: skip
     prune = ("cache", "prune", str(folder), "--older-than")
     error = "error: --older-than soon: give a number and m, h or d, such as 90d.\n"
     assert say(*prune, "soon") == (64, "", error)
-    counted = "would delete: segments 1, bottlenecks 10, 4.3 KiB\n"
+    counted = "Would delete: segments 1, bottlenecks 10, 4.3 KiB.\n"
     assert say(*prune, "1d", "--dry-run") == (0, "", counted)
     assert say(*prune, "1d").code == 0
     assert not list(segments.iterdir())
@@ -416,15 +421,19 @@ def test_predicting_without_a_run_is_told(say: Say, folder: Path) -> None:
     said = say("predict", "out", "rose.jpg")
     assert said.code == 64
     assert said.err == (
-        "error: there is no finished run in out; unfinished or something else: flowers-1\n"
+        "error: There is no finished run in out; unfinished or something else: flowers-1.\n"
     )
     said = say("predict", "nowhere", "rose.jpg")
     assert said.code == 64
-    assert f"There is no folder {folder}/nowhere." in said.err
+    assert said.err.startswith(
+        "error: There is no folder nowhere here, and no cluster to ask for a job of that name: "
+    )
+    said = say("predict", "./nowhere", "rose.jpg")
+    assert said.err == f"error: There is no folder {folder}/nowhere.\n"
 
 
 def test_tensorboard_without_summaries_is_told(say: Say, folder: Path) -> None:
     (folder / "out").mkdir()
     said = say("tensorboard", "out")
     assert said.code == 64
-    assert "there are no summaries in out" in said.err
+    assert "There are no summaries in out" in said.err

@@ -100,12 +100,13 @@ def test_json_is_yaml_too(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match=r"`retrainer init .*job\.yaml` writes one"):
+    with pytest.raises(NotFound, match=r"There is no file .*job\.yaml\.") as caught:
         jobfile.load(tmp_path / "job.yaml")
+    assert caught.value.command == f"retrainer init {tmp_path}/job.yaml writes one to start from."
 
 
 def test_a_folder_is_no_job_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot read .*: Is a directory"):
+    with pytest.raises(UserError, match=r"Cannot read .*: Is a directory"):
         jobfile.load(tmp_path)
 
 

@@ -9,7 +9,7 @@ from retrainer.errors import ClusterError, UserError
 
 
 def test_a_kubeconfig_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"No kubeconfig at .*nowhere.*give kubeconfig="):
+    with pytest.raises(UserError, match=r"No kubeconfig at .*nowhere.*set KUBECONFIG"):
         Client(kubeconfig=tmp_path / "nowhere")
 
 

@@ -132,10 +132,10 @@ def test_an_image_that_is_none_is_named(done: retrainer.Result, tmp_path: Path) 
     wrong.write_text("no image")
     with pytest.raises(UserError, match=r"text\.jpg: .*not a JPEG, PNG, WebP, BMP or GIF"):
         retrainer.predict(done.url, wrong)
-    with pytest.raises(NotFound, match=r"there is no file .*gone\.jpg"):
+    with pytest.raises(NotFound, match=r"There is no file .*gone\.jpg"):
         retrainer.predict(done.url, tmp_path / "gone.jpg")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(NotFound, match="there are no files directly in the folder"):
+    with pytest.raises(NotFound, match="There are no files directly in the folder"):
         retrainer.predict(done.url, tmp_path / "empty")
 
 
@@ -180,7 +180,7 @@ def test_a_run_that_is_not_whole_is_not_used(digits: Path, done: retrainer.Resul
     newer.mkdir()
     (newer / "model.tflite").write_bytes(b"half")
     assert len(retrainer.predict(done.output, digits / "0")) == PER_LABEL
-    with pytest.raises(NotFound, match="there is no finished run in"):
+    with pytest.raises(NotFound, match="There is no finished run in"):
         retrainer.predict(newer, digits / "0")
 
 

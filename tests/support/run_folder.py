@@ -1,7 +1,9 @@
 """A run's folder as the trainer leaves it, without a training: for tests of what reads one."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,10 +26,12 @@ def write_run(
     prefix: str = "",
     contents: Mapping[int, str] | None = None,
     labels: Mapping[int, str] | None = None,
+    spec: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write it to `folder`; test image number i is guessed right unless i is in `wrong`.
 
-    `contents` says what bytes some images have (others have their number's), `labels` which label.
+    `contents` says what bytes some images have (others have their number's), `labels` which label,
+    `spec` what its job.yaml says; without it there is none, as in a run of an older version.
     """
     folder.mkdir(parents=True, exist_ok=True)
     truth = np.arange(images, dtype=np.intp) % len(LABELS)
@@ -67,5 +71,7 @@ def write_run(
         tables.predictions_parquet(paths, identities, truth, scores, LABELS)
     )
     (folder / layout.EVALUATION).write_text(evaluation.to_json())
+    if spec is not None:
+        (folder / layout.JOB).write_text(json.dumps({"spec": spec}))
     (folder / layout.RESULT).write_text(report.to_json())
     return folder

@@ -99,6 +99,11 @@ def test_a_backbone_in_the_cache_is_used_as_it_is(tmp_path: Path) -> None:
     assert found.architecture.name == ARCHITECTURE
 
 
+def test_the_cache_says_whose_bottlenecks_it_holds(tmp_path: Path) -> None:
+    opened(warm(tmp_path))
+    assert [p.name for p in tmp_path.glob("*/network-*")] == ["network-mobilenet_0.25_128"]
+
+
 def test_a_damaged_backbone_is_converted_again(tmp_path: Path) -> None:
     good, _, _ = opened(warm(tmp_path))
     (path,) = tmp_path.glob("*/backbone-*.tflite")

@@ -18,6 +18,7 @@ import pytest
 from tests.support import trainer_engine as engine
 from tests.support.trainer_engine import Heard
 
+from retrainer import jobfile
 from retrainer.api import (
     CurvePoint,
     EarlyStopping,
@@ -110,6 +111,16 @@ def whole(
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return output / f"t-{engine.UID[:8]}", done
+
+
+def test_the_run_keeps_the_job_that_gave_it(
+    whole: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    run, _ = whole
+    job = jobfile.load(run / "job.yaml")
+    assert job.name == "t"
+    assert job.spec.training.steps == 300
+    assert job.spec.split.testing_percentage == 20
 
 
 def test_every_artifact_that_the_report_names_is_there(

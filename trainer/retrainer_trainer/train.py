@@ -139,6 +139,8 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     )
     folder.put(layout.REPORT_PAGE, render(page).encode("utf-8", "backslashreplace"))
 
+    folder.put(layout.JOB, contents.spec_yaml(task).encode())
+
     # --- result.json last: where it is, the folder is whole ---
     reporter.update(
         stage=Phase.SUCCEEDED,
@@ -334,6 +336,7 @@ def artifacts(formats: list[Export]) -> dict[str, str]:
     """Name and path of every file of the run."""
     named = {form.value: layout.EXPORT_PATHS[form] for form in formats}
     named |= {
+        "job": layout.JOB,
         "labels": layout.LABELS,
         "head": layout.HEAD,
         "evaluation": layout.EVALUATION,

@@ -3,11 +3,13 @@
 ```
 <output>/<name>-<uid8>/            one run; result.json is written last
 <cache>/<fingerprint>/backbone-<sha256>.tflite
+<cache>/<fingerprint>/network-<name>
 <cache>/<fingerprint>/segments/<sha256>.parquet and <sha256>.index
 ```
 """
 
 RESULT = "result.json"
+JOB = "job.yaml"
 EVALUATION = "evaluation.json"
 HISTORY = "history.parquet"
 PREDICTIONS = "predictions.parquet"
@@ -34,6 +36,8 @@ SEGMENTS = "segments"
 SEGMENT_SUFFIX = ".parquet"
 INDEX_SUFFIX = ".index"
 BACKBONE_PREFIX = "backbone-"
+NETWORK_PREFIX = "network-"
+"""Before the name of the network whose bottlenecks a fingerprint's folder holds: a file for people."""
 
 
 def join(url: str, *parts: str) -> str:

@@ -6,20 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retrainer.cli.output import (
-    Context,
-    Endpoint,
-    Insecure,
-    Namespace,
-    Region,
-    Shape,
-    Shaped,
-    client,
-    located,
-    print_document,
-    print_table,
-    say,
-)
+from retrainer.cli.output import Format, FormatOption, print_document, print_table, say
+from retrainer.cli.reach import Reach, reaching
 from retrainer.errors import Forbidden, UserError
 
 if TYPE_CHECKING:
@@ -38,13 +26,12 @@ def register(app: typer.Typer) -> None:
     app.add_typer(cache, name="cache", rich_help_panel="Results")
 
 
+@reaching
 def stats(
     url: Place,
     *,
-    form: Shaped = Shape.TABLE,
-    endpoint: Endpoint = None,
-    region: Region = None,
-    insecure: Insecure = False,
+    output_format: FormatOption = Format.TABLE,
+    reach: Reach,
 ) -> None:
     """Networks, bottlenecks, bytes and age of a cache.
 
@@ -53,10 +40,9 @@ def stats(
     from retrainer.store.cache import Cache
     from retrainer.views.text import age
 
-    url, storage, access = located(url, endpoint=endpoint, region=region, insecure=insecure)
-    parts = Cache(url, storage, access).parts()
-    if form != Shape.TABLE:
-        print_document([part.to_dict() for part in parts], form)
+    parts = Cache(url, *reach.storage()).parts()
+    if output_format != Format.TABLE:
+        print_document([part.to_dict() for part in parts], output_format)
         return
     if not parts:
         say(
@@ -66,6 +52,7 @@ def stats(
         return
     rows = [
         (
+            ", ".join(p.networks),
             p.fingerprint,
             f"{p.bottlenecks:,}",
             p.segments,
@@ -76,12 +63,13 @@ def stats(
         for p in parts
     ]
     print_table(
-        ("FINGERPRINT", "BOTTLENECKS", "SEGMENTS", "SIZE", "OLDEST", "NEWEST"),
+        ("NETWORK", "FINGERPRINT", "BOTTLENECKS", "SEGMENTS", "SIZE", "OLDEST", "NEWEST"),
         rows,
         right="BOTTLENECKS SEGMENTS SIZE",
     )
 
 
+@reaching
 def prune(
     url: Place,
     *,
@@ -92,11 +80,7 @@ def prune(
     force: Annotated[
         bool, typer.Option("--force", help="Do not ask a cluster whether jobs use the cache.")
     ] = False,
-    endpoint: Endpoint = None,
-    region: Region = None,
-    insecure: Insecure = False,
-    namespace: Namespace = None,
-    context: Context = None,
+    reach: Reach,
 ) -> None:
     """Delete old bottlenecks. Refused while a job of the cluster that uses the cache is unfinished.
 
@@ -106,21 +90,20 @@ def prune(
     """
     from retrainer.store.cache import Cache
 
-    url, storage, access = located(url, endpoint=endpoint, region=region, insecure=insecure)
-    cache = Cache(url, storage, access)
+    cache = Cache(url, *reach.storage())
     age = _age(older_than)
     if "://" in url and not force:
-        busy = users(client(namespace, context), url)
+        busy = users(reach.client(), url)
         if busy:
             raise UserError(
                 f"{url} is in use by {', '.join(busy)}: wait until they end, or give --force "
                 "(they would then compute again what is missing)."
             )
     pruned = cache.prune(age, dry_run=dry_run)
-    word = "would delete" if dry_run else "deleted"
+    done = "Would delete" if dry_run else "Deleted"
     say(
-        f"{word}: segments {pruned.segments:,}, bottlenecks {pruned.bottlenecks:,}, "
-        f"{_size(pruned.size)}"
+        f"{done}: segments {pruned.segments:,}, bottlenecks {pruned.bottlenecks:,}, "
+        f"{_size(pruned.size)}."
     )
 
 
@@ -144,10 +127,10 @@ _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(day
 
 
 def _age(text: str) -> timedelta:
-    found = re.fullmatch(r"(\d+)([mhd])", text)
-    if not found:
+    match = re.fullmatch(r"(\d+)([mhd])", text)
+    if not match:
         raise UserError(f"--older-than {text}: give a number and m, h or d, such as 90d.")
-    return int(found[1]) * _UNITS[found[2]]
+    return int(match[1]) * _UNITS[match[2]]
 
 
 def _size(count: float) -> str:

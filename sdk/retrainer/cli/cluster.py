@@ -10,21 +10,16 @@ import typer
 
 from retrainer.api import Phase
 from retrainer.api.interval import in_words
+from retrainer.api.layout import REPORT_PAGE, join
 from retrainer.cli import cache, results
 from retrainer.cli.output import (
-    Context,
-    Form,
-    Name,
-    Names,
-    Namespace,
-    Printed,
-    Shape,
-    Shaped,
+    Format,
+    FormatOption,
+    ListFormat,
+    ListFormatOption,
     Timeout,
-    bare_all,
     cell,
     cells,
-    client,
     columns,
     echo,
     print_document,
@@ -34,8 +29,20 @@ from retrainer.cli.output import (
     say,
     shown,
 )
+from retrainer.cli.reach import (
+    Context,
+    Name,
+    Names,
+    Namespace,
+    Reach,
+    RunOrJob,
+    bare_all,
+    client,
+    reaching,
+)
 from retrainer.errors import JobFailed, NotFound, UserError
-from retrainer.views.text import Columns, age, one_line, terminal_width
+from retrainer.results.run import Run
+from retrainer.views.text import Columns, age, near, one_line, terminal_width
 
 if TYPE_CHECKING:
     from retrainer.cluster.client import Client
@@ -61,7 +68,7 @@ def submit(
     *,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all have ended.")] = False,
     timeout: Timeout = None,
-    form: Printed = Form.NAME,
+    output_format: ListFormatOption = ListFormat.NAME,
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
@@ -74,13 +81,13 @@ def submit(
     cluster = client(namespace, context)
     jobs = [cluster.submit(job, namespace=namespace) for job in jobfile.load_all(file)]
     if not wait:
-        print_jobs(jobs, form, one=len(jobs) == 1)
+        print_jobs(jobs, output_format, one=len(jobs) == 1)
         return
     _wait_for(jobs, timeout)
     for job in jobs:
         say(f"{job.name}: {one_line(job.message)}")
-    if form != Form.NAME:
-        print_jobs(jobs, form, one=len(jobs) == 1)
+    if output_format != ListFormat.NAME:
+        print_jobs(jobs, output_format, one=len(jobs) == 1)
 
 
 def get(
@@ -98,7 +105,7 @@ def get(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Then print a line per change, until Ctrl-C.")
     ] = False,
-    form: Printed = Form.TABLE,
+    output_format: ListFormatOption = ListFormat.TABLE,
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
@@ -112,27 +119,27 @@ def get(
     """
     cluster = client(namespace, context)
     if watch:
-        if form not in {Form.TABLE, Form.WIDE}:
+        if output_format not in {ListFormat.TABLE, ListFormat.WIDE}:
             raise UserError("--watch prints lines: give it with -o table or -o wide.")
         _print_changes(
             cluster,
             set(names or ()),
             selector,
             phase,
-            wide=form == Form.WIDE,
+            wide=output_format == ListFormat.WIDE,
             everywhere=everywhere,
         )
         return
     if names:
         jobs = [cluster.get(name) for name in names]
-        print_jobs(jobs, form, one=len(jobs) == 1)
+        print_jobs(jobs, output_format, one=len(jobs) == 1)
         return
     found = cluster.list(phase, selector, all_namespaces=everywhere)
-    if not found and form in {Form.TABLE, Form.WIDE}:
+    if not found and output_format in {ListFormat.TABLE, ListFormat.WIDE}:
         where = "any namespace" if everywhere else f"namespace {cluster.namespace}"
         say(f"No RetrainJobs found in {where}.")
         return
-    print_jobs(found, form, namespaces=everywhere)
+    print_jobs(found, output_format, namespaces=everywhere)
 
 
 def _print_changes(
@@ -176,13 +183,21 @@ _USUAL = {
 """What a cell of a column is about as long as."""
 
 
-def describe(
-    name: Name, *, form: Shaped = Shape.TABLE, namespace: Namespace = None, context: Context = None
-) -> None:
-    """Everything there is to know about a job, its events and what to do next included."""
-    job = client(namespace, context).get(name)
-    if form != Shape.TABLE:
-        print_document(shown(job), form)
+@reaching
+def describe(run: RunOrJob, *, output_format: FormatOption = Format.TABLE, reach: Reach) -> None:
+    """Everything there is to know about a job or a run; of a job, its events and what to do next.
+
+    [dim]retrainer describe flowers[/]
+
+    [dim]retrainer describe out[/]
+    """
+    run_or_job = reach.find(run)
+    if isinstance(run_or_job, Run):
+        _describe_run(run_or_job, output_format)
+        return
+    job = run_or_job
+    if output_format != Format.TABLE:
+        print_document(shown(job), output_format)
         return
     print_facts(_facts(job))
     _print_conditions(job)
@@ -202,6 +217,37 @@ def describe(
         for e in events
     )
     print_table(("  AGE", "TYPE", "REASON", "OBJECT", "MESSAGE"), rows)
+
+
+def _describe_run(run: Run, output_format: Format) -> None:
+    report = run.report
+    if output_format != Format.TABLE:
+        print_document(
+            report.model_dump(mode="json", by_alias=True, exclude_none=True), output_format
+        )
+        return
+    print_facts(_facts_of_run(run))
+
+
+def _facts_of_run(run: Run) -> Iterator[tuple[str, str]]:
+    report, spec = run.report, run.spec
+    yield "Name", run.name
+    yield "Run", near(run.url)
+    yield "Page", near(join(run.url, REPORT_PAGE))
+    yield "Phase", report.stage.value
+    yield "Message", report.message
+    yield "Architecture", run.architecture
+    for field in ("images", "weights", "cache"):
+        if field in spec:
+            yield field.capitalize(), str(spec[field])
+    yield "Labels", ", ".join(run.labels)
+    yield "Progress", _figures(report.progress.model_dump(by_alias=True, exclude_none=True))
+    if run.test_accuracy is not None:
+        yield "Test accuracy", in_words(run.test_accuracy, report.metrics.test_images)
+    yield "Metrics", _figures(report.metrics.model_dump(by_alias=True, exclude_none=True))
+    yield "Artifacts", ", ".join(sorted(report.artifacts.values()))
+    for warning in report.warnings:
+        yield "Warning", warning
 
 
 def _facts(job: "Job") -> Iterator[tuple[str, str]]:
@@ -242,7 +288,8 @@ def _advice(job: "Job") -> str:
     from retrainer.api.reasons import REASONS
 
     advice = next((r.advice for r in REASONS if r.name == job.reason), "")
-    return advice.replace("NAME", job.name)
+    # A command that ends with the name goes on with the job's namespace.
+    return advice.replace("NAME", f"{job.name} -n {job.namespace}")
 
 
 def _print_conditions(job: "Job") -> None:

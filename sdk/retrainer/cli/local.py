@@ -12,24 +12,15 @@ from typing import Annotated
 import typer
 
 from retrainer import jobfile
-from retrainer.api import ARCHITECTURES, parse_job
+from retrainer.api import ARCHITECTURES, Storage, parse_job
 from retrainer.api.layout import SUMMARIES
 from retrainer.cli import run as _cli_run
-from retrainer.cli.output import (
-    Context,
-    Endpoint,
-    Insecure,
-    Namespace,
-    Region,
-    Shape,
-    Shaped,
-    located,
-    print_document,
-    print_table,
-)
+from retrainer.cli.output import Format, FormatOption, print_document, print_table, say
+from retrainer.cli.reach import JOB_PREFIXES, Reach, RunOrJob, reaching
 from retrainer.errors import InvalidJob, NotFound, UserError
 from retrainer.extras import require_trainer
 from retrainer.local import places
+from retrainer.views.text import near
 
 HERE = "On this machine"
 """Heading of these commands in `retrainer --help`."""
@@ -75,9 +66,9 @@ def init(
         with file.open("w" if force else "x", encoding="utf-8") as opened:
             opened.write(text)
     except FileExistsError:
-        raise UserError(f"{file} already exists; --force overwrites it") from None
+        raise UserError(f"{file} already exists; --force overwrites it.") from None
     except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}") from error
+        raise UserError(f"Cannot write {file}: {error.strerror}.") from error
     typer.echo(f"wrote {file}; edit it, then: retrainer run -f {shlex.quote(str(file))}")
 
 
@@ -106,24 +97,15 @@ def validate(
             typer.echo(f"  {problem}")
 
 
+@reaching
 def predict(
-    output: Annotated[
-        str,
-        typer.Argument(
-            help="Path or URL of a job's output (its newest run is used) or of a run; rj/NAME is a "
-            "job of the cluster."
-        ),
-    ],
+    run: RunOrJob,
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     *,
-    form: Shaped = Shape.TABLE,
-    endpoint: Endpoint = None,
-    region: Region = None,
-    insecure: Insecure = False,
-    namespace: Namespace = None,
-    context: Context = None,
+    output_format: FormatOption = Format.TABLE,
+    reach: Reach,
 ) -> None:
-    """Label images with a finished run.
+    """Label images with a finished run, and say which run that was.
 
     [dim]retrainer predict out rose.jpg[/]
 
@@ -133,29 +115,22 @@ def predict(
     """
     from retrainer.inference.classifier import Classifier, files
 
-    classifier = Classifier.open(
-        *located(
-            output,
-            endpoint=endpoint,
-            region=region,
-            insecure=insecure,
-            namespace=namespace,
-            context=context,
-        )
-    )
+    found = reach.run(run)
+    classifier = Classifier.open(found.url, *found.reached_by)
+    say(f"Labelled by {near(classifier.run)}.")
     done, failed = [], []
     for image in files(images):
         try:
             done.append(classifier.one(image))
         except UserError as error:
             failed.append(str(error))
-    if form != Shape.TABLE:
+    if output_format != Format.TABLE:
         rows = [
             {"image": p.image, "label": p.label, "score": round(p.score, 4),
              "scores": {label: round(s, 4) for label, s in p.scores.items()}}
             for p in done
         ]  # fmt: skip
-        print_document(rows, form)
+        print_document(rows, output_format)
     elif done:
         cells = []
         for p in done:
@@ -167,21 +142,18 @@ def predict(
         raise UserError("\n".join(failed))
 
 
+@reaching
 def tensorboard(
     run: Annotated[
         str,
         typer.Argument(
-            help="Path or URL of a run, or of an output to compare its runs; rj/NAME is a job of the "
-            "cluster."
+            metavar="RUN",
+            help="Path or URL of a run, or of an output to compare its runs, or rj/NAME of a job.",
         ),
     ],
     *,
     port: Annotated[int, typer.Option(help="Port to serve it on.")] = 6006,
-    endpoint: Endpoint = None,
-    region: Region = None,
-    insecure: Insecure = False,
-    namespace: Namespace = None,
-    context: Context = None,
+    reach: Reach,
 ) -> None:
     """Look at learning curves in TensorBoard; Ctrl-C ends it.
 
@@ -191,28 +163,25 @@ def tensorboard(
     """
     require_trainer(what="tensorboard")
     from retrainer.store.folder import Folder
+    from retrainer.store.s3 import Access
 
-    run, storage, access = located(
-        run,
-        endpoint=endpoint,
-        region=region,
-        insecure=insecure,
-        namespace=namespace,
-        context=context,
-    )
-    folder = Folder(run, storage, access)
+    reached_by: tuple[Storage | None, Access | None] = reach.storage()
+    if run.startswith(JOB_PREFIXES):
+        job_run = reach.run(run)
+        run, reached_by = job_run.url, job_run.reached_by
+    folder = Folder(run, *reached_by)
     with ExitStack() as stack:
         stack.enter_context(_cli_run.terminated_as_ctrl_c())
         wanted = [e for e in folder.entries() if f"/{SUMMARIES}/" in f"/{e.path}"]
         if not wanted:
-            raise NotFound(f"there are no summaries in {run}: is it a run, or an output with runs?")
+            raise NotFound(f"There are no summaries in {run}: is it a run, or an output with runs?")
         # TensorBoard leaves files among the temporary ones as well.
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="retrainer-"))
         place = str(Path(run).expanduser())
         if "://" in run:
             place = f"{scratch}/runs"
             size = folder.download(Path(place), wanted)
-            typer.echo(f"fetched {len(wanted)} files, {size / 1e6:.1f} MB, from {run}")
+            typer.echo(f"Fetched {len(wanted)} files, {size / 1e6:.1f} MB, from {run}.")
         command = [sys.executable, "-m", "tensorboard.main", "--logdir", place, "--port", str(port)]
         typer.echo(f"http://localhost:{port}/  (Ctrl-C ends it)")
         environment = {**os.environ, "TMPDIR": scratch}
@@ -224,23 +193,23 @@ def tensorboard(
                 return
     if code:
         raise UserError(
-            f"TensorBoard ended with {code}; is port {port} taken? Try --port {port + 1}"
+            f"TensorBoard ended with {code}; is port {port} taken? Try --port {port + 1}."
         )
 
 
-def architectures(form: Shaped = Shape.TABLE) -> None:
+def architectures(output_format: FormatOption = Format.TABLE) -> None:
     """List the networks that can be retrained, and what an image costs in each.
 
     [dim]retrainer architectures[/]
     """
 
-    if form != Shape.TABLE:
+    if output_format != Format.TABLE:
         rows = [
             {"name": a.name, "size": a.size, "bottleneck": a.bottleneck,
              "multiplyAdds": a.multiply_adds, "parameters": a.parameters}
             for a in ARCHITECTURES.values()
         ]  # fmt: skip
-        print_document(rows, form)
+        print_document(rows, output_format)
         return
     columns = ("NAME", "INPUT", "BOTTLENECK", "MULTIPLY-ADDS", "PARAMETERS")
     cells = [

@@ -104,7 +104,7 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return _code(stop.code)
     except RetrainerError as error:
-        _say(str(error))
+        _say(f"{error} {error.command}".rstrip())
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_CTRL_C

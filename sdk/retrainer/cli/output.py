@@ -11,61 +11,18 @@ import typer
 
 from retrainer.api.interval import percent
 from retrainer.api.names import GROUP, KIND
-from retrainer.errors import UserError
 from retrainer.views.text import Columns, facts, one_line, paragraph, printable, terminal_width
 
 if TYPE_CHECKING:
-    from retrainer.api import Storage
-    from retrainer.cluster.client import Client
     from retrainer.cluster.job import Job
-    from retrainer.store.s3 import Access
 
-Namespace = Annotated[
-    str | None,
-    typer.Option("--namespace", "-n", help="Namespace of the jobs; the context's if not given."),
-]
-Context = Annotated[
-    str | None, typer.Option(help="Context of the kubeconfig; the current one if not given.")
-]
-S3Endpoint = Annotated[
-    str | None,
-    typer.Option(
-        "--s3-endpoint",
-        help="URL of the S3 server as this machine reaches it; RETRAINER_S3_ENDPOINT, else the job's.",
-    ),
-]
 Timeout = Annotated[
     float | None,
     typer.Option(min=0, help="Seconds to wait at most; as long as it takes if not given."),
 ]
-JOB_PREFIXES = ("rj/", "retrainjob/", "retrainjobs/", f"{KIND.lower()}.{GROUP}/")
-"""What kubectl and `-o name` write before a job's name; where a path may stand too, it makes the word
-a job's name."""
 
 
-def bare(name: str) -> str:
-    """The job's name without what kubectl may write before it."""
-    return name.partition("/")[2] if name.startswith(JOB_PREFIXES) else name
-
-
-def bare_all(names: list[str] | None) -> list[str]:
-    """`bare` of each name."""
-    return [bare(name) for name in names or ()]
-
-
-Name = Annotated[str, typer.Argument(help="Name of the job.", callback=bare)]
-Names = Annotated[list[str], typer.Argument(help="Names of jobs.", callback=bare_all)]
-Endpoint = Annotated[
-    str | None,
-    typer.Option(help="URL of the S3 server; RETRAINER_S3_ENDPOINT, AWS_ENDPOINT_URL, else AWS."),
-]
-Region = Annotated[str | None, typer.Option(help="Region of the bucket.")]
-Insecure = Annotated[
-    bool, typer.Option("--insecure", help="Do not verify the server's TLS certificate.")
-]
-
-
-class Form(StrEnum):
+class ListFormat(StrEnum):
     """How jobs are printed."""
 
     TABLE = "table"
@@ -75,7 +32,7 @@ class Form(StrEnum):
     NAME = "name"
 
 
-class Shape(StrEnum):
+class Format(StrEnum):
     """How anything else is printed."""
 
     TABLE = "table"
@@ -83,54 +40,9 @@ class Shape(StrEnum):
     YAML = "yaml"
 
 
-_FORM = typer.Option("--output", "-o", help="Form of what is printed.")
-Printed = Annotated[Form, _FORM]
-Shaped = Annotated[Shape, _FORM]
-
-
-def client(namespace: str | None, context: str | None, s3_endpoint: str | None = None) -> "Client":
-    """The client that the common options ask for."""
-    from retrainer.cluster.client import Client
-
-    return Client(namespace, context, s3_endpoint=s3_endpoint)
-
-
-def located(
-    given: str,
-    *,
-    endpoint: str | None = None,
-    region: str | None = None,
-    insecure: bool = False,
-    namespace: str | None = None,
-    context: str | None = None,
-) -> "tuple[str, Storage, Access]":
-    """Where an argument points, and how its store is reached.
-
-    Args:
-        given: a path, a URL, or `rj/NAME`, the run of a job of the cluster.
-        endpoint, region, insecure: options; they go before what the job says.
-        namespace, context: of the cluster, for `rj/NAME`.
-
-    Raises:
-        UserError: the endpoint or region is malformed.
-        NotFound: there is no such job.
-    """
-    from pydantic import ValidationError
-
-    from retrainer.api import Storage
-    from retrainer.api.parsing import problems
-    from retrainer.store.s3 import Access
-
-    options = {"endpoint": endpoint, "region": region, "insecure": insecure or None}
-    fields: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    if given.startswith(JOB_PREFIXES):
-        job = client(namespace, context).get(bare(given))
-        given, fields = job.run_url, (job.to_dict()["spec"].get("storage") or {}) | fields
-    try:
-        storage = Storage.model_validate(fields)
-    except ValidationError as error:
-        raise UserError("\n".join(f"--{text}" for text in problems(error, Storage))) from error
-    return given, storage, Access(endpoint)
+_FORMAT = typer.Option("--output", "-o", help="Format of what is printed.")
+ListFormatOption = Annotated[ListFormat, _FORMAT]
+FormatOption = Annotated[Format, _FORMAT]
 
 
 COLUMNS = ("NAME", "PHASE", "PROGRESS", "ACCURACY", "CACHED", "AGE")
@@ -162,24 +74,25 @@ def cells(job: "Job", *, wide: bool, namespaces: bool) -> list[str]:
 
 
 def print_jobs(
-    jobs: Sequence["Job"], form: Form, *, one: bool = False, namespaces: bool = False
+    jobs: Sequence["Job"], output_format: ListFormat, *, one: bool = False, namespaces: bool = False
 ) -> None:
-    """Print jobs in a form.
+    """Print jobs in a format.
 
     Args:
         one: a single object was asked for by its name, so JSON and YAML are no list.
         namespaces: show whose they are.
     """
-    if form == Form.NAME:
+    if output_format == ListFormat.NAME:
         for job in jobs:
             typer.echo(f"{KIND.lower()}.{GROUP}/{job.name}")
-    elif form in {Form.JSON, Form.YAML}:
+    elif output_format in {ListFormat.JSON, ListFormat.YAML}:
         documents = [shown(job) for job in jobs]
         print_document(
-            documents[0] if one else {"apiVersion": "v1", "kind": "List", "items": documents}, form
+            documents[0] if one else {"apiVersion": "v1", "kind": "List", "items": documents},
+            output_format,
         )
     else:
-        wide = form == Form.WIDE
+        wide = output_format == ListFormat.WIDE
         head = columns(wide=wide, namespaces=namespaces)
         rows = [cells(job, wide=wide, namespaces=namespaces) for job in jobs]
         print_table(head, rows)
@@ -192,9 +105,9 @@ def shown(job: "Job") -> dict[str, Any]:
     return {**document, "metadata": metadata}
 
 
-def print_document(document: Any, form: Form | Shape) -> None:
+def print_document(document: Any, output_format: ListFormat | Format) -> None:
     """Print JSON-ready values as JSON or YAML."""
-    if form == "json":
+    if output_format == "json":
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
     else:
         import yaml

@@ -1,4 +1,4 @@
-"""Commands on what jobs have found: metrics, plot, compare, frontier, download."""
+"""Commands on what runs and jobs gave: metrics, plot, compare, frontier, download."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,28 +6,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retrainer.api import RetrainJob
-from retrainer.api.interval import percent_range
-from retrainer.cli import run
+from retrainer import jobfile
+from retrainer.api.interval import percent, percent_range
 from retrainer.cli.output import (
-    Context,
-    Name,
-    Names,
-    Namespace,
-    S3Endpoint,
-    Shape,
-    Shaped,
+    Format,
+    FormatOption,
     Timeout,
-    client,
+    echo,
     print_document,
     print_table,
     say,
 )
+from retrainer.cli.reach import Reach, RunOrJob, RunsOrJobs, reaching
+from retrainer.cli.run import job_with, terminated_as_ctrl_c
 from retrainer.errors import UserError
+from retrainer.results.run import Run
 
 if TYPE_CHECKING:
     from retrainer.results.comparison import Comparison
     from retrainer.results.history import History
+    from retrainer.results.rows import Row
 
 RESULTS = "Results"
 """Heading of these commands in `retrainer --help`."""
@@ -46,21 +44,27 @@ def register(app: typer.Typer) -> None:
         app.command(rich_help_panel=RESULTS)(command)
 
 
-def metrics(
-    name: Name, *, form: Shaped = Shape.TABLE, namespace: Namespace = None, context: Context = None
-) -> None:
-    """Accuracies and cross entropies of a job: the latest, at the end the final ones."""
-    found = client(namespace, context).get(name).metrics()
-    figures = found.model_dump(by_alias=True)
-    if form != Shape.TABLE:
-        print_document(figures, form)
+@reaching
+def metrics(run: RunOrJob, *, output_format: FormatOption = Format.TABLE, reach: Reach) -> None:
+    """Accuracies and cross entropies of a run or a job: the latest, at the end the final ones.
+
+    [dim]retrainer metrics out[/]
+    """
+    run_or_job = reach.find(run)
+    if isinstance(run_or_job, Run):
+        figures = run_or_job.report.metrics.model_dump(by_alias=True)
+    else:
+        figures = run_or_job.metrics().model_dump(by_alias=True)
+    if output_format != Format.TABLE:
+        print_document(figures, output_format)
         return
-    rows = [(k, "" if v is None else f"{v:,}") for k, v in figures.items()]
+    rows = [(name, "" if value is None else f"{value:,}") for name, value in figures.items()]
     print_table(("METRIC", "VALUE"), rows, right="VALUE")
 
 
+@reaching
 def plot(
-    name: Name,
+    run: RunOrJob,
     file: Annotated[
         Path | None,
         typer.Argument(
@@ -69,23 +73,22 @@ def plot(
     ] = None,
     *,
     whole: Annotated[
-        bool, typer.Option("--whole", help="Every evaluation, from the run's folder.")
+        bool, typer.Option("--whole", help="Every evaluation of a job, from its run's folder.")
     ] = False,
-    namespace: Namespace = None,
-    context: Context = None,
-    s3_endpoint: S3Endpoint = None,
+    reach: Reach,
 ) -> None:
-    """Draw a job's learning curve.
+    """Draw the learning curve of a run or a job.
 
-    [dim]retrainer plot flowers[/]
+    [dim]retrainer plot out[/]
 
-    [dim]retrainer plot flowers curve.png --whole[/]
+    [dim]retrainer plot rj/flowers curve.png --whole[/]
     """
-    history = client(namespace, context, s3_endpoint).get(name).history(whole)
+    run_or_job = reach.find(run)
+    history = run_or_job.history() if isinstance(run_or_job, Run) else run_or_job.history(whole)
     if file:
-        _written(history.plot, file)
-        return
-    typer.echo(_drawn(history))
+        _write(history.plot, file)
+    else:
+        typer.echo(_drawn(history))
 
 
 def _drawn(history: "History") -> str:
@@ -100,34 +103,28 @@ def _drawn(history: "History") -> str:
     )
 
 
+@reaching
 def compare(
-    names: Names,
+    runs: RunsOrJobs,
     *,
-    form: Shaped = Shape.TABLE,
+    output_format: FormatOption = Format.TABLE,
     picture: Picture = None,
     page: Page = None,
-    namespace: Namespace = None,
-    context: Context = None,
-    s3_endpoint: S3Endpoint = None,
+    reach: Reach,
 ) -> None:
-    """Jobs side by side, and whether they really differ (McNemar's exact test).
+    """Runs and jobs side by side, and whether they really differ (McNemar's exact test).
 
-    A name with / or :// in it is the path or URL of a run's folder; with such only, no cluster is
-    needed.
+    [dim]retrainer compare out/flowers-*[/]
 
-    [dim]retrainer compare flowers flowers-fast --plot both.png[/]
+    [dim]retrainer compare flowers rj/flowers-fast --plot both.png[/]
     """
-    from retrainer.results.comparison import compare as compared
-    from retrainer.results.run import Run
-    from retrainer.store.s3 import Access
+    from retrainer.results.comparison import compare as compare_runs
 
-    if all("/" in name for name in names):
-        found = compared([Run(name, access=Access(s3_endpoint)) for name in names])
-    else:
-        found = client(namespace, context, s3_endpoint).compare(names)
-    _show(found, form, picture, page, "Comparison")
+    comparison = compare_runs([reach.find(run) for run in runs])
+    _show(comparison, output_format, picture, page, "Comparison")
 
 
+@reaching
 def frontier(
     file: Annotated[str, typer.Option("--file", "-f", help="Job file; - is standard input.")],
     architectures: Annotated[
@@ -137,13 +134,15 @@ def frontier(
     local: Annotated[
         bool, typer.Option("--local", help="Run them here, one after another; no cluster.")
     ] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Instead of the job's: a folder of Keras weights files."),
+    ] = None,
     timeout: Timeout = None,
-    form: Shaped = Shape.TABLE,
+    output_format: FormatOption = Format.TABLE,
     picture: Picture = None,
     page: Page = None,
-    namespace: Namespace = None,
-    context: Context = None,
-    s3_endpoint: S3Endpoint = None,
+    reach: Reach,
 ) -> None:
     """One job per architecture over the same images: what accuracy costs.
 
@@ -153,81 +152,94 @@ def frontier(
     """
     from retrainer.sweep import frontier as run_all
 
-    cluster = None if local else client(namespace, context, s3_endpoint)
-    with run.terminated_as_ctrl_c():
-        found = run_all(_job(file), architectures, cluster, timeout=timeout, told=say)
-    _show(found, form, picture, page, "Accuracy and cost")
-
-
-def _job(file: str) -> RetrainJob:
-    from retrainer import jobfile
-
-    return jobfile.load(file)
+    where, document = jobfile.only_document(file)
+    job = job_with(document, {"weights": weights}, where=where, here=local)
+    cluster = None if local else reach.client()
+    with terminated_as_ctrl_c():
+        comparison = run_all(job, architectures, cluster, timeout=timeout, told=say)
+    _show(comparison, output_format, picture, page, "Accuracy and cost")
 
 
 def _show(
-    found: "Comparison", form: Shape, picture: Path | None, page: Path | None, title: str
+    comparison: "Comparison",
+    output_format: Format,
+    picture: Path | None,
+    page: Path | None,
+    title: str,
 ) -> None:
-    if form != Shape.TABLE:
-        print_document(found.to_dict(), form)
+    if output_format != Format.TABLE:
+        print_document(comparison.to_dict(), output_format)
     else:
-        print_table(
-            ("NAME", "ARCHITECTURE", "ACCURACY", "95% INTERVAL", "IMAGES", "MULTIPLY-ADDS",
-             "PARAMETERS", "IMAGES/S"),
-            _rows(found),
-            right="ACCURACY IMAGES MULTIPLY-ADDS PARAMETERS IMAGES/S",
-        )  # fmt: skip
-        for sentence in [*map(str, found.differences), *found.notes]:
-            typer.echo(sentence)
+        _print_rows(comparison.rows)
+        for sentence in [*map(str, comparison.differences), *comparison.notes]:
+            echo(sentence)
     if picture:
-        _written(found.plot, picture)
+        _write(comparison.plot, picture)
     if page:
         from retrainer.views import html
 
-        text = html.page(title, found.to_html())
-        _written(lambda path: Path(path).write_text(text, encoding="utf-8"), page)
+        text = html.page(title, comparison.to_html())
+        _write(lambda path: Path(path).write_text(text, encoding="utf-8"), page)
 
 
-def _written(write: Callable[[str], object], file: Path) -> None:
+_HEAD = ("NAME", "ARCHITECTURE", "ACCURACY", "95% INTERVAL", "IMAGES", "MULTIPLY-ADDS", "PARAMETERS",
+         "DIFFERS")  # fmt: skip
+_ONCE = {"ARCHITECTURE": "", "IMAGES": " test images", "MULTIPLY-ADDS": " multiply-adds",
+         "PARAMETERS": " parameters"}  # fmt: skip
+"""Columns that are told once under the table, with these words, where all rows have the same."""
+
+
+def _print_rows(rows: "Sequence[Row]") -> None:
+    """A table of the runs; what is the same of all of them stands under it."""
+    columns = dict(zip(_HEAD, zip(*map(_cells, rows), strict=True), strict=True))
+    if not any(columns["DIFFERS"]):
+        del columns["DIFFERS"]
+    same = [title for title in _ONCE if len(rows) > 1 and len(set(columns[title])) == 1]
+    shared = [columns[title][0] + _ONCE[title] for title in same if columns[title][0]]
+    shown = [title for title in columns if title not in same]
+    print_table(
+        shown,
+        zip(*(columns[title] for title in shown), strict=True),
+        right="ACCURACY IMAGES MULTIPLY-ADDS PARAMETERS",
+    )
+    if shared:
+        echo(f"All: {', '.join(shared)}.")
+
+
+def _cells(row: "Row") -> tuple[str, ...]:
+    interval = "" if row.low is None or row.high is None else percent_range(row.low, row.high)
+    return (
+        row.name,
+        row.architecture,
+        "" if row.accuracy is None else percent(row.accuracy),
+        interval,
+        f"{row.images:,}",
+        "" if row.multiply_adds is None else f"{row.multiply_adds / 1e6:,.1f} M",
+        "" if row.parameters is None else f"{row.parameters / 1e6:,.2f} M",
+        row.differs,
+    )
+
+
+def _write(write: Callable[[str], object], file: Path) -> None:
     """Call `write` with the path; a folder that is not there or an unknown ending is told."""
     try:
         write(str(file))
     except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}") from error
+        raise UserError(f"Cannot write {file}: {error.strerror}.") from error
     except ValueError as error:  # matplotlib's, which lists the endings it knows
-        raise UserError(f"cannot write {file}: {error}") from error
-    say(f"wrote {file}")
+        raise UserError(f"Cannot write {file}: give it the ending .png, .svg or .pdf.") from error
+    say(f"Wrote {file}.")
 
 
-def _rows(found: "Comparison") -> Sequence[Sequence[str]]:
-    def number(value: float | None, form: str) -> str:
-        return "" if value is None else format(value, form)
-
-    return [
-        (
-            row.name,
-            row.architecture,
-            number(row.accuracy, ".1%"),
-            "" if row.low is None or row.high is None else percent_range(row.low, row.high),
-            f"{row.images:,}",
-            number(row.multiply_adds and row.multiply_adds / 1e6, ",.1f") + " M",
-            number(row.parameters and row.parameters / 1e6, ",.2f") + " M",
-            number(row.images_per_second, ",.0f"),
-        )
-        for row in found.rows
-    ]
-
-
+@reaching
 def download(
-    name: Name,
+    run: RunOrJob,
     path: Annotated[Path, typer.Argument(help="Folder to put the run's folder in.")] = Path(),
     *,
-    namespace: Namespace = None,
-    context: Context = None,
-    s3_endpoint: S3Endpoint = None,
+    reach: Reach,
 ) -> None:
-    """Download everything a job has written: networks, labels, figures, page.
+    """Download everything a run or a job has written: networks, labels, figures, page.
 
-    [dim]retrainer download flowers networks/[/]
+    [dim]retrainer download rj/flowers networks/[/]
     """
-    typer.echo(client(namespace, context, s3_endpoint).get(name).download(path))
+    typer.echo(reach.run(run).download(path))

@@ -210,13 +210,16 @@ def _images(folder: str | None, images: str | None, file: str | None) -> str | N
     return folder or images
 
 
-def job_with(document: Any, given: Mapping[str, Any], *, where: str = "") -> RetrainJob:
+def job_with(
+    document: Any, given: Mapping[str, Any], *, where: str = "", here: bool = True
+) -> RetrainJob:
     """The job of a document, with the options that are given set over it.
 
     Args:
         document: a YAML document; None if there is no file.
         given: option, as `run` names it, to value; None is not given.
         where: the file's name, for errors.
+        here: the job is to run on this machine, so its places here are looked at.
 
     Raises:
         InvalidJob: one sentence per wrong field, or per place that is not there; the option is named
@@ -237,7 +240,7 @@ def job_with(document: Any, given: Mapping[str, Any], *, where: str = "") -> Ret
         parsed = parse_job(job)
     except InvalidJob as error:
         raise InvalidJob([_with_option(p, options) for p in error.problems], where=where) from error
-    if wrong := places.problems(parsed):
+    if wrong := places.problems(parsed) if here else []:
         raise InvalidJob([_with_option(p, options) for p in wrong], where=where)
     return parsed
 

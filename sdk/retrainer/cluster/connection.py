@@ -185,8 +185,8 @@ def _load(configuration: Any, context: str | None, kubeconfig: str | Path | None
                 ) from error
             return _NAMESPACE_FILE.read_text().strip() if _NAMESPACE_FILE.exists() else "default"
         raise UserError(
-            f"No kubeconfig at {given}, and this is not a pod: give kubeconfig=..., set KUBECONFIG, "
-            "or use retrainer run for this machine."
+            f"No kubeconfig at {given}, and this is not a pod: set KUBECONFIG to the path of one.",
+            command="retrainer run needs no cluster.",
         )
     try:
         merged = config.kube_config.KubeConfigMerger(given).config.value

@@ -57,7 +57,7 @@ def newest_run(output: str, storage: Storage | None = None, access: Access | Non
     whole = [(entry.modified, name) for name, entry in zip(names, found, strict=True) if entry]
     if not whole:
         begun = f"; unfinished or something else: {', '.join(names[:5])}" if names else ""
-        raise NotFound(f"there is no finished run in {output}{begun}")
+        raise NotFound(f"There is no finished run in {output}{begun}.")
     return join(output, max(whole)[1])
 
 
@@ -89,14 +89,14 @@ class Classifier:
                 )
                 self._interpreter.allocate_tensors()
         except ValueError as error:
-            raise UserError(f"the network in {run} cannot be loaded: {error}") from error
+            raise UserError(f"The network in {run} is damaged and cannot be loaded.") from error
         self._input = self._interpreter.get_input_details()[0]
         self._output = self._interpreter.get_output_details()[0]
         self.size = int(self._input["shape"][1])
         if int(self._output["shape"][-1]) != len(self.labels):
             raise UserError(
                 f"{run} has {len(self.labels)} labels, but its network has "
-                f"{int(self._output['shape'][-1])} outputs: they are not from the same run"
+                f"{int(self._output['shape'][-1])} outputs: they are not from the same run."
             )
 
     @classmethod
@@ -115,7 +115,7 @@ class Classifier:
         name = next((n for n in names if folder.exists(n)), None)
         if name is None:
             raise NotFound(
-                f"{run} has no {names[0]}: run the job with tflite in spec.export to predict here"
+                f"{run} has no {names[0]}: run the job with tflite in spec.export to predict here."
             )
         labels = folder.read(LABELS).decode().splitlines()
         return cls(run, folder.read(name), labels)
@@ -205,7 +205,7 @@ def files(images: Iterable[Image] | Image) -> list[Image]:
         within = sorted(Path(image).expanduser().iterdir())
         inside = [f for f in within if f.is_file() and not _is_no_image(f.name)]
         if not inside:
-            raise NotFound(f"there are no files directly in the folder {image}")
+            raise NotFound(f"There are no files directly in the folder {image}.")
         found += inside
     return found
 
@@ -222,9 +222,9 @@ def _read(path: Path) -> bytes:
     try:
         return path.expanduser().read_bytes()
     except FileNotFoundError:
-        raise NotFound(f"there is no file {path}") from None
+        raise NotFound(f"There is no file {path}.") from None
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
 
 
 def _encoded(pixels: npt.NDArray[np.uint8], tensor: dict[str, Any]) -> npt.NDArray[Any]:

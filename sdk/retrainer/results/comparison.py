@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -106,7 +106,10 @@ def compare(jobs: Sequence[HasRun | Run | str | Path] | Path) -> Comparison:
         raise UserError("Give at least one job to compare.")
     runs = [Run(j) if isinstance(j, str) else j if isinstance(j, Run) else j.run for j in jobs]
     names = _distinct(runs)
-    rows = [_row(name, run) for name, run in zip(names, runs, strict=True)]
+    differing = _differing([run.spec for run in runs])
+    rows = [
+        _row(name, run, differs) for name, run, differs in zip(names, runs, differing, strict=True)
+    ]
     order = sorted(range(len(rows)), key=lambda i: _rank(rows[i]))
     guesses, notes = _predictions([(names[i], runs[i]) for i in order])
     differences, more = against_best(guesses)
@@ -119,7 +122,7 @@ def listed(jobs: Any) -> list[Any]:
     return [Run(job) if isinstance(job, Path) else job for job in ([jobs] if alone else jobs)]
 
 
-def _row(name: str, run: Run) -> Row:
+def _row(name: str, run: Run, differs: str) -> Row:
     report = run.report
     network = ARCHITECTURES.get(run.architecture)
     low, high = run.interval or (None, None)
@@ -134,7 +137,33 @@ def _row(name: str, run: Run) -> Row:
         network.multiply_adds if network else None,
         network.parameters + head if network else None,
         report.images_per_second,
+        differs,
     )
+
+
+_PLACES = {"architecture", "output", "cache", "storage", "shards"}
+"""Fields of a spec that have a column of their own, or decide where a job writes, not what it gives."""
+
+
+def _differing(specs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each spec says in the fields in which they differ; nothing where a spec is not known."""
+    flat = [dict(_leaves(spec)) for spec in specs]
+    known = [leaves for leaves in flat if leaves]
+    paths = dict.fromkeys(path for leaves in known for path in leaves)
+    differing = [p for p in paths if len({leaves.get(p) for leaves in known}) > 1]
+    return [", ".join(f"{p} {leaves[p]}" for p in differing if p in leaves) for leaves in flat]
+
+
+def _leaves(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in fields.items():
+        if name in _PLACES:
+            continue
+        if isinstance(value, Mapping):
+            yield from _leaves(value)
+        elif isinstance(value, list):
+            yield name, "+".join(map(str, value))
+        else:
+            yield name, str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _rank(row: Row) -> tuple[float, float, str]:

@@ -43,6 +43,7 @@ def comparison(rows: Sequence[Row], sentences: Sequence[str], picture: bytes | N
         "multiply-adds",
         "parameters",
         "images/s",
+        "differs",
     )
     cells = [
         (
@@ -52,6 +53,7 @@ def comparison(rows: Sequence[Row], sentences: Sequence[str], picture: bytes | N
             short_number(row.multiply_adds),
             short_number(row.parameters),
             "cached" if row.images_per_second is None else f"{row.images_per_second:,.0f}",
+            escape(row.differs),
         )
         for row in rows
     ]

@@ -50,6 +50,7 @@ class Row:
         multiply_adds: of the network, for one image.
         parameters: of the network, head included.
         images_per_second: bottlenecks computed per second; None if all came from the cache.
+        differs: fields of its spec in which the compared jobs differ, such as `steps 4000, seed 1`.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Row:
     multiply_adds: int | None
     parameters: int | None
     images_per_second: float | None
+    differs: str = ""
 
 
 @dataclass(frozen=True)

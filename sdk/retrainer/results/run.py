@@ -13,6 +13,7 @@ from retrainer.api.interval import wilson
 from retrainer.api.layout import (
     EVALUATION,
     HISTORY,
+    JOB,
     LABELS,
     PREDICTIONS,
     RESULT,
@@ -128,6 +129,23 @@ class Run:
     def architecture(self) -> str:
         """Of its job; "" if the run does not say."""
         return self._given_architecture or self.evaluation.architecture
+
+    @property
+    def reached_by(self) -> tuple[Storage | None, Access | None]:
+        """How its store is reached: endpoint and region, and what this machine says instead."""
+        return self._storage, self._access
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """The spec of its job, defaults filled in (`job.yaml`); empty in a run that has none."""
+        import yaml
+
+        try:
+            document = yaml.safe_load(self._read(JOB))
+        except (NotFound, yaml.YAMLError):
+            return {}
+        spec = document.get("spec") if isinstance(document, dict) else None
+        return spec if isinstance(spec, dict) else {}
 
     # --- figures ---
     @cached_property

@@ -8,6 +8,7 @@ from retrainer.api import Storage
 from retrainer.api.layout import (
     BACKBONE_PREFIX,
     INDEX_SUFFIX,
+    NETWORK_PREFIX,
     SEGMENT_SUFFIX,
     SEGMENTS,
 )
@@ -29,6 +30,7 @@ class Part:
         bottlenecks: in all of them; one that two jobs computed at the same time counts twice.
         size: bytes, indexes and the network included.
         oldest, newest: when the first and the last segment were written.
+        networks: whose bottlenecks they are; none in a cache of an older version.
     """
 
     fingerprint: str
@@ -37,11 +39,12 @@ class Part:
     size: int
     oldest: datetime
     newest: datetime
+    networks: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         times = {"oldest": self.oldest.isoformat(), "newest": self.newest.isoformat()}
-        return {**vars(self), **times}
+        return {**vars(self), **times, "networks": list(self.networks)}
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Cache:
         by_fingerprint: dict[str, list[Entry]] = {}
         for entry in self._folder.entries():
             fingerprint, _, rest = entry.path.partition("/")
-            if rest.startswith((f"{SEGMENTS}/", BACKBONE_PREFIX)):
+            if rest.startswith((f"{SEGMENTS}/", BACKBONE_PREFIX, NETWORK_PREFIX)):
                 by_fingerprint.setdefault(fingerprint, []).append(entry)
         return [_part(name, entries) for name, entries in by_fingerprint.items()]
 
@@ -97,7 +100,11 @@ def _part(fingerprint: str, entries: list[Entry]) -> Part:
     times = [e.modified for e in segments] or [e.modified for e in entries]
     rows = sum(_rows(e) for e in entries if e.path.endswith(INDEX_SUFFIX))
     size = sum(e.size for e in entries)
-    return Part(fingerprint, len(segments), rows, size, min(times), max(times))
+    names = [e.path.partition("/")[2] for e in entries]
+    networks = tuple(
+        name.removeprefix(NETWORK_PREFIX) for name in names if name.startswith(NETWORK_PREFIX)
+    )
+    return Part(fingerprint, len(segments), rows, size, min(times), max(times), networks)
 
 
 def _rows(index: Entry) -> int:

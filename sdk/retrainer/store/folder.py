@@ -122,7 +122,7 @@ class _InS3:
         return (
             f" If only pods reach that endpoint, forward a port (kubectl port-forward -n "
             f"{namespace.split('.')[0] or 'NAMESPACE'} service/{service} {port}) and set "
-            f"{ENV_ENDPOINT}={url.scheme}://localhost:{port}, or give s3_endpoint to Client."
+            f"{ENV_ENDPOINT}={url.scheme}://localhost:{port}."
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from retrainer.api import Architecture, RetrainJobSpec, architecture, reasons
-from retrainer.api.layout import BACKBONE_PREFIX
+from retrainer.api.layout import BACKBONE_PREFIX, NETWORK_PREFIX
 from retrainer.errors import RetrainerError
 from retrainer.inference import pixels as images
 from retrainer.inference.silence import quiet, quiet_environment
@@ -69,8 +69,10 @@ def open_backbone(
     device = find_gpu(warn)
     if device is not None:
         log(f"Bottlenecks are computed on TensorFlow's {device}, in batches of {BATCH}.")
+        name_folder(cache, fingerprint(network, weights, KERAS_GPU), network)
         return _on_device(network, weights, device, warn)
     known = fingerprint(network, weights, LITERT)
+    name_folder(cache, known, network)
     for entry in sorted(cache.list(known)):
         name = entry.path.removeprefix(f"{known}/")
         if not (name.startswith(BACKBONE_PREFIX) and name.endswith(_SUFFIX)):
@@ -84,6 +86,11 @@ def open_backbone(
     body = convert(network, weights)
     cache.put(f"{known}/{_name(body)}", body, create_only=True)
     return Backbone(network, weights, known, LITERT, partial(LiteRT, body))
+
+
+def name_folder(cache: Store, known: str, network: Architecture) -> None:
+    """Leave the network's name in its folder of the cache, for `retrainer cache stats`."""
+    cache.put(f"{known}/{NETWORK_PREFIX}{network.backbone}", b"", create_only=True)
 
 
 def fingerprint(network: Architecture, weights: Weights, runs_on: str) -> str:

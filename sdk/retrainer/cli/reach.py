@@ -1,0 +1,222 @@
+"""What a word on the command line names, a job or a run, and how its cluster and store are reached."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from retrainer.api.names import GROUP, KIND
+from retrainer.errors import ClusterError, NotFound, UserError
+
+if TYPE_CHECKING:
+    from retrainer.api import Storage
+    from retrainer.cluster.client import Client
+    from retrainer.cluster.job import Job
+    from retrainer.results.run import Run
+    from retrainer.store.s3 import Access
+
+Namespace = Annotated[
+    str | None,
+    typer.Option("--namespace", "-n", help="Namespace of the jobs; the context's if not given."),
+]
+Context = Annotated[
+    str | None, typer.Option(help="Context of the kubeconfig; the current one if not given.")
+]
+
+JOB_PREFIXES = ("rj/", "retrainjob/", "retrainjobs/", f"{KIND.lower()}.{GROUP}/")
+"""What kubectl and `-o name` write before a job's name; it makes any word a job's name."""
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".heic", ".tif", ".tiff")
+_JOB_FILES = (".yaml", ".yml", ".json")
+
+
+def bare(name: str) -> str:
+    """The job's name without what kubectl may write before it.
+
+    Raises:
+        UserError: it is the path or URL of something, not a name.
+    """
+    if name.startswith(JOB_PREFIXES):
+        return name.partition("/")[2]
+    if "/" in name:
+        raise UserError(
+            f"{name} is a path or URL, not the name of a job: retrainer get lists them."
+        )
+    return name
+
+
+def bare_all(names: list[str] | None) -> list[str]:
+    """`bare` of each name."""
+    return [bare(name) for name in names or ()]
+
+
+Name = Annotated[str, typer.Argument(help="Name of the job.", callback=bare)]
+Names = Annotated[list[str], typer.Argument(help="Names of jobs.", callback=bare_all)]
+RunOrJob = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="Path or URL of a run, or of an output (its newest run is used), or the name of a job.",
+    ),
+]
+RunsOrJobs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RUN...",
+        help="Paths or URLs of runs or of outputs (their newest run is used), or names of jobs.",
+    ),
+]
+
+
+def client(namespace: str | None, context: str | None) -> "Client":
+    """The client that the common options ask for."""
+    return Reach(namespace=namespace, context=context).client()
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How stores and clusters are reached: the options of every command that takes a run or a job."""
+
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--endpoint",
+            "--s3-endpoint",
+            help="URL of the S3 server as this machine reaches it; RETRAINER_S3_ENDPOINT, the job's, "
+            "AWS_ENDPOINT_URL, else AWS.",
+        ),
+    ] = None
+    region: Annotated[str | None, typer.Option(help="Region of the bucket.")] = None
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Do not verify the S3 server's TLS certificate.")
+    ] = False
+    namespace: Namespace = None
+    context: Context = None
+
+    def client(self) -> "Client":
+        """The client for the cluster."""
+        from retrainer.cluster.client import Client
+
+        return Client(self.namespace, self.context, s3_endpoint=self.endpoint)
+
+    def storage(self, of_job: Mapping[str, Any] | None = None) -> "tuple[Storage, Access]":
+        """How a URL is reached: as the options say, else as the job's own `storage` does.
+
+        Raises:
+            UserError: the endpoint or region is malformed.
+        """
+        from pydantic import ValidationError
+
+        from retrainer.api import Storage
+        from retrainer.api.parsing import problems
+        from retrainer.store.s3 import Access
+
+        given = {"endpoint": self.endpoint, "region": self.region, "insecure": self.insecure}
+        options = {name: value for name, value in given.items() if value}
+        try:
+            return Storage.model_validate({**(of_job or {}), **options}), Access(self.endpoint)
+        except ValidationError as error:
+            raise UserError("\n".join(f"--{p}" for p in problems(error, Storage))) from error
+
+    def find(self, word: str) -> "Job | Run":
+        """The job or the run that a word names.
+
+        `rj/NAME` is a job. What has a / in it, or begins with . or ~, is a path or URL: of a run, or of
+        an output, whose newest run it is. A plain word is a folder of this machine if that holds a
+        run, else a job.
+
+        Raises:
+            NotFound: there is neither.
+            UserError: it is something else, such as a picture.
+        """
+        if word.startswith(JOB_PREFIXES):
+            return self.client().get(bare(word))
+        if "/" in word or word.startswith((".", "~")):
+            return self.run_at(word)
+        if not Path(word).exists():
+            return self._job(word)
+        try:
+            return self.run_at(word)
+        except NotFound as no_run:
+            try:
+                return self.client().get(word)
+            except (UserError, ClusterError):
+                raise no_run from None
+
+    def run(self, word: str) -> "Run":
+        """The run that a word names, a job's included."""
+        from retrainer.results.run import Run
+
+        run_or_job = self.find(word)
+        if isinstance(run_or_job, Run):
+            return run_or_job
+        storage, access = self.storage(run_or_job.to_dict()["spec"].get("storage"))
+        return Run(run_or_job.run_url, name=run_or_job.name, storage=storage, access=access)
+
+    def run_at(self, place: str) -> "Run":
+        """The run at a path or URL, or the newest one under it.
+
+        Raises:
+            NotFound: there is none.
+            UserError: it is a file.
+        """
+        from retrainer.inference.classifier import newest_run
+        from retrainer.results.run import Run
+
+        if "://" not in place:
+            path = Path(place).expanduser()
+            if path.is_file():
+                raise UserError(_wrong_kind(place))
+            place = str(path)  # ./out is out
+        storage, access = self.storage()
+        return Run(newest_run(place, storage, access), storage=storage, access=access)
+
+    def _job(self, name: str) -> "Job":
+        """The job of this name; if there is none, that no folder here has the name is told as well."""
+        try:
+            return self.client().get(name)
+        except NotFound as error:
+            raise NotFound(f"{error} There is no folder {name} here either.") from error
+        except UserError as error:
+            raise NotFound(
+                f"There is no folder {name} here, and no cluster to ask for a job of that name: {error}"
+            ) from error
+
+
+def _wrong_kind(path: str) -> str:
+    """A sentence on a file that stands where a run or a job is meant."""
+    ending = Path(path).suffix.lower()
+    if ending in _PICTURES:
+        return f"{path} is a picture, not a run: name the run first, then the pictures."
+    if ending in _JOB_FILES:
+        return f"{path} is a file, not a run or the name of a job."
+    return f"{path} is a file, not the folder of a run."
+
+
+def reaching(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `Reach` in place of its parameter `reach`."""
+    signature = inspect.signature(command)
+    hints = get_type_hints(Reach, include_extras=True)
+    options = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(Reach)
+    ]
+    own = [p for p in signature.parameters.values() if p.name != "reach"]
+
+    @functools.wraps(command)
+    def with_options(*words: Any, **given: Any) -> None:
+        reach = Reach(**{field.name: given.pop(field.name) for field in fields(Reach)})
+        command(*words, reach=reach, **given)
+
+    del with_options.__wrapped__  # typer would read the signature from there
+    with_options.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    with_options.__annotations__ = {p.name: p.annotation for p in [*own, *options]}
+    return with_options
