@@ -225,6 +225,8 @@ SDK = (
     "compare",
     "frontier",
     "Stop",
+    "Watcher",
+    "TestPrediction",
 )
 
 
@@ -237,10 +239,16 @@ def sdk() -> str:
     for name in SDK:
         thing = getattr(retrainer, name)
         parts.append(_entry(f"## {name}", thing))
-        for method, member in vars(thing).items() if inspect.isclass(thing) else ():
+        for method, member in _members(thing).items() if inspect.isclass(thing) else ():
             if not method.startswith("_") and (callable(member) or isinstance(member, property)):
                 parts.append(_entry(f"### {name}.{method}", member))
     return "".join(parts)
+
+
+def _members(kind: type) -> dict[str, Any]:
+    """What a class has of its own and from the classes of Retrainer that it is made of."""
+    ours = [c for c in kind.__mro__ if c.__module__.startswith("retrainer")]
+    return {name: member for each in reversed(ours) for name, member in vars(each).items()}
 
 
 def _entry(heading: str, thing: Any) -> str:

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from retrainer.local.process import run as run
     from retrainer.results.comparison import Comparison as Comparison
     from retrainer.results.comparison import compare as compare
+    from retrainer.results.rows import TestPrediction as TestPrediction
     from retrainer.results.run import Run as Run
     from retrainer.sweep import frontier as frontier
+    from retrainer.watcher import Watcher as Watcher
 
 __version__ = "0.1.0"
 
@@ -45,6 +47,8 @@ _CLUSTER = {
     "Job": "retrainer.cluster.job",
     "Run": "retrainer.results.run",
     "Stop": "retrainer.cluster.stop",
+    "TestPrediction": "retrainer.results.rows",
+    "Watcher": "retrainer.watcher",
     "compare": "retrainer.results.comparison",
     "frontier": "retrainer.sweep",
 }

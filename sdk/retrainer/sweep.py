@@ -129,7 +129,7 @@ def _on_cluster(
     for job in submitted:
         try:
             done.append(job.wait(timeout, progress=None))
-            told(f"{job.name}: {job.said}")
+            told(f"{job.name}: {job.sentence}")
         except JobFailed as error:
             failed.append(str(error))
             told(str(error))

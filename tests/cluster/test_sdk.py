@@ -17,7 +17,9 @@ from tests.support import devcluster_tool
 from tests.support.chart import install_crd
 from tests.support.devcluster_client import DevCluster, ensure
 from tests.support.run_folder import write_run
+from tests.support.watching import OnReport
 
+from retrainer.api import Report
 from retrainer.api.names import LABEL_UID
 from retrainer.cli import main
 from retrainer.cluster.aio import AsyncClient
@@ -189,11 +191,13 @@ def test_wait_sees_every_phase_and_the_end(client: Client, operator: Operator) -
     phases: list[str] = []
     seen = threading.Event()
 
-    def show(now: Job) -> None:
-        phases.append(now.phase)
+    def show(report: Report) -> None:
+        phases.append(report.stage)
         seen.set()
 
-    thread, result = in_thread(lambda: client.get("flowers").wait(timeout=60, progress=show))
+    thread, result = in_thread(
+        lambda: client.get("flowers").wait(timeout=60, progress=OnReport(show))
+    )
     for phase in ("Bottlenecks", "Training", "Succeeded"):
         assert seen.wait(20)
         seen.clear()
@@ -222,7 +226,9 @@ def test_wait_survives_a_killed_api_server(
     job = client.submit(manifest())
     seen = threading.Event()
     handle = client.get("flowers")
-    thread, result = in_thread(lambda: handle.wait(timeout=180, progress=lambda _: seen.set()))
+    thread, result = in_thread(
+        lambda: handle.wait(timeout=180, progress=OnReport(lambda _: seen.set()))
+    )
     assert seen.wait(20)
     kill_api_server()
     ensure("control-plane", name="sdk")  # starts what has ended
@@ -345,7 +351,7 @@ async def test_a_cancelled_wait_lets_go_of_its_connection_at_once(
     client = AsyncClient(namespace, kubeconfig=cluster.kubeconfig)
     job = await client.submit(manifest())
     seen = threading.Event()
-    task = asyncio.create_task(job.wait(progress=lambda _: seen.set()))
+    task = asyncio.create_task(job.wait(progress=OnReport(lambda _: seen.set())))
     assert await asyncio.to_thread(seen.wait, 20)
     started = time.monotonic()
     task.cancel()

@@ -6,6 +6,7 @@ from pathlib import Path
 import boto3
 import pytest
 from tests.support.installation import Installation
+from tests.support.watching import OnReport
 
 from retrainer.cluster.aio import AsyncClient
 from retrainer.cluster.client import Client
@@ -42,7 +43,9 @@ def test_submit_follow_wait_read_and_predict(
     reader = threading.Thread(target=lambda: lines.extend(job.logs(follow=True)), daemon=True)
     reader.start()
     phases: list[str] = []
-    done = client.get("flowers").wait(timeout=420, progress=lambda now: phases.append(now.phase))
+    done = client.get("flowers").wait(
+        timeout=420, progress=OnReport(lambda report: phases.append(report.stage))
+    )
     assert done.test_accuracy is not None
     assert done.test_accuracy > 0.8
     assert phases[-1] == "Succeeded"

@@ -45,7 +45,7 @@ def server() -> FakeApiServer:
 
 @pytest.fixture
 def client(server: FakeApiServer) -> Client:
-    return Client(cluster=Cluster(server))
+    return Client._on(Cluster(server))
 
 
 def test_submit_sends_what_was_set_and_asks_for_strict_validation(

@@ -119,17 +119,19 @@ def test_one_run_twice_keeps_apart(tmp_path: Path) -> None:
     assert [row.name for row in compare([run, run]).rows] == ["a", "a (2)"]
 
 
-def test_a_text_or_a_path_alone_is_one_run(tmp_path: Path) -> None:
+def test_a_text_or_a_path_where_a_list_is_meant_is_an_error(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", name="flowers")
     server = FakeApiServer()
     job = submitted(server)
-    client = Client(cluster=Cluster(server))
+    client = Client._on(Cluster(server))
     server.status("flowers", phase="Succeeded", run=str(run))
     for one in (str(run), run):
-        assert [row.name for row in compare(one).rows] == ["flowers"]
-        assert [row.name for row in client.compare(one).rows] == ["flowers"]
-        assert [row.name for row in job.refresh().compare(one).rows] == ["a", "a (2)"]
-    assert [row.name for row in client.compare("flowers").rows] == ["flowers"]
+        for compared in (compare, client.compare, job.refresh().compare):
+            with pytest.raises(TypeError, match=r"^Give a list of jobs, such as \['.*/a'\]\.$"):
+                compared(one)  # type: ignore[arg-type]
+    assert [row.name for row in client.compare(["flowers"]).rows] == ["flowers"]
+    assert [row.name for row in client.compare([run, str(run)]).rows] == ["a", "a (2)"]
+    assert [row.name for row in job.compare([run]).rows] == ["a", "a (2)"]
 
 
 def test_nothing_to_compare_and_an_unfinished_run_are_told(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_builtin_weights_are_refused_for_other_architectures() -> None:
 
 def test_the_jobs_are_submitted_waited_for_and_compared(tmp_path: Path) -> None:
     server = FakeApiServer()
-    client = Client(cluster=Cluster(server))
+    client = Client._on(Cluster(server))
     ends = {
         "flowers-mobilenet-025-128": (range(9), "mobilenet_0.25_128"),
         "flowers-mobilenet-050-128": (range(3), "mobilenet_0.50_128"),
@@ -93,7 +93,7 @@ def test_the_jobs_are_submitted_waited_for_and_compared(tmp_path: Path) -> None:
 
 def test_when_every_job_fails_so_does_the_frontier() -> None:
     server = FakeApiServer()
-    client = Client(cluster=Cluster(server))
+    client = Client._on(Cluster(server))
     client.submit(jobs_for(base(), ["inception_v3"])[0])
     server.status("flowers-inception-v3", phase="Failed", message="No images.")
     with pytest.raises(JobFailed) as caught:

@@ -55,8 +55,9 @@ PUBLIC = {
     "Comparison", "Distortions", "EarlyStopping", "Export", "Forbidden", "Interrupted", "InvalidJob",
     "Job", "JobFailed", "Metadata", "MissingExtra", "NotFound", "Optimizer", "Phase", "Pod",
     "Prediction", "Resources", "Result", "RetrainJob", "RetrainJobSpec", "RetrainerError", "Run",
-    "Sampling", "Split", "Stop", "Storage", "StorageDenied", "StorageError", "Toleration", "Training",
-    "UserError", "WaitTimeout", "compare", "frontier", "load", "predict", "run",
+    "Sampling", "Split", "Stop", "Storage", "StorageDenied", "StorageError", "TestPrediction",
+    "Toleration", "Training", "UserError", "WaitTimeout", "Watcher",
+    "compare", "frontier", "load", "predict", "run",
 }  # fmt: skip
 
 

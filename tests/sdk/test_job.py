@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from tests.support.fake_apiserver import CUT, END, FakeApiServer, refused
 from tests.support.submitted import submitted
+from tests.support.watching import OnReport
 
+from retrainer.api import Report
 from retrainer.api.names import LABEL_UID
 from retrainer.cluster.aio import AsyncClient
 from retrainer.cluster.events import in_order
@@ -111,7 +113,9 @@ def test_what_happened_while_the_server_was_away_is_not_missed(
     server: FakeApiServer, job: Job, pool: ThreadPoolExecutor
 ) -> None:
     seen: list[str] = []
-    future = waiting(pool, server, lambda: job.wait(progress=lambda j: seen.append(j.phase)))
+    future = waiting(
+        pool, server, lambda: job.wait(progress=OnReport(lambda r: seen.append(r.stage)))
+    )
     server.status("flowers", phase="Training")
     server.fail("GET", refused(503, "apiserver is shutting down"), times=3)
     server.expire()
@@ -141,8 +145,8 @@ def test_an_error_event_in_the_watch_is_survived(
 
 
 def test_bookmarks_are_no_news(server: FakeApiServer, job: Job, pool: ThreadPoolExecutor) -> None:
-    told: list[Job] = []
-    future = waiting(pool, server, lambda: job.wait(progress=told.append))
+    told: list[Report] = []
+    future = waiting(pool, server, lambda: job.wait(progress=OnReport(told.append)))
     server.send({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "7"}}})
     succeed(server)
     future.result(60)
@@ -206,7 +210,7 @@ def test_another_thread_can_stop_a_wait(
 
 
 async def test_a_cancelled_wait_ends_its_thread(server: FakeApiServer, job: Job) -> None:
-    client = AsyncClient(cluster=Cluster(server))
+    client = AsyncClient._on(Cluster(server))
     handle = await client.get("flowers")
     task = asyncio.create_task(handle.wait())
     await asyncio.to_thread(server.wait_for_watch)
@@ -220,12 +224,37 @@ async def test_a_cancelled_wait_ends_its_thread(server: FakeApiServer, job: Job)
 async def test_the_asynchronous_wait_returns_its_own_handle(
     server: FakeApiServer, job: Job
 ) -> None:
-    handle = await AsyncClient(cluster=Cluster(server)).get("flowers")
+    handle = await AsyncClient._on(Cluster(server)).get("flowers")
     task = asyncio.create_task(handle.wait(timeout=20))
     await asyncio.to_thread(server.wait_for_watch)
     succeed(server)
     assert await task is handle
     assert handle.test_accuracy == 0.9
+
+
+def test_wait_reports_a_job_as_a_run_here_does(
+    server: FakeApiServer, job: Job, pool: ThreadPoolExecutor
+) -> None:
+    reports: list[Report] = []
+    future = waiting(pool, server, lambda: job.wait(progress=OnReport(reports.append)))
+    server.status(
+        "flowers",
+        phase="Training",
+        reason="TrainingHead",
+        message="Training the head: \x1b[2Jstep 10.",
+        progress={"imagesTotal": 60, "step": 10, "steps": 500, "percent": 40},
+        metrics={"validationAccuracy": 0.8},
+        curve=[{"step": 0, "validationAccuracy": 0.2}, {"step": 10, "validationAccuracy": 0.8}],
+    )
+    succeed(server)
+    future.result(60)
+    first, training, last = reports
+    assert (first.stage, last.stage) == ("Pending", "Succeeded")
+    assert (training.name, training.uid, training.reason) == ("flowers", job.uid, "TrainingHead")
+    assert training.message == "Training the head: \\x1b[2Jstep 10.", "nothing drives the terminal"
+    assert (training.progress.step, training.progress.percent) == (10, 40)
+    assert training.metrics.validation_accuracy == 0.8
+    assert [point.step for point in training.curve.points()] == [0, 10]
 
 
 def test_progress_as_lines_tells_each_change_once(
@@ -323,7 +352,7 @@ async def test_asynchronous_logs_can_be_left_in_the_middle(server: FakeApiServer
     live: queue.Queue[Any] = queue.Queue()
     server.logs["flowers-train-b"] = live
     pod(server, job, "flowers-train-b")
-    handle = await AsyncClient(cluster=Cluster(server)).get("flowers")
+    handle = await AsyncClient._on(Cluster(server)).get("flowers")
     live.put(line(1, "one"))
     async for text in handle.logs(follow=True):
         assert text == "[flowers-train-b] one"

@@ -7,8 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.fake_apiserver import FakeApiServer, refused
 from tests.support.submitted import submitted
+from tests.support.watching import OnReport
 
-from retrainer.cluster.job import Job
+from retrainer.api import Report
 
 GONE = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}
 
@@ -25,12 +26,12 @@ def test_each_change_is_seen_once_and_in_order_whatever_interrupts_the_wait(
     job = submitted(server)
     seen: list[tuple[int, str]] = []
 
-    def show(job: Job) -> None:
+    def show(_: Report) -> None:
         version = job.to_dict()["metadata"]["resourceVersion"]
         seen.append((int(version), job.phase))
 
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(job.wait, 60, show)
+        future = pool.submit(job.wait, 60, OnReport(show))
         server.wait_for_watch()
         for number, what in enumerate(happens):
             match what:

@@ -84,7 +84,7 @@ def logs(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_run_that_goes_well_gives_its_accuracy_and_its_places(tmp_path: Path) -> None:
-    result = local.run(job(output=str(tmp_path)), progress=False, program=fake("well"))
+    result = local.run_program(job(output=str(tmp_path)), progress=False, program=fake("well"))
     assert result.test_accuracy == 0.8909
     assert result.test_images == 165
     assert result.interval == wilson(147 / 165, 165)
@@ -97,7 +97,7 @@ def test_a_run_that_goes_well_gives_its_accuracy_and_its_places(tmp_path: Path) 
 
 def test_each_run_has_a_folder_of_its_own(tmp_path: Path) -> None:
     runs = {
-        local.run(job(output=str(tmp_path)), progress=False, program=fake("cached")).url
+        local.run_program(job(output=str(tmp_path)), progress=False, program=fake("cached")).url
         for _ in range(2)
     }
     assert len(runs) == 2
@@ -105,7 +105,7 @@ def test_each_run_has_a_folder_of_its_own(tmp_path: Path) -> None:
 
 def test_reports_logs_and_warnings_are_passed_on_in_order(tmp_path: Path) -> None:
     heard = Heard()
-    local.run(job(output=str(tmp_path)), progress=heard, program=fake("well"))
+    local.run_program(job(output=str(tmp_path)), progress=heard, program=fake("well"))
     assert heard.logs == ["Converting the backbone, once per cache."]
     assert len(heard.warnings) == 1
     steps = [r.progress.step for r in heard.reports if r.progress.step is not None]
@@ -120,7 +120,7 @@ def test_the_trainer_is_given_the_task_of_a_pod_with_absolute_paths(tmp_path: Pa
     home = given.model_copy(
         update={"spec": given.spec.model_copy(update={"cache": "~/cache", "weights": "w.h5"})}
     )
-    local.run(home, progress=heard, program=fake("environment"))
+    local.run_program(home, progress=heard, program=fake("environment"))
     seen = json.loads(heard.logs[0])
     spec = seen["task"]["spec"]
     assert seen["task"]["task"] == "train"
@@ -139,7 +139,7 @@ def test_the_store_is_reached_as_this_machine_is_told_to(monkeypatch: pytest.Mon
 
     def endpoint(said: str | None = None) -> str:
         heard = Heard()
-        local.run(urls, progress=heard, s3_endpoint=said, program=fake("environment"))
+        local.run_program(urls, progress=heard, s3_endpoint=said, program=fake("environment"))
         given = json.loads(heard.logs[0])["task"]["spec"]["storage"]
         assert given["region"] == "eu-west-1"
         return str(given["endpoint"])
@@ -159,14 +159,14 @@ def test_the_store_is_reached_as_this_machine_is_told_to(monkeypatch: pytest.Mon
 def test_urls_and_the_words_for_weights_are_left_as_they_are() -> None:
     heard = Heard()
     urls = job("s3://photos/flowers", "s3://models/flowers")
-    local.run(urls, progress=heard, program=fake("environment"))
+    local.run_program(urls, progress=heard, program=fake("environment"))
     spec = json.loads(heard.logs[0])["task"]["spec"]
     assert (spec["images"], spec["output"]) == ("s3://photos/flowers", "s3://models/flowers")
     assert spec["weights"] == "imagenet"
 
 
 def test_without_test_images_there_is_no_accuracy(tmp_path: Path) -> None:
-    result = local.run(job(output=str(tmp_path)), progress=False, program=fake("untested"))
+    result = local.run_program(job(output=str(tmp_path)), progress=False, program=fake("untested"))
     assert result.test_accuracy is None
     assert result.interval is None
     assert str(result) == f"trained, no test images; run in {result.url}"
@@ -195,7 +195,7 @@ def test_every_end_of_the_trainer_has_its_error(
 ) -> None:
     heard = Heard()
     with pytest.raises(RetrainerError) as caught:
-        local.run(job(), progress=heard, program=fake(scenario))
+        local.run_program(job(), progress=heard, program=fake(scenario))
     assert heard.logs == [], "the sentence would be shown twice"
     assert type(caught.value) is kind
     assert sentence in str(caught.value)
@@ -205,17 +205,17 @@ def test_every_end_of_the_trainer_has_its_error(
 
 def test_the_trainers_reason_is_kept_for_scripts() -> None:
     with pytest.raises(UserError) as caught:
-        local.run(job(), progress=False, program=fake("one-label"))
+        local.run_program(job(), progress=False, program=fake("one-label"))
     assert caught.value.reason == "TooFewLabels"
 
 
 def test_what_libraries_print_goes_to_a_log_that_stays_only_after_a_failure(
     tmp_path: Path, logs: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    local.run(job(output=str(tmp_path)), progress=False, program=fake("well"))
+    local.run_program(job(output=str(tmp_path)), progress=False, program=fake("well"))
     assert list(logs.iterdir()) == []
     with pytest.raises(JobFailed) as caught:
-        local.run(job(), progress=False, program=fake("crash"))
+        local.run_program(job(), progress=False, program=fake("crash"))
     (kept,) = logs.iterdir()
     assert str(kept) in str(caught.value)
     assert "cuDNN" in kept.read_text()
@@ -226,26 +226,28 @@ def test_what_libraries_print_goes_to_a_log_that_stays_only_after_a_failure(
 
 def test_a_users_mistake_leaves_no_log(logs: Path) -> None:
     with pytest.raises(UserError):
-        local.run(job(), progress=False, program=fake("one-label"))
+        local.run_program(job(), progress=False, program=fake("one-label"))
     assert list(logs.iterdir()) == []
 
 
 def test_broken_lines_in_the_pipe_do_not_end_the_run(tmp_path: Path) -> None:
-    result = local.run(job(output=str(tmp_path)), progress=False, program=fake("broken-lines"))
+    result = local.run_program(
+        job(output=str(tmp_path)), progress=False, program=fake("broken-lines")
+    )
     assert result.test_images == 165
 
 
 def test_a_trainer_that_cannot_be_started_is_told() -> None:
     with pytest.raises(RetrainerError, match=r"cannot start /nowhere/python: No such file"):
-        local.run(job(), progress=False, program=["/nowhere/python"])
+        local.run_program(job(), progress=False, program=["/nowhere/python"])
 
 
 def test_no_file_descriptor_is_left_open(tmp_path: Path) -> None:
-    local.run(job(output=str(tmp_path)), progress=False, program=fake("cached"))
+    local.run_program(job(output=str(tmp_path)), progress=False, program=fake("cached"))
     before = sorted(Path("/proc/self/fd").iterdir())
-    local.run(job(output=str(tmp_path)), progress=False, program=fake("cached"))
+    local.run_program(job(output=str(tmp_path)), progress=False, program=fake("cached"))
     with pytest.raises(RetrainerError):
-        local.run(job(), progress=False, program=["/nowhere/python"])
+        local.run_program(job(), progress=False, program=["/nowhere/python"])
     assert sorted(Path("/proc/self/fd").iterdir()) == before
 
 
@@ -254,7 +256,7 @@ def test_ctrl_c_stops_the_trainer_in_order_and_says_what_is_in_the_cache(
 ) -> None:
     heard = Heard(on_log=signal.SIGINT)
     with pytest.raises(Interrupted) as caught:
-        local.run(job(output=str(tmp_path)), progress=heard, program=fake("stop"))
+        local.run_program(job(output=str(tmp_path)), progress=heard, program=fake("stop"))
     # 749 when Ctrl-C came, 856 once the trainer had saved what it had.
     assert str(caught.value) == (
         f"stopped; the cache {tmp_path}/.bottlenecks holds at least 856 of 1,498 bottlenecks. "
@@ -276,7 +278,7 @@ def test_an_error_of_the_watcher_stops_the_trainer_and_leaves_nothing(
 
     heard = Closed()
     with pytest.raises(BrokenPipeError):
-        local.run(job(output=str(tmp_path)), progress=heard, program=fake("stop"))
+        local.run_program(job(output=str(tmp_path)), progress=heard, program=fake("stop"))
     assert gone(int(heard.logs[0].split()[-1]))
     assert list(logs.iterdir()) == []
 
@@ -301,7 +303,7 @@ def test_a_second_ctrl_c_ends_a_trainer_that_does_not_stop(tmp_path: Path) -> No
 
     heard = Twice(on_log=signal.SIGINT)
     with pytest.raises(Interrupted):
-        local.run(job(output=str(tmp_path)), progress=heard, program=fake("deaf"))
+        local.run_program(job(output=str(tmp_path)), progress=heard, program=fake("deaf"))
     assert heard.warnings == ["second"]
     assert gone(int(heard.logs[0].split()[-1]))
 
@@ -310,7 +312,8 @@ def test_a_run_works_from_a_thread_that_gets_no_signals(tmp_path: Path) -> None:
     found: list[local.Result] = []
 
     def work() -> None:
-        found.append(local.run(job(output=str(tmp_path)), progress=False, program=fake("cached")))
+        there = job(output=str(tmp_path))
+        found.append(local.run_program(there, progress=False, program=fake("cached")))
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -320,7 +323,7 @@ def test_a_run_works_from_a_thread_that_gets_no_signals(tmp_path: Path) -> None:
 
 def test_a_wrong_job_is_refused_before_anything_is_started() -> None:
     with pytest.raises(InvalidJob, match=r"spec\.training\.steps: must be at least 1, got 0"):
-        local.run(
+        local.run_program(
             {**job().dump(), "spec": {**job().dump()["spec"], "training": {"steps": 0}}},
             program=["/nowhere/python"],
         )
@@ -372,7 +375,7 @@ def test_every_place_that_is_not_there_is_named_before_anything_is_started() -> 
         f"spec.cache: {INSIDE}'link/cache'"
     ]
     with pytest.raises(InvalidJob) as caught:
-        local.run(job(".", "out"), program=["/nowhere/python"])
+        local.run_program(job(".", "out"), program=["/nowhere/python"])
     assert str(caught.value) == f"flowers: spec.output: {INSIDE}'out'"
     assert caught.value.exit_code == 64
 

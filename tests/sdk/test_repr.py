@@ -52,7 +52,7 @@ def server() -> FakeApiServer:
 
 @pytest.fixture
 def client(server: FakeApiServer) -> Client:
-    client = Client(cluster=Cluster(server))
+    client = Client._on(Cluster(server))
     client.submit({
         "apiVersion": "retrainer.dev/v1alpha1", "kind": "RetrainJob", "metadata": {"name": "flowers"},
         "spec": {"architecture": "mobilenet_0.50_160", "images": "s3://photos/flowers",
@@ -162,7 +162,7 @@ from retrainer.cluster.requests import Cluster
 from retrainer.cluster.client import Client
 from tests.support.fake_apiserver import FakeApiServer
 server = FakeApiServer()
-job = Client(cluster=Cluster(server)).submit({{
+job = Client._on(Cluster(server)).submit({{
     "apiVersion": "retrainer.dev/v1alpha1", "kind": "RetrainJob", "metadata": {{"name": "flowers"}},
     "spec": {{"architecture": "inception_v3", "images": "s3://photos/x", "output": "s3://models/x"}},
 }})

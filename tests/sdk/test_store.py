@@ -209,7 +209,7 @@ def test_unfinished_jobs_that_use_a_cache_are_named() -> None:
         server.put(
             "retrainjobs", {"metadata": {"name": name}, "spec": spec, "status": {"phase": phase}}
         )
-    client = Client(cluster=Cluster(server))
+    client = Client._on(Cluster(server))
     assert users(client, "s3://models/flowers/.bottlenecks") == ["default/named", "default/running"]
 
 

@@ -8,7 +8,7 @@ from retrainer.cluster.requests import Cluster
 
 
 def submitted(server: FakeApiServer, name: str = "flowers") -> Job:
-    return Client(cluster=Cluster(server)).submit(
+    return Client._on(Cluster(server)).submit(
         {
             "apiVersion": "retrainer.dev/v1alpha1",
             "kind": "RetrainJob",

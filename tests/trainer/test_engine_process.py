@@ -216,7 +216,8 @@ def test_the_trainer_of_a_run_that_is_killed_stops_and_keeps_what_it_has(tmp_pat
     shell = 'exec 9>ended; "$0" -m retrainer_trainer; echo $? >&9'
     program = f"""
 import sys
-from retrainer.local.process import Silent, run
+from retrainer.local.process import run_program
+from retrainer.watcher import Silent
 
 class Watch(Silent):
     def report(self, report):
@@ -229,7 +230,7 @@ job = {{
         "architecture": "{ARCHITECTURE}", "weights": "builtin", "images": "in", "output": "out",
     }},
 }}
-run(job, progress=Watch(), program=["sh", "-c", {shell!r}, sys.executable])
+run_program(job, progress=Watch(), program=["sh", "-c", {shell!r}, sys.executable])
 """
     parent = subprocess.Popen(
         [sys.executable, "-c", program],

@@ -257,7 +257,7 @@ def _facts(job: "Job") -> Iterator[tuple[str, str]]:
     if job.labels:
         yield "Labels", ", ".join(f"{k}={v}" for k, v in sorted(job.labels.items()))
     yield "Phase", f"{job.phase.value}" + (f" ({job.reason})" if job.reason else "")
-    yield "Message", job.said
+    yield "Message", job.sentence
     if advice := _advice(job):
         yield "What to do", advice
     for field in ("architecture", "images", "weights", "cache", "shards"):
@@ -322,7 +322,7 @@ def wait(
     jobs = [cluster.get(name) for name in names]
     _wait_for(jobs, timeout)
     for job in jobs:
-        echo(f"{job.name}: {one_line(job.said)}")
+        echo(f"{job.name}: {one_line(job.sentence)}")
 
 
 def _wait_for(jobs: "list[Job]", timeout: float | None) -> None:
@@ -363,12 +363,12 @@ def logs(
         any_line = True
         typer.echo(one_line(line))
     if not any_line:
-        say(f"{name} has no logs: {job.said}" if job.pods() else _no_pods(job))
+        say(f"{name} has no logs: {job.sentence}" if job.pods() else _no_pods(job))
 
 
 def _no_pods(job: "Job") -> str:
     where = f"; the run is in {job.run_url}" if job.finished else ""
-    return f"{job.name} has no pods ({job.phase.value}: {job.said}){where}"
+    return f"{job.name} has no pods ({job.phase.value}: {job.sentence}){where}"
 
 
 def suspend(names: Names, *, namespace: Namespace = None, context: Context = None) -> None:

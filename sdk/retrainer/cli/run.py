@@ -294,7 +294,7 @@ def show(
             out.print(Text(job.name, style="bold"))
         try:
             with terminated_as_ctrl_c(), _display.Display(out, every_step=every_step) as display:
-                result = process.run(
+                result = process.run_program(
                     job, progress=display, s3_endpoint=s3_endpoint, program=program
                 )
         except Interrupted as error:

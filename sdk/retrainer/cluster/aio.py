@@ -11,24 +11,26 @@ when its task is cancelled: a `Stop` shuts down the connection that its thread r
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from retrainer.api import Metrics, Phase, RetrainJob, RetrainJobSpec, RetrainJobStatus
+from retrainer.api import Metrics, Phase, RetrainJob, RetrainJobStatus
 from retrainer.cluster.client import Client
 from retrainer.cluster.events import Event
 from retrainer.cluster.job import Job
 from retrainer.cluster.requests import Cluster, Document
+from retrainer.cluster.snapshot import JobSnapshot
 from retrainer.cluster.stop import Stop
 from retrainer.results.history import History
+from retrainer.watcher import Watcher
 
 if TYPE_CHECKING:
     import boto3
 
     from retrainer.inference.classifier import Image, Prediction
     from retrainer.results.comparison import Comparison
-    from retrainer.results.rows import Guess
+    from retrainer.results.rows import TestPrediction
     from retrainer.results.run import ConfusionMatrix, Run
 
 T = TypeVar("T")
@@ -67,52 +69,15 @@ def _next(iterator: Iterator[Any], end: object, *, stop: Stop) -> Any:  # noqa: 
     return next(iterator, end)
 
 
-class AsyncJob:
+class AsyncJob(JobSnapshot):
     """One RetrainJob on a cluster, as it was last read. See `Job`."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
 
-    # --- what was last read ---
     @property
-    def sync(self) -> Job:
-        """The handle for code that is not asynchronous."""
-        return self._job
-
-    @property
-    def name(self) -> str:
-        """See `Job.name`."""
-        return self._job.name
-
-    @property
-    def namespace(self) -> str:
-        """See `Job.namespace`."""
-        return self._job.namespace
-
-    @property
-    def uid(self) -> str:
-        """See `Job.uid`."""
-        return self._job.uid
-
-    @property
-    def created(self) -> datetime:
-        """See `Job.created`."""
-        return self._job.created
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """See `Job.labels`."""
-        return self._job.labels
-
-    @property
-    def architecture(self) -> str:
-        """See `Job.architecture`."""
-        return self._job.architecture
-
-    @property
-    def spec(self) -> RetrainJobSpec:
-        """See `Job.spec`."""
-        return self._job.spec
+    def _document(self) -> Document:
+        return self._job._document
 
     @property
     def status(self) -> RetrainJobStatus:
@@ -120,53 +85,14 @@ class AsyncJob:
         return self._job.status
 
     @property
-    def phase(self) -> Phase:
-        """See `Job.phase`."""
-        return self._job.phase
-
-    @property
-    def reason(self) -> str:
-        """See `Job.reason`."""
-        return self._job.reason
-
-    @property
-    def message(self) -> str:
-        """See `Job.message`."""
-        return self._job.message
-
-    @property
-    def said(self) -> str:
-        """See `Job.said`."""
-        return self._job.said
-
-    @property
-    def finished(self) -> bool:
-        """See `Job.finished`."""
-        return self._job.finished
-
-    @property
-    def test_accuracy(self) -> float | None:
-        """See `Job.test_accuracy`."""
-        return self._job.test_accuracy
-
-    @property
-    def run_url(self) -> str:
-        """See `Job.run_url`."""
-        return self._job.run_url
-
-    @property
-    def multiply_adds(self) -> int | None:
-        """See `Job.multiply_adds`."""
-        return self._job.multiply_adds
+    def sync(self) -> Job:
+        """The handle for code that is not asynchronous."""
+        return self._job
 
     @property
     def run(self) -> "Run":
         """See `Job.run`; its methods are synchronous."""
         return self._job.run
-
-    def to_dict(self) -> Document:
-        """See `Job.to_dict`."""
-        return self._job.to_dict()
 
     def __repr__(self) -> str:
         return f"<Async{repr(self._job)[1:]}"
@@ -183,9 +109,9 @@ class AsyncJob:
     async def wait(
         self,
         timeout: float | None = None,  # noqa: ASYNC109  the same arguments as Job.wait
-        progress: "bool | Callable[[Job], None] | None" = None,
+        progress: bool | Watcher | None = None,
     ) -> "AsyncJob":
-        """See `Job.wait`. A function given as `progress` is called in another thread."""
+        """See `Job.wait`. A watcher given as `progress` is called in another thread."""
         await _stopping(self._job.wait, timeout, progress, stop=Stop())
         return self
 
@@ -237,7 +163,7 @@ class AsyncJob:
         """See `Job.confusion_matrix`."""
         return await asyncio.to_thread(self._job.confusion_matrix)
 
-    async def misclassified(self) -> "list[Guess]":
+    async def misclassified(self) -> "list[TestPrediction]":
         """See `Job.misclassified`."""
         return await asyncio.to_thread(self._job.misclassified)
 
@@ -247,19 +173,17 @@ class AsyncJob:
         """See `Job.predict`."""
         return await asyncio.to_thread(self._job.predict, images, top)
 
-    async def compare(
-        self, others: "Sequence[AsyncJob | Job | Run | str | Path] | Path"
-    ) -> "Comparison":
+    async def compare(self, others: "Sequence[AsyncJob | Job | Run | str | Path]") -> "Comparison":
         """See `Job.compare`."""
         return await asyncio.to_thread(self._job.compare, _synchronous(others))
 
 
+@dataclass(frozen=True)
 class AsyncJobChange:
-    """One change that `AsyncClient.watch` saw. See `JobChange`."""
+    """One change of a job that `AsyncClient.watch` gives. See `JobChange`."""
 
-    def __init__(self, kind: Literal["Added", "Modified", "Deleted"], job: AsyncJob) -> None:
-        self.kind = kind
-        self.job = job
+    kind: Literal["Added", "Modified", "Deleted"]
+    job: AsyncJob
 
 
 class AsyncClient:
@@ -273,19 +197,21 @@ class AsyncClient:
         *,
         s3_endpoint: str | None = None,
         session: "boto3.Session | None" = None,
-        cluster: Cluster | None = None,
     ) -> None:
         """See `Client`."""
-        self._client = Client(
-            namespace,
-            context,
-            kubeconfig,
-            s3_endpoint=s3_endpoint,
-            session=session,
-            cluster=cluster,
-        )
-        self.namespace = self._client.namespace
-        self.server = self._client.server
+        self._use(Client(namespace, context, kubeconfig, s3_endpoint=s3_endpoint, session=session))
+
+    @classmethod
+    def _on(cls, cluster: Cluster) -> Self:
+        """Make a client of a server that is reached in another way than by a kubeconfig."""
+        client = cls.__new__(cls)
+        client._use(Client._on(cluster))
+        return client
+
+    def _use(self, client: Client) -> None:
+        self._client = client
+        self.namespace = client.namespace
+        self.server = client.server
 
     def __repr__(self) -> str:
         return f"<Async{repr(self._client)[1:]}"
@@ -344,21 +270,19 @@ class AsyncClient:
         self,
         name: str,
         timeout: float | None = None,  # noqa: ASYNC109  the same arguments as Client.wait
-        progress: bool | None = None,
+        progress: bool | Watcher | None = None,
     ) -> AsyncJob:
         """See `Client.wait`."""
         return await (await self.get(name)).wait(timeout, progress)
 
-    async def compare(
-        self, jobs: "Sequence[AsyncJob | Job | Run | str | Path] | Path"
-    ) -> "Comparison":
+    async def compare(self, jobs: "Sequence[AsyncJob | Job | Run | str | Path]") -> "Comparison":
         """See `Client.compare`."""
         return await asyncio.to_thread(self._client.compare, _synchronous(jobs))
 
 
 def _synchronous(
-    jobs: "Sequence[AsyncJob | Job | Run | str | Path] | Path",
-) -> "list[Job | Run | str]":
-    from retrainer.results.comparison import listed
+    jobs: "Sequence[AsyncJob | Job | Run | str | Path]",
+) -> "list[Job | Run | str | Path]":
+    from retrainer.results.comparison import several
 
-    return [job.sync if isinstance(job, AsyncJob) else job for job in listed(jobs)]
+    return [job.sync if isinstance(job, AsyncJob) else job for job in several(jobs)]

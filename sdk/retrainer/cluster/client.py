@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from retrainer.api import Phase, RetrainJob, RetrainJobSpec, parse_job
 from retrainer.api.names import API_VERSION, KIND
@@ -14,6 +14,7 @@ from retrainer.cluster.requests import JOBS, Cluster, Document
 from retrainer.cluster.stop import Stop
 from retrainer.errors import AlreadyExists, InvalidJob, UserError
 from retrainer.store.s3 import Access
+from retrainer.watcher import Watcher
 
 if TYPE_CHECKING:
     import boto3
@@ -70,7 +71,6 @@ class Client:
         *,
         s3_endpoint: str | None = None,
         session: "boto3.Session | None" = None,
-        cluster: Cluster | None = None,
     ) -> None:
         """Read the kubeconfig (or a pod's own credentials); nothing is sent yet.
 
@@ -81,15 +81,24 @@ class Client:
             s3_endpoint: URL of the S3 server as this machine reaches it, where pods use another one;
                 `$RETRAINER_S3_ENDPOINT` if None, else the job's own.
             session: S3 credentials and region; boto3's own search (environment, ~/.aws) if None.
-            cluster: instead of a kubeconfig; for tests.
 
         Raises:
             UserError: there is no usable kubeconfig, or no such context in it.
         """
-        self._cluster = cluster or Cluster(Connection(context, kubeconfig))
-        self._access = Access(s3_endpoint, session)
-        self.namespace = namespace or self._cluster.namespace
-        self.server = self._cluster.server
+        self._use(Cluster(Connection(context, kubeconfig)), namespace, Access(s3_endpoint, session))
+
+    @classmethod
+    def _on(cls, cluster: Cluster) -> Self:
+        """Make a client of a server that is reached in another way than by a kubeconfig."""
+        client = cls.__new__(cls)
+        client._use(cluster, None, Access())
+        return client
+
+    def _use(self, cluster: Cluster, namespace: str | None, access: Access) -> None:
+        self._cluster = cluster
+        self._access = access
+        self.namespace = namespace or cluster.namespace
+        self.server = cluster.server
 
     def __repr__(self) -> str:
         return f"<Client of {self.server}, namespace {self.namespace}>"
@@ -213,26 +222,23 @@ class Client:
         """Let a suspended job go on. See `Job.resume`."""
         return self.get(name).resume()
 
-    def wait(self, name: str, timeout: float | None = None, progress: bool | None = None) -> Job:
+    def wait(
+        self, name: str, timeout: float | None = None, progress: bool | Watcher | None = None
+    ) -> Job:
         """Wait until the job has ended. See `Job.wait`."""
         return self.get(name).wait(timeout, progress)
 
-    def compare(self, jobs: "Sequence[Job | Run | str | Path] | Path") -> "Comparison":
+    def compare(self, jobs: "Sequence[Job | Run | str | Path]") -> "Comparison":
         """Jobs side by side.
 
         Args:
             jobs: handles, runs, Paths, or texts: one with a / in it is the path or URL of a run's
                 folder (read with this client's `s3_endpoint` and `session`), another the name of a job.
         """
-        from retrainer.results.comparison import compare, listed
+        from retrainer.results.comparison import compare, runs_of, several
 
-        return compare([self._meant(j) if isinstance(j, str) else j for j in listed(jobs)])
-
-    def _meant(self, text: str) -> "Job | Run":
-        """The run at a path or URL, else the job of this name."""
-        from retrainer.results.run import Run
-
-        return Run(text, access=self._access) if "/" in text else self.get(text)
+        named = [self.get(j) if isinstance(j, str) and "/" not in j else j for j in several(jobs)]
+        return compare(runs_of(named, self._access))
 
     def _job(self, document: Document) -> Job:
         return Job(document, self._cluster, self._access)

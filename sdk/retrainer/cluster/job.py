@@ -2,15 +2,16 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrainer.api import Metrics, Phase
+from retrainer.api import Metrics, Phase, RetrainJobStatus
 from retrainer.api.layout import join
 from retrainer.api.names import LABEL_UID, TASK_BOTTLENECKS, TASK_TRAIN, child
 from retrainer.cluster import logs
-from retrainer.cluster import progress as _progress
 from retrainer.cluster.events import Event, in_order
+from retrainer.cluster.progress import watching
 from retrainer.cluster.refusals import Conflict
 from retrainer.cluster.requests import EVENTS, JOBS, PODS, Cluster, Document
 from retrainer.cluster.snapshot import JobSnapshot
@@ -18,11 +19,12 @@ from retrainer.cluster.stop import Stop
 from retrainer.errors import Interrupted, JobFailed, NotFound, UserError, WaitTimeout
 from retrainer.results.history import History
 from retrainer.store.s3 import Access
+from retrainer.watcher import Watcher
 
 if TYPE_CHECKING:
     from retrainer.inference.classifier import Image, Prediction
     from retrainer.results.comparison import Comparison
-    from retrainer.results.rows import Guess
+    from retrainer.results.rows import TestPrediction
     from retrainer.results.run import ConfusionMatrix, Run
 
 
@@ -36,20 +38,33 @@ class Job(JobSnapshot):
     """
 
     def __init__(self, document: Document, cluster: Cluster, access: Access) -> None:
-        super().__init__(document)
+        self._latest = document
         self._cluster = cluster
         self._access = access
 
     def __repr__(self) -> str:
-        return f"<Job {self.namespace}/{self.name}: {self.phase}, {self.said}>"
+        return f"<Job {self.namespace}/{self.name}: {self.phase}, {self.sentence}>"
 
     def _repr_html_(self) -> str:
         from retrainer.cluster import notebook
 
         return notebook.job(self)
 
+    @property
+    def _document(self) -> Document:
+        return self._latest
+
+    @cached_property
+    def _status(self) -> RetrainJobStatus:
+        return RetrainJobStatus.model_validate(self._document.get("status") or {})
+
+    @property
+    def status(self) -> RetrainJobStatus:
+        """What the operator has written."""
+        return self._status
+
     def _take(self, document: Document) -> None:
-        self._document = document
+        self._latest = document
         self.__dict__.pop("_status", None)
 
     # --- the job on the cluster ---
@@ -68,7 +83,7 @@ class Job(JobSnapshot):
     def wait(
         self,
         timeout: float | None = None,
-        progress: "bool | _progress.Show | None" = None,
+        progress: bool | Watcher | None = None,
         *,
         stop: Stop | None = None,
     ) -> "Job":
@@ -80,7 +95,7 @@ class Job(JobSnapshot):
             timeout: seconds to wait at most; None waits as long as it takes.
             progress: True shows how it is going (a bar in a terminal, the job's page in a notebook,
                 else a line per change on stderr); None the same but silent where neither is there;
-                False nothing; or a function that is called with the job at each change.
+                False nothing; or a `retrainer.Watcher`, whose `report` is called at each change.
             stop: a `retrainer.Stop`, whose `set()` ends the wait from another thread.
 
         Raises:
@@ -89,24 +104,21 @@ class Job(JobSnapshot):
             NotFound: it was deleted.
             Interrupted: `stop` was set.
         """
-        show = _progress.shown(progress)
         deadline = None if timeout is None else time.monotonic() + timeout
-        try:
-            self._follow(show, deadline, stop)
-        finally:
-            show.close()
+        with watching(self, progress) as watcher:
+            self._follow(watcher, deadline, stop)
         if self.phase == Phase.FAILED:
-            raise JobFailed(f"{self.name}: {self.said}", reason=self.reason or None)
+            raise JobFailed(f"{self.name}: {self.sentence}", reason=self.reason or None)
         if self.finished:
             return self
         if stop and stop.is_set():
             raise Interrupted(f"Stopped waiting for {self.name}; the job goes on.")
         raise WaitTimeout(
             f"{self.name} was not finished after {round(timeout or 0, 1):g} s; it goes on "
-            f"({self.phase}: {self.said})."
+            f"({self.phase}: {self.sentence})."
         )
 
-    def _follow(self, show: _progress.Nothing, deadline: float | None, stop: Stop | None) -> None:
+    def _follow(self, watcher: Watcher, deadline: float | None, stop: Stop | None) -> None:
         """Take every change until it has ended or the time is over."""
         seen = False
         for change in self._cluster.follow(
@@ -123,7 +135,7 @@ class Job(JobSnapshot):
                 seen = True
                 self._take(change.document)
                 if change.kind != "Deleted":
-                    show(self)
+                    watcher.report(self.report)
                 if self.finished:
                     return
                 if change.kind == "Deleted":
@@ -256,7 +268,7 @@ class Job(JobSnapshot):
         """Counts of test images: rows are what they are, columns what was guessed."""
         return self.run.confusion_matrix()
 
-    def misclassified(self) -> "list[Guess]":
+    def misclassified(self) -> "list[TestPrediction]":
         """Test images guessed wrong, the surest guess first."""
         return self.run.misclassified()
 
@@ -266,17 +278,15 @@ class Job(JobSnapshot):
         """Label images with this job's network, on this machine. See `Run.predict`."""
         return self.run.predict(images, top)
 
-    def compare(self, others: "Sequence[Job | Run | str | Path] | Path") -> "Comparison":
+    def compare(self, others: "Sequence[Job | Run | str | Path]") -> "Comparison":
         """This job beside others: accuracy with its interval, cost, and whether they really differ.
 
         Args:
             others: handles, runs, or paths or URLs of runs' folders (read as this job's own is).
         """
-        from retrainer.results.comparison import compare, listed
-        from retrainer.results.run import Run
+        from retrainer.results.comparison import compare, runs_of
 
-        runs = [Run(o, access=self._access) if isinstance(o, str) else o for o in listed(others)]
-        return compare([self, *runs])
+        return compare([self, *runs_of(others, self._access)])
 
 
 _NO_METRICS: Mapping[str, None] = dict.fromkeys(Metrics.model_fields)

@@ -52,7 +52,7 @@ def job(job: JobSnapshot) -> str:
     return (
         f'<div><div style="font-size:1.1em"><b>{escape(job.name)}</b> '
         f'<span style="color:#6e7781">in {escape(job.namespace)}</span> {_phase(job.phase)}</div>'
-        f"<div>{escape(job.said)}</div>"
+        f"<div>{escape(job.sentence)}</div>"
         f'<table style="border-collapse:collapse;margin-top:4px">{table}</table></div>'
     )
 

@@ -1,54 +1,33 @@
 """How `wait` shows a job that is under way: a bar, a notebook's cell, or a line per change."""
 
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
+from typing_extensions import override
+
+from retrainer.api import Report
+from retrainer.cluster.snapshot import JobSnapshot
 from retrainer.views.text import one_line
-
-if TYPE_CHECKING:
-    from retrainer.cluster.snapshot import JobSnapshot
-
-Show = Callable[[Any], None]
-"""Called with the job each time it changed."""
+from retrainer.watcher import Silent, Watcher
 
 
-class Nothing:
-    """Shows nothing."""
-
-    def __call__(self, job: "JobSnapshot") -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing."""
-
-
-class Called(Nothing):
-    """Tells a function of the caller's own."""
-
-    def __init__(self, function: Show) -> None:
-        self._function = function
-
-    def __call__(self, job: "JobSnapshot") -> None:
-        """Tell it."""
-        self._function(job)
-
-
-class Lines(Nothing):
+class Lines(Silent):
     """One line on stderr each time the phase or the reason changes: for logs and pipes."""
 
     def __init__(self) -> None:
         self._last = ("", "")
 
-    def __call__(self, job: "JobSnapshot") -> None:
-        """Print it, if there is news."""
-        now = (str(job.phase), job.reason)
-        if now != self._last:
-            self._last = now
-            print(f"{job.name}: {job.phase}: {one_line(job.said)}", file=sys.stderr)
+    @override
+    def report(self, report: Report) -> None:
+        news = (str(report.stage), report.reason)
+        if news != self._last:
+            self._last = news
+            print(f"{report.name}: {report.stage}: {one_line(report.message)}", file=sys.stderr)
 
 
-class Bar(Nothing):
+class Bar(Silent):
     """A moving bar in the terminal, on stderr."""
 
     def __init__(self) -> None:
@@ -65,7 +44,7 @@ class Bar(Nothing):
             TaskProgressColumn(),
             # What does not fit is left out: `describe` has the whole sentence.
             TextColumn(
-                "{task.fields[said]}",
+                "{task.fields[sentence]}",
                 style="dim",
                 markup=False,
                 table_column=Column(no_wrap=True, overflow="ellipsis"),
@@ -73,57 +52,67 @@ class Bar(Nothing):
             console=out,
             transient=True,
         )
-        self._task = self._bar.add_task("", total=None, said="")
+        self._task = self._bar.add_task("", total=None, sentence="")
         self._bar.start()
 
-    def __call__(self, job: "JobSnapshot") -> None:
-        """Move it."""
-        percent = job.status.progress.percent if job.status.progress else None
+    @override
+    def report(self, report: Report) -> None:
+        percent = report.progress.percent
         self._bar.update(
             self._task,
-            description=f"{job.name}  {job.phase}",
+            description=f"{report.name}  {report.stage}",
             completed=percent or 0,
             total=None if percent is None else 100,
-            said=one_line(job.said),
+            sentence=one_line(report.message),
         )
 
     def close(self) -> None:
-        """Take it away."""
+        """Take the bar away."""
         self._bar.stop()
 
 
-class Cell(Nothing):
+class Cell(Silent):
     """The job's own page in a notebook's cell, kept up to date."""
 
-    def __init__(self) -> None:
+    def __init__(self, job: JobSnapshot) -> None:
+        self._job = job
         self._handle: Any = None
 
-    def __call__(self, job: "JobSnapshot") -> None:
-        """Draw it anew."""
+    @override
+    def report(self, report: Report) -> None:
         import IPython.display
 
         draw: Any = IPython.display.display
         if self._handle is None:
-            self._handle = draw(job, display_id=True)
+            self._handle = draw(self._job, display_id=True)
         else:
-            self._handle.update(job)
+            self._handle.update(self._job)
 
 
-def shown(progress: "bool | Show | None") -> Nothing:
-    """What `progress` asks for; None is a bar in a terminal, a cell in a notebook, else nothing."""
-    if callable(progress):
-        return Called(progress)
-    if progress is False:
-        return Nothing()
-    if _in_notebook():
-        return Cell()
-    if sys.stderr.isatty():
-        return Bar()
-    return Lines() if progress else Nothing()
+@contextmanager
+def watching(job: JobSnapshot, progress: bool | Watcher | None) -> Iterator[Watcher]:
+    """Give the watcher that `progress` asks for.
+
+    None is a bar in a terminal, a cell in a notebook, else nothing; True is lines where neither is.
+    """
+    if progress is not None and not isinstance(progress, bool):
+        yield progress
+    elif progress is False:
+        yield Silent()
+    elif _in_notebook():
+        yield Cell(job)
+    elif sys.stderr.isatty():
+        bar = Bar()
+        try:
+            yield bar
+        finally:
+            bar.close()
+    else:
+        yield Lines() if progress else Silent()
 
 
 def _in_notebook() -> bool:
-    """Whether IPython is there with a front end that shows HTML; never imports it."""
+    """Say whether IPython is there with a front end that shows HTML; never imports it."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return shell is not None and hasattr(shell, "kernel")

@@ -1,11 +1,15 @@
 """A RetrainJob as the API server gave it last: what `Job`, its table and its progress show."""
 
+from abc import ABC, abstractmethod
 from datetime import datetime
-from functools import cached_property
 
 from retrainer.api import (
     FINISHED,
+    Curve,
+    Metrics,
     Phase,
+    Progress,
+    Report,
     RetrainJobSpec,
     RetrainJobStatus,
     architecture,
@@ -16,13 +20,21 @@ from retrainer.api.names import run_name
 from retrainer.api.status import UNSEEN
 from retrainer.cluster.events import moment
 from retrainer.cluster.requests import Document
+from retrainer.views.text import one_line
 
 
-class JobSnapshot:
+class JobSnapshot(ABC):
     """What a RetrainJob was when it was last read."""
 
-    def __init__(self, document: Document) -> None:
-        self._document = document
+    @property
+    @abstractmethod
+    def _document(self) -> Document:
+        """The object as the API server gave it last."""
+
+    @property
+    @abstractmethod
+    def status(self) -> RetrainJobStatus:
+        """What the operator has written."""
 
     @property
     def name(self) -> str:
@@ -63,15 +75,6 @@ class JobSnapshot:
         """
         return parse_job(self._without_status(), where=self.name).spec
 
-    @cached_property
-    def _status(self) -> RetrainJobStatus:
-        return RetrainJobStatus.model_validate(self._document.get("status") or {})
-
-    @property
-    def status(self) -> RetrainJobStatus:
-        """What the operator has written."""
-        return self._status
-
     @property
     def phase(self) -> Phase:
         """Pending until the operator has written one."""
@@ -110,9 +113,32 @@ class JobSnapshot:
         return str(spec.get("cache") or join(str(spec.get("output", "")), DEFAULT_CACHE))
 
     @property
-    def said(self) -> str:
-        """The operator's sentence, or what is missing for one."""
-        return self.message or self.reason or str(UNSEEN.message)
+    def sentence(self) -> str:
+        """The operator's sentence, or what is missing for one; on one line, safe to print."""
+        return one_line(self.message or self.reason or str(UNSEEN.message))
+
+    @property
+    def report(self) -> Report:
+        """What the job has done so far, in the form in which a run on this machine tells it."""
+        status = self.status
+        curve = Curve()
+        for point in status.curve:
+            curve.add(point)
+        return Report(
+            task="train",
+            name=self.name,
+            namespace=self.namespace,
+            uid=self.uid,
+            stage=self.phase,
+            reason=self.reason,
+            message=self.sentence,
+            progress=status.progress or Progress(),
+            metrics=status.metrics or Metrics(),
+            curve=curve,
+            label_count=status.label_count,
+            run=self.run_url,
+            artifacts=status.artifacts,
+        )
 
     def to_dict(self) -> Document:
         """The whole object as Kubernetes has it; changing it changes nothing."""

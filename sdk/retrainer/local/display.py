@@ -63,7 +63,7 @@ class Pace:
 
 
 class Display:
-    """Watches a run (`retrainer.local.process.Watcher`); use it in a `with` statement."""
+    """Watches a run (`retrainer.Watcher`); use it in a `with` statement."""
 
     def __init__(
         self,

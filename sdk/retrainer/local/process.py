@@ -15,7 +15,7 @@ import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NoReturn, Protocol
+from typing import IO, Any, NoReturn
 
 from pydantic import ValidationError
 
@@ -36,6 +36,8 @@ from retrainer.jobfile import as_job
 from retrainer.local import places
 from retrainer.results.run import Run
 from retrainer.store.s3 import ENV_ENDPOINT, Access
+from retrainer.views.text import console
+from retrainer.watcher import Silent, Watcher
 
 # -P: a file of the current folder named like a library must not be imported in its place.
 TRAINER = (sys.executable, "-P", "-m", "retrainer_trainer")
@@ -55,32 +57,6 @@ _SAID_ANYWAY = (
     reasons.INTERRUPTED(),
 )
 """Starts of log lines that a pod's log needs; here the run's error or result says the same."""
-
-
-class Watcher(Protocol):
-    """What is told how a run is going."""
-
-    def report(self, report: Report) -> None:
-        """Counts, step and accuracies have changed."""
-
-    def log(self, text: str) -> None:
-        """The trainer says what it does, where that takes long."""
-
-    def warning(self, text: str) -> None:
-        """Something about the images or the job that a person should know."""
-
-
-class Silent:
-    """A Watcher that shows nothing."""
-
-    def report(self, report: Report) -> None:
-        """Nothing."""
-
-    def log(self, text: str) -> None:
-        """Nothing."""
-
-    def warning(self, text: str) -> None:
-        """Nothing."""
 
 
 class Result(Run):
@@ -118,9 +94,8 @@ class Result(Run):
 def run(
     job: RetrainJob | Mapping[str, Any] | str | Path,
     *,
-    progress: bool | Watcher = True,
+    progress: bool | Watcher | None = True,
     s3_endpoint: str | None = None,
-    program: Sequence[str] = TRAINER,
 ) -> Result:
     """Run a job on this machine to its end.
 
@@ -129,10 +104,10 @@ def run(
 
     Args:
         job: a RetrainJob, a dict, or the path of a YAML file. Its places may be paths.
-        progress: show how it is going; or a Watcher of one's own; or False for silence.
+        progress: True shows how it is going; None the same but silent where neither a terminal nor a
+            notebook is there; False nothing; or a `retrainer.Watcher`.
         s3_endpoint: URL of the S3 server as this machine reaches it, where pods use another one;
             `$RETRAINER_S3_ENDPOINT` if None, else the job's own.
-        program: the trainer's command line.
 
     Returns:
         Accuracy, files, and where they are.
@@ -143,20 +118,32 @@ def run(
         Interrupted: Ctrl-C. The trainer has saved what it had.
         RetrainerError: anything else; the message names the log.
     """
+    return run_program(job, progress=progress, s3_endpoint=s3_endpoint, program=TRAINER)
+
+
+def run_program(
+    job: RetrainJob | Mapping[str, Any] | str | Path,
+    *,
+    progress: bool | Watcher | None = True,
+    s3_endpoint: str | None = None,
+    program: Sequence[str],
+) -> Result:
+    """Run a job as `run` does, by the trainer that `program` is the command line of."""
     job = as_job(job)
     if wrong := places.problems(job):
         raise InvalidJob(wrong, where=job.name)
     job = _numbered(_reachable(places.absolute(job), s3_endpoint))
     if program is TRAINER:
         require_trainer()
-    if isinstance(progress, bool):
-        if not progress:
-            return _run(job, Silent(), program)
+    if progress is not None and not isinstance(progress, bool):
+        return _run(job, progress, program)
+    out = console()
+    if progress or (progress is None and (out.is_terminal or out.is_jupyter)):
         from retrainer.local.display import Display
 
-        with Display() as display:
+        with Display(out) as display:
             return _run(job, display, program)
-    return _run(job, progress, program)
+    return _run(job, Silent(), program)
 
 
 def _reachable(job: RetrainJob, endpoint: str | None) -> RetrainJob:

@@ -5,17 +5,21 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from retrainer.api import ARCHITECTURES
 from retrainer.errors import NotFound, UserError
-from retrainer.results.rows import Difference, Guess, Row, accuracy_words
+from retrainer.results.rows import Difference, Row, TestPrediction, accuracy_words
 from retrainer.results.run import Run
 from retrainer.results.significance import against_best
+from retrainer.store.s3 import Access
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+
+T = TypeVar("T")
 
 
 class HasRun(Protocol):
@@ -91,20 +95,19 @@ class Comparison:
         }
 
 
-def compare(jobs: Sequence[HasRun | Run | str | Path] | Path) -> Comparison:
-    """Jobs side by side.
+def compare(jobs: Sequence[HasRun | Run | str | Path]) -> Comparison:
+    """Put jobs side by side.
 
     Args:
-        jobs: finished jobs, runs, or URLs or paths of runs' folders; at least one, or one text alone.
+        jobs: finished jobs, runs, or URLs or paths of runs' folders; at least one.
 
     Raises:
         UserError: none is given.
         NotFound: a run's folder is not there or not whole.
     """
-    jobs = listed(jobs)
-    if not jobs:
+    runs = runs_of(jobs)
+    if not runs:
         raise UserError("Give at least one job to compare.")
-    runs = [Run(j) if isinstance(j, str) else j if isinstance(j, Run) else j.run for j in jobs]
     names = _distinct(runs)
     differing = _differing([run.spec for run in runs])
     rows = [
@@ -116,10 +119,23 @@ def compare(jobs: Sequence[HasRun | Run | str | Path] | Path) -> Comparison:
     return Comparison([rows[i] for i in order], differences, notes + more)
 
 
-def listed(jobs: Any) -> list[Any]:
-    """What is to be compared: a text alone is no sequence of letters, and a Path is a run."""
-    alone = isinstance(jobs, (str, Path))
-    return [Run(job) if isinstance(job, Path) else job for job in ([jobs] if alone else jobs)]
+def runs_of(jobs: Sequence[HasRun | Run | str | Path], access: Access | None = None) -> list[Run]:
+    """Open the run of each job; those given as a URL or a path are read by `access`."""
+    return [
+        job
+        if isinstance(job, Run)
+        else Run(job, access=access)
+        if isinstance(job, (str, Path))
+        else job.run
+        for job in several(jobs)
+    ]
+
+
+def several(jobs: Sequence[T]) -> Sequence[T]:
+    """Refuse a text or a path where a list of jobs is meant: its letters are no jobs."""
+    if isinstance(jobs, (str, Path)):
+        raise TypeError(f"Give a list of jobs, such as [{str(jobs)!r}].")
+    return jobs
 
 
 def _row(name: str, run: Run, differs: str) -> Row:
@@ -187,7 +203,7 @@ def _distinct(runs: list[Run]) -> list[str]:
     return distinct
 
 
-def _predictions(runs: list[tuple[str, Run]]) -> tuple[dict[str, list[Guess]], list[str]]:
+def _predictions(runs: list[tuple[str, Run]]) -> tuple[dict[str, list[TestPrediction]], list[str]]:
     """Guesses of each job that can be tested, in the order given; a sentence on each other one."""
     guesses = {}
     notes = []

@@ -11,7 +11,7 @@ SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
-class Guess:
+class TestPrediction:
     """The network's guess for one test image.
 
     Attributes:

@@ -22,7 +22,7 @@ from retrainer.api.layout import (
 from retrainer.api.status import CurvePoint
 from retrainer.errors import NotFound, UserError
 from retrainer.results.history import COLUMNS, History
-from retrainer.results.rows import Guess
+from retrainer.results.rows import TestPrediction
 from retrainer.store.folder import Folder
 from retrainer.store.s3 import Access
 
@@ -186,18 +186,18 @@ class Run:
         return History([CurvePoint(**row) for row in rows], self.name)
 
     @cached_property
-    def _predictions(self) -> list[Guess]:
+    def _predictions(self) -> list[TestPrediction]:
         table = self._parquet(PREDICTIONS)
         # An older run has no identities.
-        names = [name for name in Guess.__dataclass_fields__ if name in table.column_names]
+        names = [name for name in TestPrediction.__dataclass_fields__ if name in table.column_names]
         rows = zip(*_columns(table, names), strict=True)
-        return [Guess(**dict(zip(names, row, strict=True))) for row in rows]
+        return [TestPrediction(**dict(zip(names, row, strict=True))) for row in rows]
 
-    def predictions(self) -> list[Guess]:
+    def predictions(self) -> list[TestPrediction]:
         """The guess for each test image (`predictions.parquet`), by path."""
         return sorted(self._predictions, key=lambda p: p.path)
 
-    def misclassified(self) -> list[Guess]:
+    def misclassified(self) -> list[TestPrediction]:
         """Test images guessed wrong, the surest guess first."""
         wrong = (p for p in self._predictions if not p.right)
         return sorted(wrong, key=lambda p: (-p.score, p.path))

@@ -4,10 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from retrainer.results.rows import Difference, Guess
+from retrainer.results.rows import Difference, TestPrediction
 
 
-def against_best(guesses: Mapping[str, Sequence[Guess]]) -> tuple[list[Difference], list[str]]:
+def against_best(
+    guesses: Mapping[str, Sequence[TestPrediction]],
+) -> tuple[list[Difference], list[str]]:
     """The first job against each other one, on the test images that both have.
 
     Images are the same if their identity and label are; where a run has no identities, if their path
@@ -38,21 +40,21 @@ def against_best(guesses: Mapping[str, Sequence[Guess]]) -> tuple[list[Differenc
     return [replace(d, p=p) for d, p in zip(differences, adjusted, strict=True)], notes
 
 
-Keyed = Mapping[tuple[str, str], Guess]
+Keyed = Mapping[tuple[str, str], TestPrediction]
 """Guesses by what their image is known by (identity, else path) and its label."""
 
 
-def _keyed(guesses: Sequence[Guess], by_identity: bool) -> Keyed:
+def _keyed(guesses: Sequence[TestPrediction], by_identity: bool) -> Keyed:
     # Copies of one photo fall together: the head guesses the same for them, and a second vote of the
     # same photo would be no second observation.
     return {(g.identity if by_identity else g.path, g.label): g for g in guesses}
 
 
-def _has_identities(guesses: Sequence[Guess]) -> bool:
+def _has_identities(guesses: Sequence[TestPrediction]) -> bool:
     return all(g.identity for g in guesses)
 
 
-def _doubts(name: str, guesses: Sequence[Guess]) -> list[str]:
+def _doubts(name: str, guesses: Sequence[TestPrediction]) -> list[str]:
     """What is to be known of one job's test images whatever they are compared with."""
     if not _has_identities(guesses):
         return [

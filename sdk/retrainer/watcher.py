@@ -1,0 +1,36 @@
+"""Who is told how a job is going, on this machine (`run`) and on a cluster (`wait`) alike."""
+
+from typing import Protocol
+
+from typing_extensions import override
+
+from retrainer.api import Report
+
+
+class Watcher(Protocol):
+    """What `progress=` of `run`, `Job.wait` and `Client.wait` takes: an object with these methods."""
+
+    def report(self, report: Report) -> None:
+        """Take what the job has done so far: its stage, counts, step and accuracies."""
+
+    def log(self, text: str) -> None:
+        """Take a line on what is being done, where that takes long; of a run on this machine."""
+
+    def warning(self, text: str) -> None:
+        """Take what a person should know of the images or the job; of a run on this machine."""
+
+
+class Silent(Watcher):
+    """A watcher that shows nothing."""
+
+    @override
+    def report(self, report: Report) -> None:
+        pass
+
+    @override
+    def log(self, text: str) -> None:
+        pass
+
+    @override
+    def warning(self, text: str) -> None:
+        pass
