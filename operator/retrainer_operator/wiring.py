@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 
 from retrainer_operator.api_server.client import Kube, connection
+from retrainer_operator.api_server.clock import ServerClock
 from retrainer_operator.api_server.events import EventWriter
 from retrainer_operator.api_server.lease import Leader
 from retrainer_operator.api_server.warnings import Question, WarningReader
@@ -42,7 +43,8 @@ class Operator:
         self._stopping = asyncio.Event()
         self._metrics = OperatorMetrics()
         self._memory = Memory()
-        self._kube = Kube(connection(), self._metrics.count_write)
+        self._clock = ServerClock()
+        self._kube = Kube(connection(), self._metrics.count_write, self._clock)
         self._leader = Leader(
             self._kube,
             settings.namespace,
@@ -50,7 +52,7 @@ class Operator:
             settings.identity,
             on_change=self._lead_changed,
         )
-        self._events = EventWriter(self._kube, settings.identity)
+        self._events = EventWriter(self._kube, settings.identity, clock=self._clock)
         self._warnings = WarningReader(self._kube, on_answer=self._warning_read)
         self._reconciler = Reconciler(
             self._kube,
@@ -61,6 +63,7 @@ class Operator:
             on_question=self._warnings.ask,
             on_finished=lambda phase, reason: self._metrics.finished.labels(phase, reason).inc(),
             on_refused=self._metrics.statuses_refused.inc,
+            clock=self._clock,
         )
         self._queue = Queue(
             self._make_pass,
@@ -159,7 +162,7 @@ class Operator:
     def _warning_read(self, question: Question, message: str) -> None:
         if self._memory.get(question.job.uid) is None:
             return
-        warning = ChildEvents(message, time.time())
+        warning = ChildEvents(message, self._clock())
         self._memory.note_events(question.job.uid, question.child_uid, warning)
         self._queue.add(question.job.key)
 

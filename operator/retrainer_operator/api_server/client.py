@@ -19,6 +19,7 @@ import aiohttp
 import kopf
 
 from retrainer.errors import ClusterError
+from retrainer_operator.api_server.clock import ServerClock
 
 Body = dict[str, Any]
 OnWrite = Callable[[str, str, str], None]
@@ -71,8 +72,11 @@ def connection() -> kopf.ConnectionInfo:
 class Kube:
     """Requests to the API server; `on_write` is called after every write (verb, resource, code)."""
 
-    def __init__(self, info: kopf.ConnectionInfo, on_write: OnWrite) -> None:
+    def __init__(
+        self, info: kopf.ConnectionInfo, on_write: OnWrite, clock: ServerClock | None = None
+    ) -> None:
         self._info = info
+        self._clock = clock or ServerClock()
         self._on_write = on_write
         self._token = info.token
         self._token_at = time.monotonic()
@@ -199,6 +203,7 @@ class Kube:
         if token := self._bearer():
             headers["Authorization"] = f"Bearer {token}"
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        asked = self._clock.moment()
         try:
             async with self._open().request(
                 method,
@@ -207,6 +212,7 @@ class Kube:
                 data=data,
                 headers=headers,
             ) as response:
+                self._clock.correct(response.headers.get("Date"), asked)
                 answer = await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ClusterError(f"{method} {path}: {error or type(error).__name__}") from error

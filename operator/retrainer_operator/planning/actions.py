@@ -79,6 +79,7 @@ class Verdict:
         again_at: Unix time of the next pass, if nothing happens before.
         code: the reason's name where the trainer gave another than `reason`'s.
         report: the train pod's final report, of a job that has succeeded.
+        ended_at: when the child that decides the job's end ended, Unix time.
         silent: the state lasts for a moment only, so no status is written for it.
     """
 
@@ -90,4 +91,5 @@ class Verdict:
     again_at: float | None = None
     code: str = ""
     report: Report | None = None
+    ended_at: float | None = None
     silent: bool = False

@@ -5,6 +5,7 @@ are asked only when there is nothing left to do but to watch them.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from retrainer.api import Phase, reasons
 from retrainer.api.interval import percent
@@ -31,7 +32,7 @@ def child_failed(case: Case) -> Verdict | None:
     """The due child has given up."""
     if case.child is None or case.child.failed is None:
         return None
-    return pods.verdict_of_failure(case, case.child)
+    return replace(pods.verdict_of_failure(case, case.child), ended_at=case.child.ended)
 
 
 def child_complete(case: Case) -> Verdict | None:
@@ -48,16 +49,17 @@ def child_complete(case: Case) -> Verdict | None:
         look = Look("pods", train.name, train.uid) if unread else None
         result = join(case.job.run_url, RESULT)
         lost = reasons.REPORT_LOST
-        return Verdict(Phase.SUCCEEDED, lost, lost(result=result), look=look)
+        message = lost(result=result)
+        return Verdict(Phase.SUCCEEDED, lost, message, look=look, ended_at=train.ended)
     accuracy, images = report.metrics.test_accuracy, report.metrics.test_images
     if accuracy is None:
         untested = reasons.SUCCEEDED_UNTESTED
         message = untested(run=case.job.run_url)
-        return Verdict(Phase.SUCCEEDED, untested, message, report=report)
+        return Verdict(Phase.SUCCEEDED, untested, message, report=report, ended_at=train.ended)
     message = reasons.SUCCEEDED(
         accuracy=percent(accuracy), images=images or 0, run=case.job.run_url
     )
-    return Verdict(Phase.SUCCEEDED, reasons.SUCCEEDED, message, report=report)
+    return Verdict(Phase.SUCCEEDED, reasons.SUCCEEDED, message, report=report, ended_at=train.ended)
 
 
 def out_of_time(case: Case) -> Verdict | None:

@@ -13,7 +13,7 @@ from retrainer_operator.planning import progress
 from retrainer_operator.planning.actions import Event, Verdict
 from retrainer_operator.planning.case import Case
 from retrainer_operator.planning.snapshots import RetrainJobSnapshot
-from retrainer_operator.planning.times import format_time
+from retrainer_operator.planning.times import format_time, parse_time
 
 _MESSAGE_MAX = 1024
 _RESUMED = "Resumed"
@@ -73,10 +73,16 @@ def status_without_figures(
         "phase": verdict.phase,
         "reason": reason,
         "message": message,
-        "completion_time": format_time(now) if finished else None,
+        "completion_time": _end(old, verdict, now) if finished else None,
         "conditions": _conditions(old, true, generation, now),
     }
     return old.model_copy(update=update)
+
+
+def _end(old: RetrainJobStatus, verdict: Verdict, now: float) -> str:
+    """As the child has it, however late that is seen; never before the start, by whatever clock."""
+    end = now if verdict.ended_at is None else verdict.ended_at
+    return format_time(max(end, parse_time(old.start_time) or end))
 
 
 def compare(

@@ -1,6 +1,5 @@
 """Passes over jobs: observe, plan, write. Children first, then the status; only while leading."""
 
-import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -70,7 +69,7 @@ class Reconciler:
         on_event: Callable[[RetrainJobSnapshot, Event], None] = lambda _job, _event: None,
         on_finished: Callable[[str, str], None] = lambda _phase, _reason: None,
         on_refused: Callable[[], None] = lambda: None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
     ) -> None:
         self._api = api
         self._memory = memory

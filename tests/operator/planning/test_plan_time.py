@@ -9,6 +9,7 @@ from tests.operator.objects import (
     NOW,
     make_child,
     make_complete_child,
+    make_failed_child,
     make_job,
     make_observed,
     make_pod,
@@ -189,3 +190,28 @@ def test_a_finished_job_is_deleted_when_its_time_is_over_and_not_before() -> Non
     assert decide(make_observed(job), NOW + 59) == Plan(again_at=NOW + 60)
     assert decide(make_observed(job), NOW + 60) == Plan(delete=True)
     assert decide(make_observed(make_job(ended)), NOW + 1e9) == NOTHING
+
+
+def test_a_job_ends_when_its_child_did_however_late_that_is_seen() -> None:
+    pod = make_pod(ended=(0, "Completed", FINAL))
+    child = make_complete_child(completed=NOW + 30)
+    decision = decide(make_observed(make_job(RUNNING), child, pods=(pod,)), NOW + 3600)
+    assert decision.status is not None
+    assert decision.status["completionTime"] == format_time(NOW + 30)
+    failed = make_failed_child("DeadlineExceeded", completed=NOW + 31, deadline=31)
+    decision = decide(make_observed(make_job(RUNNING), failed), NOW + 3600)
+    assert decision.status is not None
+    assert decision.status["completionTime"] == format_time(NOW + 31)
+
+
+def test_no_job_ends_before_it_started() -> None:
+    job = make_job(RUNNING, labels=KUEUE, shards=2, active_deadline_seconds=100)
+    shards = make_complete_child("bottlenecks", completed=NOW - 600)
+    decision = decide(make_observed(make_job(RUNNING, shards="many"), shards), NOW - 600)
+    assert decision.status is not None
+    assert decision.status["completionTime"] == format_time(NOW)
+    early = make_complete_child(completed=NOW - 600)
+    pod = make_pod(ended=(0, "Completed", FINAL))
+    decision = decide(make_observed(job, early, pods=(pod,)), NOW)
+    assert decision.status is not None
+    assert decision.status["completionTime"] == format_time(NOW)
