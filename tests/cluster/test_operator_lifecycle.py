@@ -88,14 +88,14 @@ def test_suspend_and_resume_in_every_phase(team: Namespace) -> None:
     assert team.children() == []
     assert "startTime" not in status
     team.edit("nap", suspend=False)
-    status = team.until("nap", phase="Bottlenecks")
+    status = team.until("nap", phase="Bottlenecks", reason="Running")
     first = status["startTime"]
 
     team.edit("nap", suspend=True)
     team.until("nap", phase="Suspended")
     eventually(lambda: not team.pods("nap"), what="no pod left")
     team.edit("nap", suspend=False)
-    status = team.until("nap", phase="Bottlenecks")
+    status = team.until("nap", phase="Bottlenecks", reason="Running")
     assert status["startTime"] >= first
     team.end_pods("nap", count=2)
     team.until("nap", phase="Training")

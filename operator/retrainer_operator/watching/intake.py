@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retrainer.api.names import GROUP, PLURAL, VERSION
+from retrainer.errors import ClusterError
 from retrainer_operator.api_server.client import ApiError, Kube
 from retrainer_operator.api_server.selectors import SELECTOR
 from retrainer_operator.planning.objects import read_child, read_job, read_pod
@@ -71,6 +72,7 @@ class Intake:
         self._memory = memory
         self._due = due
         self._soon = soon
+        self._removals: set[asyncio.Task[None]] = set()
         self.unreadable: set[str] = set()
 
     def snapshots(self, kind: Kind, namespace: str | None) -> dict[str, Watched]:
@@ -90,8 +92,24 @@ class Intake:
     def remove(self, kind: Kind, body: Body) -> None:
         """Drop an object of whose deletion a watch has told."""
         metadata = body["metadata"]
-        version = int(metadata["resourceVersion"])
-        self._wake(kind, self._memory.remove(metadata["uid"], version))
+        uid, version = metadata["uid"], int(metadata["resourceVersion"])
+        child = self._memory.get(uid)
+        key = self._memory.key_of(child) if isinstance(child, ChildSnapshot) else None
+        job = None if key is None else self._memory.observe(key).job
+        if job is None:
+            self._wake(kind, self._memory.remove(uid, version))
+            return
+        # Most likely the job is deleted, and its own event lost: its child must not be made anew.
+        task = asyncio.create_task(self._remove_after_job(job, uid, version))
+        self._removals.add(task)
+        task.add_done_callback(self._removals.discard)
+
+    async def _remove_after_job(self, job: RetrainJobSnapshot, uid: str, version: int) -> None:
+        try:
+            await self.read(RETRAINJOBS, [(job.namespace, job.name, job.uid)])
+        except ClusterError as error:
+            _logger.warning("RetrainJob %s/%s could not be read: %s", *job.key, error)
+        self._wake(CHILDREN, self._memory.remove(uid, version))
 
     def _read(self, kind: Kind, body: Body) -> Watched | None:
         try:
