@@ -138,9 +138,36 @@ def test_a_reader_that_closes_the_pipe_sees_no_error() -> None:
 # --- init and validate ---
 def test_init_writes_a_job_that_validate_finds_right(say: Say, folder: Path) -> None:
     said = say("init", "--images", "s3://photos/Garden_Birds/", "--output", "s3://models/birds")
-    assert said == (0, "wrote job.yaml; edit it, then: retrainer run -f job.yaml\n", "")
+    assert said == (
+        0,
+        "Images: s3://photos/Garden_Birds/.\n"
+        "Wrote job.yaml. Edit it, then: retrainer run -f job.yaml\n",
+        "",
+    )
     assert say("validate", "-f", "job.yaml") == (0, "garden-birds is valid\n", "")
     assert jobfile.load("job.yaml").spec.images == "s3://photos/Garden_Birds/"
+
+
+def test_init_finds_the_label_folders_and_counts_them(say: Say, folder: Path) -> None:
+    for label, count in (("jay", 2), ("robin", 3), ("empty", 0), (".thumbnails", 1)):
+        (folder / "birds" / label).mkdir(parents=True)
+        for i in range(count):
+            (folder / "birds" / label / f"{i}.JPG").touch()
+        (folder / "birds" / label / "notes.txt").touch()
+    (folder / "albums" / "one").mkdir(parents=True)
+    said = say("init")
+    assert said.out == (
+        "Images: birds, 2 labels, 5 pictures (jay 2, robin 3).\n"
+        "Wrote job.yaml. Edit it, then: retrainer run -f job.yaml\n"
+    )
+    job = jobfile.load("job.yaml")
+    assert (job.name, job.spec.images) == ("birds", "birds")
+    assert say("init", "--force", "--images", "albums").out.startswith(
+        "albums has no folders of pictures yet: put one per label there.\n"
+    )
+    assert say("init", "--force", "--images", "nowhere").out.startswith(
+        "There is no folder nowhere yet: put one folder of pictures per label there.\n"
+    )
 
 
 def test_init_does_not_write_over_a_file(say: Say, folder: Path) -> None:

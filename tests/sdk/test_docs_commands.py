@@ -51,8 +51,9 @@ def test_a_command_of_the_documentation_exists_with_its_options(command: str) ->
 def test_the_tutorial_shows_a_comparison_as_it_is_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = write_run(tmp_path / "flowers-1", [1], name="flowers")
-    cached = write_run(tmp_path / "flowers-2", [2], name="flowers", images_per_second=None)
+    specs = [{"training": {"steps": steps}} for steps in (500, 4000)]
+    first = write_run(tmp_path / "flowers-1", [1], name="flowers", spec=specs[0])
+    cached = write_run(tmp_path / "flowers-2", [2], name="flowers", spec=specs[1])
     assert main.run(main.build(), ["compare", str(first), str(cached)]) == 0
     printed = form(capsys.readouterr().out)
     blocks = _BLOCK.findall((REPOSITORY / "docs" / "tutorial.md").read_text())

@@ -15,12 +15,12 @@ from retrainer import jobfile
 from retrainer.api import ARCHITECTURES, Storage, parse_job
 from retrainer.api.layout import SUMMARIES
 from retrainer.cli import run as _cli_run
-from retrainer.cli.output import Format, FormatOption, print_document, print_table, say
+from retrainer.cli.output import Format, FormatOption, echo, print_document, print_table, say
 from retrainer.cli.reach import JOB_PREFIXES, Reach, RunOrJob, reaching
 from retrainer.errors import InvalidJob, NotFound, UserError
 from retrainer.extras import require_trainer
 from retrainer.local import places
-from retrainer.views.text import near
+from retrainer.views.text import near, one_line
 
 HERE = "On this machine"
 """Heading of these commands in `retrainer --help`."""
@@ -38,7 +38,12 @@ def init(
     name: Annotated[
         str, typer.Option(help="Name of the job; made from that of the images if not given.")
     ] = "",
-    images: Annotated[str, typer.Option(help="Path or URL of the images.")] = "flower_photos",
+    images: Annotated[
+        str | None,
+        typer.Option(
+            help="Path or URL of the images; the folder of photos found here if not given."
+        ),
+    ] = None,
     output: Annotated[
         str, typer.Option(help="Path or URL of the result.")
     ] = jobfile.DEFAULT_OUTPUT,
@@ -48,12 +53,16 @@ def init(
     ] = jobfile.DEFAULT_ARCHITECTURE,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")] = False,
 ) -> None:
-    """Write a commented job.yaml to start from.
+    """Write a commented job.yaml to start from, for the photos that are here.
+
+    A folder with a folder of pictures per label is found, and its labels are counted.
 
     [dim]retrainer init[/]
 
     [dim]retrainer init birds.yaml --images ~/birds --output ~/networks[/]
     """
+    photos = places.find_photos(Path.cwd()) if images is None else None
+    images = images or (photos.name if photos else "flower_photos")
     text = jobfile.template(
         file=shlex.quote(str(file)),
         name=name or _cli_run.name_of(images),
@@ -69,7 +78,23 @@ def init(
         raise UserError(f"{file} already exists; --force overwrites it.") from None
     except OSError as error:
         raise UserError(f"Cannot write {file}: {error.strerror}.") from error
-    typer.echo(f"wrote {file}; edit it, then: retrainer run -f {shlex.quote(str(file))}")
+    echo(_labels_found(images))
+    echo(f"Wrote {file}. Edit it, then: retrainer run -f {shlex.quote(str(file))}")
+
+
+def _labels_found(images: str) -> str:
+    """A sentence on the label folders of the images and how many pictures each has."""
+    folder = places.local_path(images)
+    if folder is None:
+        return f"Images: {images}."
+    if not folder.is_dir():
+        return f"There is no folder {images} yet: put one folder of pictures per label there."
+    counts = places.label_counts(folder)
+    if not counts:
+        return f"{images} has no folders of pictures yet: put one per label there."
+    labels = ", ".join(f"{one_line(label)} {count:,}" for label, count in counts.items())
+    pictures = sum(counts.values())
+    return f"Images: {images}, {len(counts)} labels, {pictures:,} pictures ({labels})."
 
 
 def validate(

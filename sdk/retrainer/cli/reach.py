@@ -11,6 +11,7 @@ import typer
 
 from retrainer.api.names import GROUP, KIND
 from retrainer.errors import ClusterError, NotFound, UserError
+from retrainer.local.places import PICTURES
 
 if TYPE_CHECKING:
     from retrainer.api import Storage
@@ -29,7 +30,6 @@ Context = Annotated[
 
 JOB_PREFIXES = ("rj/", "retrainjob/", "retrainjobs/", f"{KIND.lower()}.{GROUP}/")
 """What kubectl and `-o name` write before a job's name; it makes any word a job's name."""
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".heic", ".tif", ".tiff")
 _JOB_FILES = (".yaml", ".yml", ".json")
 
 
@@ -189,7 +189,7 @@ class Reach:
 def _wrong_kind(path: str) -> str:
     """A sentence on a file that stands where a run or a job is meant."""
     ending = Path(path).suffix.lower()
-    if ending in _PICTURES:
+    if ending in PICTURES:
         return f"{path} is a picture, not a run: name the run first, then the pictures."
     if ending in _JOB_FILES:
         return f"{path} is a file, not a run or the name of a job."

@@ -1,10 +1,13 @@
 """A job's places on this machine: made absolute, and checked before anything heavy starts."""
 
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from retrainer.api import RetrainJob, rules
 
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".heic", ".tif", ".tiff")
+"""How names of pictures end, in lower case."""
 NAMED_WEIGHTS = ("imagenet", "builtin")
 
 
@@ -67,3 +70,32 @@ def problems(job: RetrainJob) -> list[str]:
         if weights is not None and not weights.exists():
             sentences.append(f"spec.weights: there is no file or folder {spec.weights}")
     return sentences
+
+
+def label_counts(images: Path) -> dict[str, int]:
+    """Count the pictures of each label folder under `images`, by name; folders without are left out."""
+    counts = {}
+    for folder in sorted(images.iterdir()):
+        if folder.is_dir() and not folder.name.startswith("."):
+            pictures = sum(
+                name.lower().endswith(PICTURES) and not name.startswith(".")
+                for _, _, names in os.walk(folder)
+                for name in names
+            )
+            if pictures:
+                counts[folder.name] = pictures
+    return counts
+
+
+def find_photos(here: Path) -> Path | None:
+    """Find the first folder in `here` whose folders, two at least, have pictures directly in them."""
+    for folder in sorted(here.iterdir()):
+        if folder.is_dir() and not folder.name.startswith("."):
+            labels = [label for label in folder.iterdir() if label.is_dir() and _has_picture(label)]
+            if len(labels) > 1:
+                return folder
+    return None
+
+
+def _has_picture(folder: Path) -> bool:
+    return any(path.suffix.lower() in PICTURES for path in folder.iterdir())
