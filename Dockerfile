@@ -42,7 +42,7 @@ RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
 FROM ${PYTHON_IMAGE} AS runtime
 ENV PATH=/opt/retrainer/bin:$PATH PYTHONPATH=/app PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
-LABEL org.opencontainers.image.licenses=Apache-2.0 org.opencontainers.image.url=https://retrainer.dev
+LABEL org.opencontainers.image.licenses=Apache-2.0
 WORKDIR /tmp
 USER 65532:65532
 

@@ -30,7 +30,6 @@ from tools.panels import (  # noqa: E402
     query,
 )
 
-REASONS = "https://retrainer.dev/reference/reasons.html"
 FOLDER = REPOSITORY / "charts" / "retrainer" / "dashboards"
 JOB = f"{{{CHOSEN}}}"
 POD = 'namespace=~"$namespace", retrainer_dev_job=~"$job"'
@@ -149,14 +148,15 @@ def jobs() -> Any:
                 ),
                 listing(
                     "Failures",
-                    f"Why each failed job failed; [what to do]({REASONS}) by reason.",
+                    "Why each failed job failed; docs/reference/reasons.md says what to do.",
                     ("Ended", "dateTimeFromNow", told(conditions.Kind.FAILED, m.JOB_FINISHED)),
                     names=who | {"reason": "Reason"},
                     sort="Ended",
                 ),
                 listing(
                     "Waits",
-                    f"What each waiting job waits for; it goes on once [that is mended]({REASONS}).",
+                    "What each waiting job waits for, and goes on once that is mended: "
+                    "docs/reference/reasons.md says how.",
                     ("Created", "dateTimeFromNow", told(conditions.Kind.WAITING, m.JOB_CREATED)),
                     names=who | {"reason": "Reason"},
                     sort="Created",

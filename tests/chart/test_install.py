@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.support.chart import CHART, get, helm_well, kubectl, rendered
+from tests.support.chart import WITH_IMAGES, get, helm_well, kubectl, rendered
 from tests.support.devcluster_client import DevCluster, ensure
 
 pytestmark = pytest.mark.cluster
@@ -52,7 +52,7 @@ def wide(cluster: DevCluster) -> Iterator[str]:
     helm_well(
         "install",
         "rt",
-        str(CHART),
+        *WITH_IMAGES,
         "-n",
         "wide",
         "--set=operator.replicas=2",
@@ -67,7 +67,7 @@ def wide(cluster: DevCluster) -> Iterator[str]:
 def narrow(cluster: DevCluster, wide: str) -> Iterator[str]:
     """The ServiceAccount of a second release beside it, that serves team-a and team-b."""
     values = ["--set=namespaces={team-a,team-b}", "--set=crds.install=false"]
-    helm_well("install", "rt", str(CHART), "-n", "narrow", *values, *WAIT, cluster=cluster)
+    helm_well("install", "rt", *WITH_IMAGES, "-n", "narrow", *values, *WAIT, cluster=cluster)
     yield "system:serviceaccount:narrow:rt-retrainer-operator"
     helm_well("uninstall", "rt", "-n", "narrow", *WAIT, cluster=cluster)
 
@@ -129,7 +129,9 @@ def test_the_api_server_takes_every_object_and_knows_every_field(
 
 
 def test_helm_installs_against_the_server_in_a_dry_run(cluster: DevCluster) -> None:
-    out = helm_well("install", "dry", str(CHART), "-n", "wide", "--dry-run=server", cluster=cluster)
+    out = helm_well(
+        "install", "dry", *WITH_IMAGES, "-n", "wide", "--dry-run=server", cluster=cluster
+    )
     assert "helm test dry --namespace wide" in out
 
 
@@ -232,7 +234,7 @@ def test_an_upgrade_renews_the_crd_and_leaves_jobs_alone(cluster: DevCluster, wi
     cluster.kubectl("patch", "crd/retrainjobs.retrainer.dev", "--type=merge", "-p", stale)
 
     values = ["--set=operator.replicas=1", "--set=operator.logLevel=debug", "--force-conflicts"]
-    helm_well("upgrade", "rt", str(CHART), "-n", "wide", *values, *WAIT, cluster=cluster)
+    helm_well("upgrade", "rt", *WITH_IMAGES, "-n", "wide", *values, *WAIT, cluster=cluster)
 
     names = get(cluster, "crd/retrainjobs.retrainer.dev")["spec"]["names"]
     assert names["shortNames"] == ["rj"]
@@ -257,7 +259,7 @@ def test_uninstalling_keeps_the_crd_and_the_jobs_and_removes_the_rest(
 
 
 def test_it_can_be_installed_again_over_the_kept_crd(cluster: DevCluster, wide: str) -> None:
-    helm_well("install", "rt", str(CHART), "-n", "wide", *WAIT, cluster=cluster)
+    helm_well("install", "rt", *WITH_IMAGES, "-n", "wide", *WAIT, cluster=cluster)
     assert get(cluster, "retrainjobs/flowers", "-n", "team-a")["metadata"]["name"] == "flowers"
     cluster.kubectl("delete", "retrainjobs/flowers", "-n", "team-a")
 

@@ -81,6 +81,23 @@ def test_the_rules_are_the_file_that_promtool_tests() -> None:
 
 
 @pytest.mark.needs("helm")
+def test_an_alert_leads_to_its_runbook_where_the_runbooks_are_published() -> None:
+    base = "https://docs.example.com/runbooks.html"
+    objects = rendered(*EVERYTHING, f"--set=monitoring.rules.runbookBaseUrl={base}")
+    (rule,) = (o for o in objects if o["kind"] == "PrometheusRule")
+    links = {
+        rule["alert"]: rule["annotations"]["runbook_url"]
+        for group in rule["spec"]["groups"]
+        for rule in group["rules"]
+    }
+
+    assert links["RetrainJobFailed"] == f"{base}#retrainjobfailed"
+    assert all(link == f"{base}#{alert.lower()}" for alert, link in links.items())
+    published = (REPOSITORY / "docs" / "runbooks.md").read_text()
+    assert all(f"## {alert}" in published for alert in links)
+
+
+@pytest.mark.needs("helm")
 def test_the_service_monitor_finds_the_operators_service_and_keeps_the_jobs_namespaces() -> None:
     monitor = of_kind("ServiceMonitor")
     services = [

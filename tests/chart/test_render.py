@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.support.chart import CHART, helm, helm_well, rendered
+from tests.support.chart import CHART, WITH_IMAGES, helm, helm_well, rendered
 
 from retrainer.api import Pod, Resources
 from retrainer_operator.settings import Settings
@@ -84,7 +84,7 @@ def _pods(objects: list[Any]) -> Iterator[Any]:
 
 @combinations
 def test_helm_lint_finds_nothing(values: list[str]) -> None:
-    helm_well("lint", "--strict", str(CHART), *values)
+    helm_well("lint", "--strict", *WITH_IMAGES, *values)
 
 
 @combinations
@@ -352,7 +352,16 @@ WRONG = [
     ("--set=metrics.port=8081", "port"),
     ("--set=networkPolicy.apiServerPorts={https}", "apiServerPorts"),
     ("--set=replicas=2", "replicas"),
+    ("--set=monitoring.rules.runbookBaseUrl=runbooks.html", "runbookBaseUrl"),
 ]
+
+
+@pytest.mark.parametrize("part", ["operator", "trainer"])
+def test_an_image_that_nobody_has_pushed_is_asked_for_and_never_guessed(part: str) -> None:
+    answer = helm("template", "rt", *WITH_IMAGES, f"--set={part}.image.repository=")
+    assert answer.code != 0
+    assert f"{part}.image.repository" in answer.err
+    assert "must name the container images that you have built" in answer.err
 
 
 @pytest.mark.parametrize(("value", "named"), WRONG, ids=[value for value, _ in WRONG])
@@ -381,7 +390,9 @@ def test_the_schema_knows_exactly_the_values_that_there_are() -> None:
 
 def test_the_notes_print_the_next_three_commands() -> None:
     # `helm template` leaves the notes out; a client-side dry run prints them without a cluster.
-    text = helm_well("install", "rt", str(CHART), "-n", "retrainer", "--dry-run=client", NAMESPACED)
+    text = helm_well(
+        "install", "rt", *WITH_IMAGES, "-n", "retrainer", "--dry-run=client", NAMESPACED
+    )
     notes = text.partition("NOTES:")[2]
     assert "serves RetrainJobs in team-a, team-b." in notes
     assert "helm test rt --namespace retrainer" in notes

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.chart import CHART, get, helm_well, rendered
+from tests.support.chart import WITH_IMAGES, get, helm_well, rendered
 from tests.support.devcluster_client import DevCluster, ensure
 from tests.support.ports import free_port
 
@@ -65,7 +65,7 @@ def operator(
     release = request.param
     values = ["--set=namespaces={team-a}"] if release == "narrow" else []
     # The second finds the CRD that the first one left.
-    install = ["install", "rt", str(CHART), "-n", release, "--take-ownership"]
+    install = ["install", "rt", *WITH_IMAGES, "-n", release, "--take-ownership"]
     helm_well(*install, *values, cluster=cluster)
     cluster.kubectl("scale", "deployment/rt-retrainer-operator", "-n", release, "--replicas=0")
     objects = rendered(*values, namespace=release)

@@ -17,6 +17,12 @@ from tests.support.devcluster_client import DevCluster
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHART = REPOSITORY / "charts" / "retrainer"
+WITH_IMAGES = (
+    str(CHART),
+    "--set=operator.image.repository=retrainer/operator",
+    "--set=trainer.image.repository=retrainer/trainer",
+)
+"""The chart with the values that it cannot do without, as arguments of helm."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ def helm_well(*arguments: str, cluster: DevCluster | None = None) -> str:
 
 def rendered(*arguments: str, release: str = "rt", namespace: str = "retrainer") -> list[Any]:
     """The objects that the chart makes of these values."""
-    text = helm_well("template", release, str(CHART), "--namespace", namespace, *arguments)
+    text = helm_well("template", release, *WITH_IMAGES, "--namespace", namespace, *arguments)
     return [document for document in yaml.safe_load_all(text) if document]
 
 

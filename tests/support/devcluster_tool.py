@@ -3,6 +3,7 @@
 import functools
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,11 +15,14 @@ COMMAND = (sys.executable, "-m", "tests.cluster.devcluster")
 
 uncaptured: Callable[[], AbstractContextManager[None]] = nullcontext
 """In which what is printed reaches the terminal; tests/conftest.py sets pytest's own."""
+_LONG = 30.0
+"""Seconds after which a call builds something, and people want to see how far it is."""
 
 
 def run(*arguments: str) -> str:
     """What it printed; its progress goes to stderr, its last lines into the exception too."""
     last: deque[str] = deque(maxlen=10)
+    begun = time.monotonic()
     with subprocess.Popen(
         [*COMMAND, *arguments],
         cwd=CHECKOUT,
@@ -29,7 +33,8 @@ def run(*arguments: str) -> str:
         assert tool.stdout is not None
         assert tool.stderr is not None
         for line in tool.stderr:
-            with uncaptured():
+            long = time.monotonic() - begun > _LONG
+            with uncaptured() if long else nullcontext():
                 print(line, end="", file=sys.stderr, flush=True)
             last.append(line)
         answer = tool.stdout.read()

@@ -1,7 +1,6 @@
 """What the chart says of itself: its version, and a README with every value."""
 
 import tomllib
-from typing import Any
 
 import yaml
 from tools.chart import CHART, REPOSITORY, files, values
@@ -44,21 +43,6 @@ def test_the_readme_and_the_version_are_what_the_tool_would_write() -> None:
 
 def test_every_value_of_the_chart_says_what_it_is_for() -> None:
     assert not [v.path for v in values((CHART / "values.yaml").read_text()) if not v.meaning]
-
-
-def test_the_readme_lists_every_value_that_the_schema_takes() -> None:
-    schema = yaml.safe_load((CHART / "values.schema.json").read_text())
-    listed = {value.path for value in values((CHART / "values.yaml").read_text())}
-
-    for path in _leaves(schema, ()):
-        assert any(".".join(path[: n + 1]) in listed for n in range(len(path))), path
-
-
-def _leaves(schema: dict[str, Any], path: tuple[str, ...]) -> list[tuple[str, ...]]:
-    properties = schema.get("properties")
-    if not properties:
-        return [path]
-    return [leaf for key, sub in properties.items() for leaf in _leaves(sub, (*path, key))]
 
 
 def test_the_version_is_written_in_one_place() -> None:

@@ -55,10 +55,11 @@ app.kubernetes.io/component: operator
 
 {{- /* The chart and the image's values, as (dict "chart" .Chart "image" .Values.operator.image). */ -}}
 {{- define "retrainer.image" -}}
+{{- $repository := required "operator.image.repository and trainer.image.repository must name the container images that you have built and pushed: none is published (docs/howto/install.md)." .image.repository -}}
 {{- if .image.digest -}}
-{{- printf "%s@%s" .image.repository .image.digest -}}
+{{- printf "%s@%s" $repository .image.digest -}}
 {{- else -}}
-{{- printf "%s:%s" .image.repository (default .chart.AppVersion .image.tag) -}}
+{{- printf "%s:%s" $repository (default .chart.AppVersion .image.tag) -}}
 {{- end -}}
 {{- end -}}
 
