@@ -9,7 +9,11 @@
 | RETRAINER_ALLOWED_SERVICE_ACCOUNTS | none | further ones that `spec.pod.serviceAccountName` may name |
 | RETRAINER_ALLOWED_POD_METADATA_PREFIXES | none | prefixes that keys of `spec.pod.labels` and \
 `annotations` may have, such as `example.com/` |
-| RETRAINER_TRAINER_RESOURCES | 1 CPU, 2Gi asked; 4Gi at most | JSON: `{"requests": {}, "limits": {}}` |
+| RETRAINER_ALLOWED_PRIORITY_CLASSES | none | further ones that `spec.pod.priorityClassName` may name |
+| RETRAINER_ALLOWED_TOLERATION_KEYS | none | further keys in `spec.pod.tolerations`; `*`: any |
+| RETRAINER_MAX_SHARDS | 100 | most that `spec.shards` may ask for |
+| RETRAINER_TRAINER_RESOURCES | 1 CPU, 2Gi asked; 4Gi at most | JSON: `{"requests": {}, "limits": {}}`, \
+each for what a job's `spec.pod.resources` does not name |
 | RETRAINER_TRAINER_SCHEDULING | none | JSON: `{"nodeSelector": {}, "tolerations": [], "affinity": {}, \
 "priorityClassName": ""}`, each for jobs whose `spec.pod` does not say its own |
 | RETRAINER_NAMESPACES | all | namespaces to serve, comma between them; empty is cluster-wide |
@@ -85,6 +89,9 @@ class Settings(BaseModel):
     allowed_pod_metadata_prefixes: Names = Field(
         (), alias="RETRAINER_ALLOWED_POD_METADATA_PREFIXES"
     )
+    allowed_priority_classes: Names = Field((), alias="RETRAINER_ALLOWED_PRIORITY_CLASSES")
+    allowed_toleration_keys: Names = Field((), alias="RETRAINER_ALLOWED_TOLERATION_KEYS")
+    max_shards: Annotated[int, Field(ge=1)] = Field(100, alias="RETRAINER_MAX_SHARDS")
     trainer_resources: Annotated[Resources, BeforeValidator(_parse)] = Field(
         _DEFAULT_RESOURCES, alias="RETRAINER_TRAINER_RESOURCES"
     )
@@ -124,6 +131,18 @@ class Settings(BaseModel):
                 for e in error.errors()
             ]
             raise UserError("Wrong settings: " + "; ".join(dict.fromkeys(problems))) from error
+
+    @property
+    def priority_classes(self) -> frozenset[str]:
+        """The names that `spec.pod.priorityClassName` may have."""
+        usual = self.trainer_scheduling.priority_class_name or ""
+        return frozenset({usual, *self.allowed_priority_classes} - {""})
+
+    @property
+    def toleration_keys(self) -> frozenset[str]:
+        """The keys that `spec.pod.tolerations` may have; `*` is every key, and none."""
+        usual = {toleration.key or "*" for toleration in self.trainer_scheduling.tolerations}
+        return frozenset({*usual, *self.allowed_toleration_keys})
 
     @property
     def service_accounts(self) -> frozenset[str]:

@@ -4,10 +4,10 @@ The first verdict counts, so the order of CHECKS is the operator's policy. The p
 are asked only when there is nothing left to do but to watch them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from retrainer.api import Phase, reasons
+from retrainer.api import Phase, RetrainJobSpec, reasons
 from retrainer.api.interval import percent
 from retrainer.api.layout import RESULT, join
 from retrainer.api.names import TASK_BOTTLENECKS, TASK_TRAIN
@@ -24,6 +24,7 @@ from retrainer_operator.planning.actions import (
 from retrainer_operator.planning.case import Case
 from retrainer_operator.planning.snapshots import is_of_earlier_job
 from retrainer_operator.planning.times import is_recent
+from retrainer_operator.settings import Settings
 
 Check = Callable[[Case], Verdict | None]
 
@@ -100,25 +101,46 @@ def not_allowed(case: Case) -> Verdict | None:
     """The spec asks for pods that whoever installed the operator did not allow."""
     if case.child is not None:
         return None
-    asked, settings = case.job.spec.pod, case.settings
+    detail = next(_not_allowed(case.job.spec, case.settings), None)
+    return None if detail is None else case.fails(reasons.NOT_ALLOWED, detail=detail)
+
+
+def _not_allowed(spec: RetrainJobSpec, settings: Settings) -> Iterator[str]:
+    """Give a sentence for each thing of the spec that is not allowed."""
+    asked = spec.pod
     account = asked.service_account_name
     if account and account not in settings.service_accounts:
-        allowed = ", ".join(sorted(settings.service_accounts)) or "none"
-        detail = (
+        yield (
             f"spec.pod.serviceAccountName {account} is not one of the operator's "
-            f"allowedServiceAccounts ({allowed})."
+            f"allowedServiceAccounts ({_listed(settings.service_accounts)})."
         )
-        return case.fails(reasons.NOT_ALLOWED, detail=detail)
+    priority = asked.priority_class_name
+    if priority and priority not in settings.priority_classes:
+        yield (
+            f"spec.pod.priorityClassName {priority} is not one of the operator's "
+            f"allowedPriorityClasses ({_listed(settings.priority_classes)})."
+        )
+    keys = settings.toleration_keys
+    for key in (toleration.key for toleration in asked.tolerations):
+        if "*" not in keys and key not in keys:
+            taint = f"the taint {key}" if key else "every taint"
+            yield (
+                f"spec.pod.tolerations tolerates {taint}, which the operator's "
+                f"allowedTolerationKeys do not allow ({_listed(keys)})."
+            )
+    if spec.shards > settings.max_shards:
+        yield f"spec.shards is {spec.shards}, and the operator's maxShards is {settings.max_shards}."
     for field, given in (("labels", asked.labels), ("annotations", asked.annotations)):
         for key in sorted(given):
             if not key.startswith(settings.allowed_pod_metadata_prefixes or ("\0",)):
-                allowed = ", ".join(settings.allowed_pod_metadata_prefixes) or "none"
-                detail = (
+                yield (
                     f"spec.pod.{field} has the key {key}, which starts with none of the operator's "
-                    f"allowedPodMetadataPrefixes ({allowed})."
+                    f"allowedPodMetadataPrefixes ({_listed(settings.allowed_pod_metadata_prefixes)})."
                 )
-                return case.fails(reasons.NOT_ALLOWED, detail=detail)
-    return None
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
 
 
 def child_refused(case: Case) -> Verdict | None:

@@ -6,7 +6,7 @@
 
 from typing import Any, Literal
 
-from retrainer.api import RetrainJob, Task
+from retrainer.api import Resources, RetrainJob, Task
 from retrainer.api.names import (
     API_VERSION,
     CONTAINER,
@@ -152,7 +152,7 @@ def _pod(job: RetrainJob, settings: Settings, task: Task) -> Body:
                 "imagePullPolicy": settings.image_pull_policy,
                 "env": _environment(job, task),
                 "ports": [{"name": "metrics", "containerPort": REPORT_PORT}],
-                "resources": (asked.resources or settings.trainer_resources).dump(),
+                "resources": _resources(asked.resources, settings.trainer_resources),
                 "securityContext": {
                     "allowPrivilegeEscalation": False,
                     "readOnlyRootFilesystem": True,
@@ -173,6 +173,17 @@ def _pod(job: RetrainJob, settings: Settings, task: Task) -> Body:
         "priorityClassName": asked.priority_class_name or usual.priority_class_name,
     }
     return pod | {field: value for field, value in optional.items() if value}
+
+
+def _resources(asked: Resources | None, usual: Resources) -> Body:
+    """The job's resources, and the operator's for each (cpu, memory, ...) that the job does not name."""
+    if asked is None:
+        return usual.dump()
+    named = asked.requests.keys() | asked.limits.keys()
+    return Resources(
+        requests={k: v for k, v in usual.requests.items() if k not in named} | asked.requests,
+        limits={k: v for k, v in usual.limits.items() if k not in named} | asked.limits,
+    ).dump()
 
 
 def _environment(job: RetrainJob, task: Task) -> list[Body]:

@@ -67,7 +67,8 @@ class Pod(Model):
     """Where and with what the trainer pods run; nothing here changes what they run."""
 
     resources: Resources | None = Field(
-        None, description="Requests and limits; the operator's defaults if not given."
+        None,
+        description="Requests and limits; the operator's defaults for what neither names.",
     )
     node_selector: Labels = Field(
         default_factory=dict,
@@ -76,7 +77,8 @@ class Pod(Model):
     tolerations: list[Toleration] = Field(
         default_factory=list,
         max_length=32,
-        description="Taints that the pods tolerate; the operator's defaults if not given.",
+        description="Taints that the pods tolerate, with keys of the operator's allowedTolerationKeys; "
+        "its defaults if not given.",
     )
     affinity: dict[str, Any] | None = Field(
         None,
@@ -84,7 +86,8 @@ class Pod(Model):
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
     priority_class_name: ObjectName | None = Field(
-        None, description="PriorityClass of the pods; the operator's default if not given."
+        None,
+        description="One of the operator's allowedPriorityClasses; its default if not given.",
     )
     service_account_name: ObjectName | None = Field(
         None, description="One of the operator's allowedServiceAccounts; its default if not given."

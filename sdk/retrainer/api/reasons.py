@@ -170,7 +170,7 @@ INVALID_SPEC = _failed(
 NOT_ALLOWED = _failed(
     "NotAllowed",
     "{detail}",
-    "Ask who installed the operator to allow it (allowedServiceAccounts, allowedPodMetadataPrefixes).",
+    "Ask who installed the operator to allow it by the chart's value that the message names.",
 )
 CHILD_REFUSED = _failed(
     "ChildRefused",

@@ -227,7 +227,10 @@ class RetrainJobSpec(Model):
     )
     storage: Storage = Field(default_factory=Storage, description="How pods reach the store.")
     shards: Whole = Field(
-        1, ge=1, le=10_000, description="Pods that compute bottlenecks at the same time."
+        1,
+        ge=1,
+        le=10_000,
+        description="Pods that compute bottlenecks at the same time; at most the operator's maxShards.",
     )
     split: Split = Field(default_factory=Split, description="How images are divided.")
     training: Training = Field(default_factory=Training, description="How the head is trained.")

@@ -278,3 +278,32 @@ def test_a_status_that_a_later_version_wrote_is_read_without_what_is_new_in_it()
     status = {**RUNNING, "conditions": [{**ready, "severity": "Info"}], "progress": {"epochs": 3}}
     decision = decide(make_observed(make_job(status, shards=3)))
     assert created_names(decision) == ["flowers-train"], "the bottlenecks are not computed again"
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (
+            {"requests": {"cpu": "4"}},
+            {"requests": {"memory": "2Gi", "cpu": "4"},
+             "limits": {"memory": "4Gi", "ephemeral-storage": "8Gi"}},
+        ),
+        (
+            {"requests": {"memory": "9Gi"}},
+            {"requests": {"cpu": "1", "memory": "9Gi"}, "limits": {"ephemeral-storage": "8Gi"}},
+        ),
+        (
+            {"limits": {"memory": "1Gi", "nvidia.com/gpu": "1"}},
+            {"requests": {"cpu": "1"},
+             "limits": {"ephemeral-storage": "8Gi", "memory": "1Gi", "nvidia.com/gpu": "1"}},
+        ),
+    ],
+)  # fmt: skip
+def test_a_job_keeps_the_operators_resources_for_what_it_does_not_name(
+    asked: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """A job that gave only cpu ran without any limit of memory and of the node's disk."""
+    (write,) = decide(make_observed(make_job(pod={"resources": asked}))).writes
+    assert isinstance(write, CreateChild)
+    (container,) = write.body["spec"]["template"]["spec"]["containers"]
+    assert container["resources"] == expected

@@ -1,5 +1,7 @@
 """What the operator says of a job that fails; every sentence word for word."""
 
+from typing import Any
+
 import pytest
 from tests.operator.deciding import RUNNING, created_names, decide, summary
 from tests.operator.objects import (
@@ -196,3 +198,55 @@ def test_a_deadline_that_was_taken_off_after_it_passed_is_not_told_as_none() -> 
         make_observed(make_job(RUNNING), make_failed_child("DeadlineExceeded", message))
     )
     assert summary(decision)[1:] == ("ChildFailed", f"Job flowers-train failed: {message}")
+
+
+@pytest.mark.parametrize(
+    ("spec", "settings", "sentence"),
+    [
+        (
+            {"pod": {"priorityClassName": "high"}},
+            {"trainer_scheduling": {"priorityClassName": "low"}},
+            "spec.pod.priorityClassName high is not one of the operator's allowedPriorityClasses (low).",
+        ),
+        (
+            {"pod": {"tolerations": [{"key": "a", "operator": "Exists"}, {"key": "b"}]}},
+            {"allowed_toleration_keys": ("a",)},
+            "spec.pod.tolerations tolerates the taint b, which the operator's allowedTolerationKeys do "
+            "not allow (a).",
+        ),
+        (
+            {"pod": {"tolerations": [{"operator": "Exists"}]}},
+            {},
+            "spec.pod.tolerations tolerates every taint, which the operator's allowedTolerationKeys do "
+            "not allow (none).",
+        ),
+        ({"shards": 101}, {}, "spec.shards is 101, and the operator's maxShards is 100."),
+    ],
+)
+def test_what_would_push_others_aside_needs_the_installers_leave(
+    spec: dict[str, Any], settings: dict[str, Any], sentence: str
+) -> None:
+    decision = decide(make_observed(make_job(**spec)), **settings)
+    assert summary(decision) == ("Failed", "NotAllowed", sentence)
+    assert decision.writes == ()
+
+
+@pytest.mark.parametrize(
+    ("spec", "settings"),
+    [
+        ({"pod": {"priorityClassName": "high"}}, {"allowed_priority_classes": ("high",)}),
+        (
+            {"pod": {"priorityClassName": "low"}},
+            {"trainer_scheduling": {"priorityClassName": "low"}},
+        ),
+        ({"pod": {"tolerations": [{"key": "a"}]}}, {"allowed_toleration_keys": ("a",)}),
+        (
+            {"pod": {"tolerations": [{"key": "a"}]}},
+            {"trainer_scheduling": {"tolerations": [{"key": "a"}]}},
+        ),
+        ({"pod": {"tolerations": [{"operator": "Exists"}]}}, {"allowed_toleration_keys": ("*",)}),
+        ({"shards": 101}, {"max_shards": 101}),
+    ],
+)
+def test_what_the_installer_allows_runs(spec: dict[str, Any], settings: dict[str, Any]) -> None:
+    assert len(created_names(decide(make_observed(make_job(**spec)), **settings))) == 1
