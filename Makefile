@@ -69,6 +69,9 @@ test-fresh:  ## make demo and test-fast in a fresh Debian with Python alone (Lin
 bench: $(STAMP)  ## Ratios against retrain.py's way, Keras and the bare loop
 	for bench in tests/bench/*.py; do case $$bench in */operator_rates.py|*/apply_to_complete.py) ;; *) $(BIN)/python $$bench || exit;; esac; done
 
+faults: $(STAMP)  ## Each fault with its time to recover, each crash point of each life (Linux, root, Go; 30 minutes)
+	$(BIN)/python -m tests.faults
+
 bench-operator: $(STAMP)  ## The operator against a real API server
 	$(BIN)/python tests/bench/operator_rates.py
 	$(BIN)/python tests/bench/apply_to_complete.py
@@ -105,4 +108,4 @@ clean:  ## Remove what the demo, the benchmarks and the tools wrote
 	rm -rf demo bench-results site dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 .PHONY: help setup demo demo-flowers demo-cluster docs check check-generated format generate sbom release tools test test-fast \
-        test-fresh bench bench-operator cluster-up cluster-down cluster-status lock clean
+        test-fresh bench faults bench-operator cluster-up cluster-down cluster-status lock clean

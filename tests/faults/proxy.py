@@ -46,6 +46,7 @@ class Request:
     path: str
     query: Mapping[str, str]
     body: bytes
+    accept: str = ""
 
     @property
     def is_write(self) -> bool:
@@ -435,7 +436,12 @@ class Proxy:
         body = await incoming.read()
         with self._lock:
             request = Request(
-                len(self.requests), incoming.method, incoming.path, dict(incoming.query), body
+                len(self.requests),
+                incoming.method,
+                incoming.path,
+                dict(incoming.query),
+                body,
+                incoming.headers.get("Accept", ""),
             )
             self.requests.append(request)
             fault = next((f for f in self._faults.of_requests if f.takes(request)), None)
@@ -455,7 +461,8 @@ class Proxy:
 
 
 def _of_list(request: Request) -> str:
-    return f"{request.path}?{request.query.get('labelSelector', '')}"
+    query = request.query
+    return f"{request.path} {query.get('labelSelector')} {query.get('continue')} {request.accept}"
 
 
 def _passed(headers: CIMultiDictProxy[str] | CIMultiDict[str]) -> CIMultiDict[str]:

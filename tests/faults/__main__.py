@@ -1,0 +1,46 @@
+"""`make faults`: the fault menu and the matrix of crash points, on a real API server.
+
+python -m tests.faults                      everything
+python -m tests.faults menu --times 10      each fault of the menu ten times
+python -m tests.faults matrix --sample 100  a part of the matrix
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.faults import matrix, menu
+from tests.operator.harness import bring_up
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument(
+        "parts", nargs="*", choices=["menu", *matrix.PARTS, []], help="default: all"
+    )
+    parser.add_argument("--times", type=int, default=1, help="how often each fault of the menu")
+    parser.add_argument(
+        "--sample", type=int, help="points of each part of the matrix, evenly spread"
+    )
+    parser.add_argument("--only", help="faults of the menu whose name has this in it")
+    parser.add_argument("--cluster", default="faults", help="name of the control plane")
+    given = parser.parse_args()
+    parts = given.parts or ["menu", *matrix.PARTS]
+    well = True
+    with tempfile.TemporaryDirectory() as folder:
+        bed = bring_up(Path(folder), given.cluster)
+        with bed.cluster:
+            if "menu" in parts:
+                well &= menu.run(bed, given.times, given.only or "")
+            if rest := [part for part in parts if part != "menu"]:
+                results = asyncio.run(matrix.run(bed, rest, given.sample))
+                well &= not any(result.problems for result in results)
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,321 @@
+"""The fault menu: what happens to a cluster, and how long after it the operator does useful work again.
+
+Each fault is a block that harms and mends; the seconds counted are those from its end (or, for a fault
+that stays, from its beginning) to the next useful write: a new RetrainJob gets its Job, or the one that
+was harmed goes on. Each has a limit, and one over it fails the command.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from kubernetes.client import ApiException
+from tests.faults.operators import Behind, operator_behind_proxy
+from tests.faults.proxy import EventFault, Fault, Request, delay, hang, refuse, status_object
+from tests.operator.harness import Bed, Namespace, Operator, eventually
+from tests.support.chart import REPOSITORY
+
+Body = dict[str, Any]
+_LEASE = "/apis/coordination.k8s.io/v1/namespaces/retrainer/leases/rt-retrainer-operator"
+
+
+@dataclass
+class Scene:
+    """What a fault has to play with."""
+
+    bed: Bed
+    behind: Behind
+    team: Namespace
+
+    @property
+    def operator(self) -> Operator:
+        return self.behind.operator
+
+    def seconds_to_a_job(self, name: str = "next", since: float | None = None) -> float:
+        """Apply a RetrainJob, and wait for its Job; seconds since then, or since this moment."""
+        started = time.monotonic() if since is None else since
+        self.team.apply(name, annotations={"delay": "never"})
+        eventually(lambda: self.team.child(f"{name}-train"), within=240, what=f"the Job of {name}")
+        return time.monotonic() - started
+
+    def start_a_job(self, name: str = "job", **spec: Any) -> None:
+        """A RetrainJob whose pod runs until it is ended."""
+        self.team.apply(name, annotations={"delay": "never"}, **spec)
+        self.team.until(name, reason="Running")
+
+    def finish(self, name: str, since: float) -> float:
+        """End the pods of a job that runs; seconds until it has succeeded."""
+        self.team.end_pods(name)
+        self.team.until(name, within=240, phase="Succeeded")
+        return time.monotonic() - since
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A fault of the menu: what it is called, what is done, and the most seconds it may take."""
+
+    name: str
+    play: Callable[[Scene], float]
+    limit: float
+
+
+def _kill_operator(scene: Scene) -> float:
+    scene.operator.kill()
+    started = time.monotonic()
+    scene.operator.start(wait=False)
+    return scene.seconds_to_a_job(since=started)
+
+
+def _second_replica(scene: Scene) -> float:
+    with scene.bed.operator("second"):
+        scene.operator.kill()
+        seconds = scene.seconds_to_a_job()
+        scene.operator.start(wait=False)
+    return seconds
+
+
+def _two_operators(scene: Scene) -> float:
+    """Both live; one leads, and the Job is made once."""
+    with scene.bed.operator("second") as second:
+        seconds = scene.seconds_to_a_job()
+        if scene.operator.leads() == second.leads():
+            raise AssertionError("both lead, or none")
+    return seconds
+
+
+def _lease_stolen(scene: Scene) -> float:
+    lease = scene.bed.api.call("GET", _LEASE)
+    lease["spec"]["holderIdentity"] = "somebody-else"
+    scene.bed.api.call("PUT", _LEASE, lease)
+    return scene.seconds_to_a_job()
+
+
+def _lease_deleted(scene: Scene) -> float:
+    scene.bed.api.call("DELETE", _LEASE)
+    return scene.seconds_to_a_job()
+
+
+def _component(scene: Scene, name: str) -> int:
+    tool = [sys.executable, "-m", "tests.cluster.devcluster", "status", "--name"]
+    text = subprocess.run(
+        [*tool, scene.bed.cluster.name],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    ).stdout  # fmt: skip
+    line = next(line for line in text.splitlines() if line.startswith(f"{name} "))
+    return int(line.split()[2])
+
+
+def _restart(component: str, scene: Scene) -> float:
+    """kill -9, two seconds without it, and until it answers again; counted from then."""
+    os.kill(_component(scene, component), signal.SIGKILL)
+    time.sleep(2)
+    up = [
+        "up",
+        "--name",
+        scene.bed.cluster.name,
+        "--size",
+        "control-plane",
+        "--kwok",
+        "3",
+        "--bench",
+    ]
+    subprocess.run(
+        [sys.executable, "-m", "tests.cluster.devcluster", *up],
+        cwd=REPOSITORY, check=True, capture_output=True,
+    )  # fmt: skip
+    eventually(lambda: _answers(scene), within=120)
+    return scene.seconds_to_a_job()
+
+
+def _answers(scene: Scene) -> bool:
+    with suppress(ApiException, OSError):
+        return bool(scene.team.jobs()) or True
+    return False
+
+
+def _watch(harm: str | Body, scene: Scene) -> float:
+    fault = scene.behind.proxy.add(
+        EventFault(harm, when=lambda request, _: request.resource == "retrainjobs", times=1)
+    )
+    seconds = scene.seconds_to_a_job()
+    eventually(lambda: fault.hits)
+    return seconds
+
+
+def _event_never_shown(scene: Scene) -> float:
+    def is_addition(request: Request, event: Body) -> bool:
+        return request.resource == "retrainjobs" and event["type"] == "ADDED"
+
+    scene.behind.proxy.add(EventFault("drop", when=is_addition))
+    return scene.seconds_to_a_job()
+
+
+def _slow_api_server(scene: Scene) -> float:
+    scene.behind.proxy.add(Fault(delay(2.5), when=lambda request: not request.is_watch))
+    time.sleep(15)
+    seconds = scene.seconds_to_a_job()
+    if not scene.operator.leads():
+        raise AssertionError("it does not lead")
+    return seconds
+
+
+def _silent_api_server(scene: Scene) -> float:
+    """No request is answered for 30 s; counted from their end."""
+    fault = scene.behind.proxy.add(Fault(hang))
+    scene.behind.proxy.add(EventFault("cut"))
+    time.sleep(30)
+    scene.behind.proxy.remove(fault)
+    scene.behind.proxy.clear()
+    return scene.seconds_to_a_job()
+
+
+def _overloaded(scene: Scene) -> float:
+    """429 to everything but the Lease for 10 s; counted from their end."""
+    harm = refuse(429, retry_after=1)
+    scene.behind.proxy.add(Fault(harm, when=lambda request: request.resource != "leases"))
+    scene.team.apply("job", annotations={"delay": "never"})
+    time.sleep(10)
+    scene.behind.proxy.clear()
+    started = time.monotonic()
+    eventually(lambda: scene.team.child("job-train"), within=120)
+    return time.monotonic() - started
+
+
+def _rights_revoked(scene: Scene) -> float:
+    scene.bed.no_rights()
+    scene.team.apply("job", annotations={"delay": "never"})
+    eventually(lambda: "retrainer_namespaces_skipped 1.0" in scene.operator.metrics(), within=120)
+    scene.bed.rights()
+    started = time.monotonic()
+    eventually(lambda: scene.team.child("job-train"), within=240)
+    return time.monotonic() - started
+
+
+def _quota_raised(scene: Scene) -> float:
+    path = f"/api/v1/namespaces/{scene.team.name}/resourcequotas"
+    quota = {"metadata": {"name": "none"}, "spec": {"hard": {"count/jobs.batch": "0"}}}
+    scene.bed.api.call("POST", path, quota)
+    eventually(lambda: "status" in (scene.bed.api.found(f"{path}/none") or {}))
+    scene.team.apply("job", annotations={"delay": "never"})
+    scene.team.until("job", reason="QuotaExceeded")
+    scene.bed.api.call("DELETE", f"{path}/none")
+    started = time.monotonic()
+    eventually(lambda: scene.team.child("job-train"), within=120)
+    return time.monotonic() - started
+
+
+def _child_path(scene: Scene) -> str:
+    return f"/apis/batch/v1/namespaces/{scene.team.name}/jobs/job-train"
+
+
+def _child_deleted(scene: Scene) -> float:
+    scene.start_a_job()
+    uid = (scene.team.child("job-train") or {})["metadata"]["uid"]
+    scene.bed.api.call("DELETE", _child_path(scene), propagationPolicy="Background")
+    started = time.monotonic()
+
+    def is_new() -> bool:
+        child = scene.team.child("job-train")
+        return child is not None and child["metadata"]["uid"] != uid
+
+    eventually(is_new, within=120)
+    return time.monotonic() - started
+
+
+def _child_edited(scene: Scene) -> float:
+    """Somebody suspends it."""
+    scene.start_a_job()
+    scene.bed.api.call("PATCH", _child_path(scene), {"spec": {"suspend": True}})
+    started = time.monotonic()
+    eventually(lambda: not (scene.team.child("job-train") or {})["spec"].get("suspend"))
+    return time.monotonic() - started
+
+
+def _child_changed(metadata: Body, scene: Scene) -> float:
+    """Its labels or owner are changed; then its pods end, and the job must too."""
+    scene.start_a_job()
+    pods = scene.team.running("job")
+    scene.bed.api.call("PATCH", _child_path(scene), {"metadata": metadata})
+    started = time.monotonic()
+    for _ in pods:
+        scene.team.end_pods("job")
+    scene.team.until("job", within=120, phase="Succeeded")
+    return time.monotonic() - started
+
+
+_RELABELLED: Body = {"labels": {"retrainer.dev/job": "another"}}
+_STRIPPED: Body = {"labels": {"retrainer.dev/job": None, "app.kubernetes.io/managed-by": None}}
+
+MENU = [
+    Entry("operator killed (kill -9) and started again", _kill_operator, 8),
+    Entry("operator killed, a second replica takes over", _second_replica, 15),
+    Entry("two operators at once", _two_operators, 5),
+    Entry("Lease taken by somebody who does not live", _lease_stolen, 16),
+    Entry("Lease deleted", _lease_deleted, 16),
+    Entry("API server killed and started again", partial(_restart, "kube-apiserver"), 15),
+    Entry("etcd killed and started again", partial(_restart, "etcd"), 15),
+    Entry("watch ends with an ERROR 500", partial(_watch, status_object(500, "InternalError")), 10),
+    Entry("watch ends with a 410", partial(_watch, status_object(410, "Expired")), 10),
+    Entry("watch cut", partial(_watch, "cut"), 10),
+    Entry("watch silently dead", partial(_watch, "silence"), 10),
+    Entry("one event lost", partial(_watch, "drop"), 10),
+    Entry("an event lost each time it is sent", _event_never_shown, 30),
+    Entry("each request takes 2.5 s", _slow_api_server, 15),
+    Entry("no request answered for 30 s", _silent_api_server, 40),
+    Entry("429 to everything for 10 s", _overloaded, 15),
+    Entry("rights revoked and given back", _rights_revoked, 70),
+    Entry("quota exhausted and raised", _quota_raised, 20),
+    Entry("child deleted", _child_deleted, 10),
+    Entry("child suspended by somebody", _child_edited, 10),
+    Entry("child relabelled", partial(_child_changed, _RELABELLED), 30),
+    Entry("child's labels stripped", partial(_child_changed, _STRIPPED), 30),
+    Entry("child's owner stripped", partial(_child_changed, {"ownerReferences": None}), 30),
+]
+
+
+@contextmanager
+def _scene(bed: Bed) -> Iterator[Scene]:
+    with operator_behind_proxy(bed, f"menu-{secrets.token_hex(3)}") as behind:
+        eventually(behind.operator.leads, within=60)
+        team = bed.team("menu")
+        yield Scene(bed, behind, team)
+        bed.cluster.kubectl("delete", "namespace", team.name, "--wait=false")
+
+
+def play(bed: Bed, entry: Entry) -> float:
+    """Play a fault once; the seconds until useful work."""
+    with _scene(bed) as scene:
+        return entry.play(scene)
+
+
+def run(bed: Bed, times: int, only: str) -> bool:
+    """Play the menu, print each fault's seconds; whether none was over its limit."""
+    well = True
+    print("| fault | seconds to the next useful write | at most |\n|---|---|---|", flush=True)
+    for entry in MENU:
+        if only not in entry.name:
+            continue
+        seconds: list[float] = []
+        problem = ""
+        for _ in range(times):
+            try:
+                seconds.append(play(bed, entry))
+            except AssertionError as error:
+                problem = f" **{error}**"
+        over = problem or any(each > entry.limit for each in seconds)
+        well &= not over
+        text = ", ".join(f"{each:.1f}" for each in seconds) + problem
+        print(
+            f"| {entry.name} | {text}{' (over)' if over else ''} | {entry.limit:.0f} |", flush=True
+        )
+    return well
