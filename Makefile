@@ -39,7 +39,7 @@ check: $(STAMP) check-generated  ## Format, lint, types, import contracts, gener
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-GENERATORS := crd dashboards reference chart
+GENERATORS := crd dashboards reference chart templates
 
 check-generated: $(STAMP)  ## Whether the generated files are what their generators write
 	for each in $(GENERATORS); do $(BIN)/python tools/$$each.py --check || exit; done

@@ -21,7 +21,7 @@ def import_pandas() -> Any:
 
 
 def require_trainer(
-    find: Callable[[str], object] = importlib.util.find_spec, *, what: str = "tensorflow"
+    find: Callable[[str], object] = importlib.util.find_spec, *, what: str = "h5py"
 ) -> None:
     """Raise MissingExtra unless the trainer's libraries are installed."""
     if find(what) is None:

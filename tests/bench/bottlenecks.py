@@ -27,6 +27,11 @@ sys.path.insert(0, str(REPOSITORY))
 from tests.support.devcluster_s3 import S3Server  # noqa: E402
 from tests.support.trainer_s3 import bucket, upload  # noqa: E402
 
+from retrainer.api import architecture  # noqa: E402
+from retrainer_trainer.backbone.layers import folded, read_layers  # noqa: E402
+from retrainer_trainer.backbone.tflite import backbone_tflite  # noqa: E402
+from retrainer_trainer.backbone.weights import Weights  # noqa: E402
+
 DATA = Path(os.environ.get("RETRAINER_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
 FLOWERS = DATA / "flower_photos"
 WEIGHTS = DATA / "weights" / "mobilenet_5_0_160_tf_no_top.weights.h5"
@@ -129,7 +134,10 @@ def local(work: Path) -> None:
     output = work / "local"
     job = spec(FLOWERS, output)
     measure("fill", job)
-    (backbone,) = (output / ".bottlenecks").glob("*/backbone-*.tflite")
+    backbone = work / "backbone.tflite"
+    chosen = architecture("mobilenet_0.50_224")
+    weights = Weights.of(str(WEIGHTS), WEIGHTS.read_bytes())
+    backbone.write_bytes(backbone_tflite(chosen, folded(read_layers(chosen, weights))))
     got = rates(
         {
             "Retrainer": lambda: float(computed(job, output)["rate"]),

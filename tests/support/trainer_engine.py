@@ -1,14 +1,10 @@
 """Photos, jobs and processes for tests of the trainer's engine."""
 
-import atexit
-import functools
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +19,6 @@ from PIL import Image
 from retrainer.api import Report, RetrainJobSpec, Task
 from retrainer.api.architectures import architecture
 from retrainer_trainer import bottlenecks
-from retrainer_trainer.backbone.network import open_backbone
 from retrainer_trainer.runtime.report import Reporter
 from retrainer_trainer.runtime.stop import Stop
 from retrainer_trainer.store.store import Store
@@ -65,31 +60,6 @@ def spec(images: Path | str, output: Path | str, **fields: Any) -> RetrainJobSpe
     """A job on the builtin weights."""
     values: dict[str, Any] = {"architecture": ARCHITECTURE, "weights": "builtin", **fields}
     return RetrainJobSpec(images=str(images), output=str(output), **values)
-
-
-@functools.cache
-def _converted() -> Path:
-    """A cache that holds the builtin backbone, converted once per test run."""
-    folder = Path(tempfile.mkdtemp(prefix="retrainer-tests-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    wanted = spec("unused", folder)
-    open_backbone(wanted, Store.open(str(folder), wanted.storage, "spec.cache"), _unheard, _unheard)
-    return folder
-
-
-def _unheard(_text: str) -> None:
-    pass
-
-
-def warm(cache: Path) -> Path:
-    """Put the converted backbone into a cache, so that no test need wait for TensorFlow."""
-    shutil.copytree(_converted(), cache, dirs_exist_ok=True)
-    return cache
-
-
-def warm_store(store: Store) -> None:
-    """The same for a cache in any store."""
-    store.put_folder(_converted(), "")
 
 
 class Heard(Reporter):

@@ -1,14 +1,15 @@
 import contextlib
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.trainer_engine import ARCHITECTURE, photo, spec, warm
+from tests.support.trainer_engine import ARCHITECTURE, photo, spec
 
 from retrainer.api import ARCHITECTURES, Storage, architecture
 from retrainer.errors import StorageError, UserError
@@ -16,15 +17,13 @@ from retrainer.inference import pixels as images
 from retrainer.inference.silence import quiet_environment
 from retrainer_trainer.backbone import network as backbone
 from retrainer_trainer.backbone.engine import KERAS_GPU, LITERT, Engine, LiteRT
+from retrainer_trainer.backbone.layers import folded, read_layers
+from retrainer_trainer.backbone.tflite import backbone_tflite
 from retrainer_trainer.backbone.weights import BUILTIN, Weights, download, file_stems, find_weights
 from retrainer_trainer.store.store import Store
 
 quiet_environment()
 pytestmark = pytest.mark.slow  # TensorFlow
-
-
-def builtin() -> Weights:
-    return Weights.of("builtin", BUILTIN.read_bytes())
 
 
 def opened(folder: Path) -> tuple[backbone.Backbone, list[str], list[str]]:
@@ -48,9 +47,9 @@ def apart(engine: Engine, network: Any, size: int) -> float:
 
 
 # --- the network ---
-def test_the_converted_backbone_gives_what_keras_gives(tmp_path: Path) -> None:
-    found, _, _ = opened(warm(tmp_path))
-    network = backbone.keras_network(found.architecture, found.weights)
+def test_the_backbone_gives_what_keras_gives(tmp_path: Path) -> None:
+    found, _, _ = opened(tmp_path)
+    network = backbone.keras_network(found.architecture, found.layers)
     assert apart(found.start(), network, 128) < 1e-4
 
 
@@ -72,50 +71,21 @@ def test_real_imagenet_weights_in_both_formats_give_what_keras_gives(
             weights=str(imagenet_weights / file),
             pooling="avg",
         )
-        engine = LiteRT(backbone.convert(chosen, weights))
+        engine = LiteRT(backbone_tflite(chosen, folded(read_layers(chosen, weights))))
         assert apart(engine, theirs, chosen.size) < 1e-4
 
 
-def test_inception_v3_with_seeded_random_weights_gives_what_keras_gives(tmp_path: Path) -> None:
-    import keras
-
-    keras.utils.set_random_seed(7)
-    theirs = keras.applications.InceptionV3(
-        input_shape=(299, 299, 3), include_top=False, weights=None, pooling="avg"
-    )
-    path = tmp_path / "inception.weights.h5"
-    theirs.save_weights(path)
-    chosen = architecture("inception_v3")
-    engine = LiteRT(backbone.convert(chosen, Weights.of(str(path), path.read_bytes())))
-    assert apart(engine, theirs, 299) < 1e-3
-    assert engine([images.pixels(photo(1), 299)])[0].shape == (2048,)
-
-
-# --- the cache of backbones ---
-def test_a_backbone_in_the_cache_is_used_as_it_is(tmp_path: Path) -> None:
-    found, said, warned = opened(warm(tmp_path))
-    assert said == []
-    assert warned == []
+# --- the cache ---
+def test_a_backbone_is_opened_without_a_word_and_leaves_nothing_in_the_cache(
+    tmp_path: Path,
+) -> None:
+    found, said, warned = opened(tmp_path)
+    found.start()
+    assert (said, warned) == ([], [])
     assert found.architecture.name == ARCHITECTURE
-
-
-def test_the_cache_says_whose_bottlenecks_it_holds(tmp_path: Path) -> None:
-    opened(warm(tmp_path))
-    assert [p.name for p in tmp_path.glob("*/network-*")] == ["network-mobilenet_0.25_128"]
-
-
-def test_a_damaged_backbone_is_converted_again(tmp_path: Path) -> None:
-    good, _, _ = opened(warm(tmp_path))
-    (path,) = tmp_path.glob("*/backbone-*.tflite")
-    path.write_bytes(path.read_bytes()[:1000])
-    again, said, warned = opened(tmp_path)
-    assert warned == [
-        f"{path.relative_to(tmp_path)} in the cache is damaged; it is converted again."
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == [
+        "network-mobilenet_0.25_128"  # for `retrainer cache stats`
     ]
-    assert said[0].startswith("Converting mobilenet_0.25_128 from builtin")
-    pixels = images.pixels(photo(1), 128)
-    assert (again.start()([pixels])[0] == good.start()([pixels])[0]).all()
-    assert opened(tmp_path)[1:] == ([], [])
 
 
 def test_the_fingerprint_tells_networks_weights_and_engines_apart_but_not_quantized_twins() -> None:
@@ -135,7 +105,7 @@ def test_the_fingerprint_tells_networks_weights_and_engines_apart_but_not_quanti
 # --- files that hold no weights for the network ---
 def unreadable(body: bytes, name: str = ARCHITECTURE) -> str:
     with pytest.raises(UserError) as raised:
-        backbone.keras_network(architecture(name), Weights.of("s3://w/x.h5", body))
+        read_layers(architecture(name), Weights.of("s3://w/x.h5", body))
     assert raised.value.reason == "WeightsUnreadable"
     return str(raised.value)
 
@@ -179,15 +149,83 @@ def test_a_weights_file_that_points_at_other_files_is_refused(tmp_path: Path) ->
     assert "it points at other files" in unreadable((tmp_path / "x.h5").read_bytes())
 
 
+def changed(tmp_path: Path, change: Callable[[Any], None]) -> bytes:
+    """The builtin weights after a change to their file."""
+    import h5py
+
+    path = tmp_path / "changed.weights.h5"
+    path.write_bytes(BUILTIN.read_bytes())
+    with h5py.File(path, "r+") as file:
+        change(file)
+    return path.read_bytes()
+
+
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
-    network = backbone.keras_network(architecture(ARCHITECTURE), builtin())
-    kernel = network.layers[1].get_weights()
-    network.layers[1].set_weights([np.full_like(k, np.nan) for k in kernel])
-    network.save_weights(tmp_path / "x.weights.h5")
+    def change(file: Any) -> None:
+        file["layers/conv2d_3/vars/0"][...] = np.nan
+
+    assert unreadable(changed(tmp_path, change)).endswith("they give infinite numbers")
+
+
+def test_numbers_that_only_together_are_infinite_are_refused_before_an_image_is_computed(
+    tmp_path: Path,
+) -> None:
+    def change(file: Any) -> None:
+        for layer in ("conv2d_12", "conv2d_13", "batch_normalization_26"):
+            for name in file[f"layers/{layer}/vars"]:
+                file[f"layers/{layer}/vars/{name}"][...] = 3e38
+
+    path = tmp_path / "huge.weights.h5"
+    path.write_bytes(changed(tmp_path, change))
+    wanted = spec("unused", tmp_path, weights=str(path))
+    cache = Store.open(str(tmp_path / "cache"), Storage(), "spec.cache")
+    found = backbone.open_backbone(wanted, cache, lambda _: None, lambda _: None)
     with pytest.raises(UserError, match="they give infinite numbers"):
-        backbone.convert(
-            architecture(ARCHITECTURE), Weights.of("x", (tmp_path / "x.weights.h5").read_bytes())
+        found.start()
+
+
+def test_a_layer_of_another_shape_is_named_before_it_is_read(tmp_path: Path) -> None:
+    def change(file: Any) -> None:
+        del file["layers/conv2d_5/vars/0"]
+        # Announced only: 4 TB of which nothing lies in the file.
+        file["layers/conv2d_5/vars"].create_dataset(
+            "0", (1_000_000, 1_000_000), "f4", chunks=(1000, 1000)
         )
+
+    text = unreadable(changed(tmp_path, change))
+    assert "conv_pw_5 has the shape (1000000, 1000000), not (1, 1, 64, 64)" in text
+
+
+def test_numbers_that_are_no_floats_are_refused(tmp_path: Path) -> None:
+    def change(file: Any) -> None:
+        shape = file["layers/conv2d_5/vars/0"].shape
+        del file["layers/conv2d_5/vars/0"]
+        file["layers/conv2d_5/vars/0"] = np.zeros(shape, "S4")
+
+    assert "conv_pw_5 has numbers of type |S4" in unreadable(changed(tmp_path, change))
+
+
+def test_a_file_with_more_paths_than_can_be_walked_is_read_at_once(tmp_path: Path) -> None:
+    def change(file: Any) -> None:
+        group = file.create_group("doubled")
+        for _ in range(30):  # 2 ** 30 paths through 30 groups
+            inner = group.create_group("a")
+            group["b"] = inner
+            group = inner
+
+    body = changed(tmp_path, change)
+    began = time.monotonic()
+    layers = read_layers(architecture(ARCHITECTURE), Weights.of("x", body))
+    assert len(layers) == 27
+    assert time.monotonic() - began < 5
+
+
+def test_a_file_with_endless_layers_is_refused(tmp_path: Path) -> None:
+    def change(file: Any) -> None:
+        for i in range(2500):
+            file["layers"].create_group(f"conv2d_{100 + i}")
+
+    assert "layers" in unreadable(changed(tmp_path, change))
 
 
 # --- where weights come from ---
@@ -284,7 +322,7 @@ def test_a_damaged_file_in_the_cache_is_named_by_its_place(tmp_path: Path) -> No
     left.write_bytes(b"left there")
     found, _ = find(tmp_path, "imagenet")
     with pytest.raises(UserError, match=rf"^{re.escape(str(left))} holds no weights for"):
-        backbone.convert(architecture("mobilenet_0.50_224"), found)
+        read_layers(architecture("mobilenet_0.50_224"), found)
 
 
 @contextlib.contextmanager

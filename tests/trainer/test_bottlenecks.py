@@ -14,7 +14,6 @@ from tests.support.trainer_engine import (
     photos,
     prepared,
     spec,
-    warm,
 )
 
 from retrainer.errors import RetrainerError, UserError
@@ -36,7 +35,6 @@ def photo_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
-    warm(tmp_path / "out/.bottlenecks")
     return tmp_path / "out"
 
 
@@ -107,7 +105,6 @@ def test_shards_together_compute_each_image_once_and_the_matrix_is_the_same(
     photo_folder: Path, output: Path, tmp_path: Path
 ) -> None:
     whole = prepared(spec(photo_folder, output))
-    warm(tmp_path / "sharded/.bottlenecks")
     wanted = spec(photo_folder, tmp_path / "sharded", shards=3)
     computed = []
     for shard in range(3):

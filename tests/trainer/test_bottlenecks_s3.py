@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 from tests.support.devcluster_s3 import S3Server
-from tests.support.trainer_engine import Heard, photo, photos, prepared, spec, warm, warm_store
+from tests.support.trainer_engine import Heard, photo, photos, prepared, spec
 from tests.support.trainer_s3 import TinyS3, bucket, upload
 
 from retrainer.inference import pixels
 from retrainer_trainer import bottlenecks
 from retrainer_trainer.runtime.stop import Stop
-from retrainer_trainer.store.store import Store
 
 
 @pytest.fixture
@@ -21,7 +20,6 @@ def photo_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
-    warm(tmp_path / "out/.bottlenecks")
     return tmp_path / "out"
 
 
@@ -44,7 +42,6 @@ def test_s3_gives_the_same_bits_as_the_local_folder_and_shares_its_cache(
     client = bucket(s3, "same")
     upload(client, "same", "in", photo_folder)
     wanted = spec("s3://same/in", "s3://same/out", storage={"endpoint": s3.endpoint})
-    warm_store(Store.open(wanted.cache_url, wanted.storage, "spec.cache"))
     heard = Heard(wanted)
     ready = prepared(wanted, heard)
     assert heard.report.progress.images_computed == 80
@@ -64,7 +61,6 @@ def test_an_object_replaced_after_the_listing_is_listed_again(
     client = bucket(s3, "replaced")
     upload(client, "replaced", "in", photo_folder)
     wanted = spec("s3://replaced/in", "s3://replaced/out", storage={"endpoint": s3.endpoint})
-    warm_store(Store.open(wanted.cache_url, wanted.storage, "spec.cache"))
     heard = Heard(wanted)
     job = bottlenecks.open_job(wanted, heard, Stop())
     client.put_object(Bucket="replaced", Key="in/daisy/0005.jpg", Body=photo(9999))
@@ -108,7 +104,6 @@ def test_a_server_that_dies_in_the_middle_and_comes_back_does_not_end_the_run(
         client = bucket(server, "dying")
         upload(client, "dying", "in", photo_folder)
         wanted = spec("s3://dying/in", "s3://dying/out", storage={"endpoint": server.endpoint})
-        warm_store(Store.open(wanted.cache_url, wanted.storage, "spec.cache"))
         waiting, dead = threading.Event(), threading.Event()
 
         class Killing(Heard):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.trainer_engine import Heard, photo, photos, prepared, spec, warm
+from tests.support.trainer_engine import Heard, photo, photos, prepared, spec
 
 from retrainer.api import architecture
 from retrainer.errors import Interrupted, RetrainerError, StorageError
@@ -17,7 +17,9 @@ from retrainer.inference import pixels as images
 from retrainer.inference.silence import quiet_environment
 from retrainer_trainer import bottlenecks
 from retrainer_trainer.backbone.engine import BATCH, KERAS_GPU, LITERT, Keras, LiteRT, gpu
-from retrainer_trainer.backbone.network import convert, keras_network
+from retrainer_trainer.backbone.layers import folded, read_layers
+from retrainer_trainer.backbone.network import keras_network
+from retrainer_trainer.backbone.tflite import backbone_tflite
 from retrainer_trainer.backbone.weights import Weights
 from retrainer_trainer.runtime.stop import Stop
 from retrainer_trainer.store.local import LocalStore
@@ -54,7 +56,6 @@ def photo_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
-    warm(tmp_path / "out/.bottlenecks")
     return tmp_path / "out"
 
 
@@ -74,8 +75,9 @@ def test_keras_gives_the_bottlenecks_of_litert_on_real_photos(
     found = sorted(flowers.glob("*/*.jpg"))[::15]
     pixels = [images.pixels(path.read_bytes(), chosen.size) for path in found]
     assert len(pixels) > BATCH  # the last batch is not full
-    ours = Keras(keras_network(chosen, weights), "/CPU:0", pytest.fail)(pixels)
-    theirs = LiteRT(convert(chosen, weights))(pixels)
+    layers = read_layers(chosen, weights)
+    ours = Keras(keras_network(chosen, layers), "/CPU:0", pytest.fail)(pixels)
+    theirs = LiteRT(backbone_tflite(chosen, folded(layers)))(pixels)
     assert apart(np.array(ours), np.array(theirs)) < TOLERANCE
 
 
@@ -231,6 +233,19 @@ def test_a_gpu_that_tensorflow_cannot_use_is_told_and_the_cores_are_used(
     )
 
 
+def test_a_gpu_without_tensorflow_is_told_and_the_cores_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    warned: list[str] = []
+    assert gpu(warned.append, tmp_path, find=lambda _name: None) is None
+    assert warned == [
+        "There is a GPU, but TensorFlow, which would use it, is not installed here; bottlenecks are "
+        "computed on the CPU. To use it: pip install 'retrainer[tensorflow]'."
+    ]
+
+
 @pytest.mark.parametrize(
     ("given", "visible"), [("nvidiactl", "0"), ("nvidia0", ""), ("nvidia0", "-1")]
 )
@@ -239,7 +254,8 @@ def test_without_a_gpu_tensorflow_is_not_even_imported(
 ) -> None:
     (tmp_path / given).touch()
     program = (
-        "import sys; from pathlib import Path; from retrainer_trainer import bottlenecks, engine; "
+        "import sys; from pathlib import Path; from retrainer_trainer import bottlenecks; "
+        "from retrainer_trainer.backbone import engine; "
         "assert engine.gpu(print, Path(sys.argv[1])) is None; "
         "assert not {'tensorflow', 'keras'} & set(sys.modules)"
     )

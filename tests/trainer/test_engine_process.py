@@ -25,14 +25,11 @@ from tests.support.trainer_engine import (
     run,
     small_disk,
     spec,
-    warm,
-    warm_store,
 )
 from tests.support.trainer_s3 import TinyS3, bucket, upload
 
 from retrainer.errors import Interrupted
 from retrainer_trainer.runtime.stop import Stop
-from retrainer_trainer.store.store import Store
 
 GRACE_SECONDS = 30
 """What a pod is given between SIGTERM and SIGKILL, if it asks for nothing else."""
@@ -44,7 +41,6 @@ def lines(text: str) -> list[str]:
 
 def test_a_task_says_what_it_does_in_plain_lines_and_nothing_else(tmp_path: Path) -> None:
     images = photos(tmp_path / "in", {"a": 30, "b": 30})
-    warm(tmp_path / "out/.bottlenecks")
     done = run(spec(images, tmp_path / "out"), tmp_path)
     assert done.code == 0
     assert done.stderr == ""
@@ -64,7 +60,6 @@ def test_tensorflow_s_chatter_never_reaches_the_terminal(tmp_path: Path) -> None
     assert done.code == 0
     assert done.stderr == ""
     assert lines(done.stdout)[2:] == [
-        f"Converting {ARCHITECTURE} from builtin, once for this cache (some 10 s).",
         "0 of 60 images are in the cache, 60 to compute.",
     ]
 
@@ -95,7 +90,8 @@ def test_a_store_that_cannot_be_reached_ends_with_1_to_be_tried_again(tmp_path: 
 def test_a_full_temporary_folder_is_told_with_its_place(tmp_path: Path) -> None:
     images = photos(tmp_path / "in", {"a": 30, "b": 30})
     with small_disk(tmp_path / "small", "64k") as small:
-        done = run(spec(images, tmp_path / "out"), tmp_path, env={"TMPDIR": str(small)})
+        wanted = spec(images, tmp_path / "out")
+        done = run(wanted, tmp_path, kind="train", env={"TMPDIR": str(small)})
     assert done.code == 1
     assert done.report.reason == "DiskFull"
     assert done.report.message == f"No space left writing {small}."
@@ -107,7 +103,8 @@ def test_a_missing_bucket_for_the_output_is_told_before_anything_is_computed(
     tmp_path: Path,
 ) -> None:
     images = photos(tmp_path / "in", {"a": 30, "b": 30})
-    cache = warm(tmp_path / "cache")
+    cache = tmp_path / "cache"
+    cache.mkdir()
     before = sorted(cache.rglob("*"))
     with S3Server(tmp_path / "s3") as server:
         storage = {"endpoint": server.endpoint}
@@ -136,7 +133,6 @@ def test_a_task_that_is_none_ends_with_64(task: str) -> None:
 
 def test_the_shard_comes_from_the_environment(tmp_path: Path) -> None:
     images = photos(tmp_path / "in", {"a": 30, "b": 30})
-    warm(tmp_path / "out/.bottlenecks")
     wanted = spec(images, tmp_path / "out", shards=2)
     counts = []
     for shard in range(2):
@@ -172,7 +168,6 @@ def started(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_task_that_is_asked_to_stop_keeps_what_it_has(tmp_path: Path, number: int) -> None:
     images = photos(tmp_path / "in", {"a": 1500, "b": 1500})
-    warm(tmp_path / "out/.bottlenecks")
     wanted = spec(images, tmp_path / "out")
     with started(wanted, tmp_path) as (process, _):
         process.send_signal(number)
@@ -193,7 +188,6 @@ def test_a_task_whose_events_nobody_reads_any_more_stops_and_keeps_what_it_has(
     tmp_path: Path,
 ) -> None:
     images = photos(tmp_path / "in", {"a": 1500, "b": 1500})
-    warm(tmp_path / "out/.bottlenecks")
     wanted = spec(images, tmp_path / "out")
     with started(wanted, tmp_path) as (process, events):
         events.close()
@@ -209,7 +203,6 @@ def test_a_task_whose_events_nobody_reads_any_more_stops_and_keeps_what_it_has(
 
 def test_the_trainer_of_a_run_that_is_killed_stops_and_keeps_what_it_has(tmp_path: Path) -> None:
     images = photos(tmp_path / "in", {"a": 1500, "b": 1500})
-    warm(tmp_path / "out/.bottlenecks")
     os.mkfifo(tmp_path / "ended")
     end = os.open(tmp_path / "ended", os.O_RDONLY | os.O_NONBLOCK)
     # What the killed process can no longer tell: how its trainer ended.
@@ -261,7 +254,6 @@ run_program(job, progress=Watch(), program=["sh", "-c", {shell!r}, sys.executabl
 
 def test_a_task_that_is_killed_leaves_a_cache_that_is_whole(tmp_path: Path) -> None:
     images = photos(tmp_path / "in", {"a": 300, "b": 300})
-    warm(tmp_path / "out/.bottlenecks")
     wanted = spec(images, tmp_path / "out")
     with started(wanted, tmp_path) as (process, _):
         process.kill()
@@ -306,7 +298,6 @@ def test_a_task_asked_to_stop_while_its_store_is_dead_ends_in_time_and_says_what
             place = "s3://photos/in"
         storage = {"endpoint": server.endpoint}
         wanted = spec(place, tmp_path / "out", cache="s3://photos/cache", storage=storage)
-        warm_store(Store.open(wanted.cache_url, wanted.storage, "spec.cache"))
         with started(wanted, tmp_path) as (process, _):
             server.kill() if end == "kill" else server.freeze()
             process.terminate()

@@ -3,7 +3,7 @@
 import io
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,14 @@ from retrainer.api.layout import EXPORT_PATHS
 from retrainer.errors import RetrainerError
 from retrainer.inference import pixels as images
 from retrainer.inference.headers import orientation
+from retrainer.inference.runners import SAVED_MODEL_BYTES, open_runners
+from retrainer_trainer.backbone.layers import read_layers
 from retrainer_trainer.backbone.network import keras_network
 from retrainer_trainer.backbone.weights import BUILTIN, Weights
-from retrainer_trainer.export import formats, stage
+from retrainer_trainer.export import check, formats
 from retrainer_trainer.export import graph as export_graph
-from retrainer_trainer.export.formats import Comparison, Network
+from retrainer_trainer.export.check import Comparison
+from retrainer_trainer.export.formats import Network
 from retrainer_trainer.head.softmax import Examples, Head
 from retrainer_trainer.head.softmax import train as train_head
 
@@ -54,22 +57,25 @@ def exported(flowers: Path, tmp_path_factory: pytest.TempPathFactory) -> Exporte
     bodies = [p.read_bytes() for p in paths]
     pixels = np.stack([images.pixels(b, SIZE) for b in bodies])
     weights = Weights.of("builtin", BUILTIN.read_bytes())
-    backbone = keras_network(architecture("mobilenet_0.25_128"), weights)
+    chosen = architecture("mobilenet_0.25_128")
+    layers = read_layers(chosen, weights)
+    backbone = keras_network(chosen, layers)
     matrix = np.asarray(backbone(pixels.astype(np.float32) / 127.5 - 1, training=False))
     rows = np.arange(len(paths))
     label = np.repeat(np.arange(len(LABELS)), EACH)
     examples = Examples(matrix, label, rows[:, None], rows[:0], len(LABELS))
     head = train_head(examples, Training(steps=1500, learning_rate=0.02)).head
-    network = Network(backbone, head, LABELS, SIZE)
+    network = Network(chosen, layers, head, LABELS)
     folder = tmp_path_factory.mktemp("exports")
     said: list[str] = []
-    graph = formats.write(network, list(Export), folder, lambda: pixels[::3], said.append)
+    formats.write(network, list(Export), folder, lambda: pixels[::3], said.append)
+    graph = formats.graph_for_tensorboard(network)
     return Exported(folder, network, bodies, pixels, head.scores(matrix, rows), graph, said)
 
 
 @pytest.mark.parametrize("form", FLOATS)
 def test_each_float_export_gives_the_heads_scores(exported: Exported, form: Export) -> None:
-    run = formats.runners(exported.folder, [form])[form.value]
+    run = open_runners(exported.folder, form)[form.value]
     found = np.concatenate([run(exported.pixels[s : s + 32], []) for s in (0, 32, 64, 96)])
     assert exported.scores.max(1).mean() > 0.5, "the head has learned something to agree on"
     np.testing.assert_allclose(found, exported.scores, atol=2e-3)
@@ -83,7 +89,7 @@ def test_the_int8_file_takes_and_gives_bytes_and_nearly_agrees(exported: Exporte
     assert interpreter.get_input_details()[0]["dtype"] == np.uint8
     assert interpreter.get_output_details()[0]["dtype"] == np.uint8
     assert path.stat().st_size < 0.5 * (exported.folder / EXPORT_PATHS["tflite"]).stat().st_size
-    found = formats.tflite_runner(path)(exported.pixels, [])
+    found = open_runners(exported.folder, Export.TFLITE_INT8)["tfliteInt8"](exported.pixels, [])
     assert (found.argmax(1) == exported.scores.argmax(1)).mean() > 0.85
     np.testing.assert_allclose(found.sum(1), 1, atol=0.05)
 
@@ -104,7 +110,7 @@ def test_the_bytes_signature_sees_the_pixels_that_the_trainer_sees_or_refuses() 
     import tensorflow as tf
 
     spec = tf.TensorSpec((), tf.string)
-    decode = tf.function(lambda body: export_graph._decoded(body, SIZE), input_signature=[spec])
+    decode = tf.function(lambda body: export_graph.decoded(body, SIZE), input_signature=[spec])
     kinds = {name: body for name, (body, _) in pictures.kinds().items()}
     for name, shape in (("large", (1900, 1100)), ("tall", (90, 700)), ("tiny", (20, 31))):
         kinds[f"{name} JPEG"] = pictures.saved(pictures.smooth(*shape), "JPEG", quality=95)
@@ -141,7 +147,7 @@ def test_what_the_bytes_signature_does_not_read_it_refuses_with_advice() -> None
     with pytest.raises(
         tf.errors.InvalidArgumentError, match=r"Only BMP of 24 .* convert it to PNG"
     ):
-        export_graph._decoded(tf.constant(palette), SIZE)
+        export_graph.decoded(tf.constant(palette), SIZE)
 
 
 def test_a_file_that_tensorflow_does_not_read_is_a_different_guess_and_no_end(
@@ -151,7 +157,7 @@ def test_a_file_that_tensorflow_does_not_read_is_a_different_guess_and_no_end(
     Image.open(io.BytesIO(exported.bodies[0])).convert("1").save(out, "BMP")
     pixels = np.stack([images.pixels(out.getvalue(), SIZE), exported.pixels[1]])
     truth = exported.scores[:2].argmax(1)
-    run = formats.runners(exported.folder, [Export.SAVED_MODEL])[formats.SAVED_MODEL_BYTES]
+    run = open_runners(exported.folder, Export.SAVED_MODEL)[SAVED_MODEL_BYTES]
     count = Comparison()
     count.add(run(pixels, [out.getvalue(), exported.bodies[1]]), truth, truth)
     assert (count.images, count.right, count.different) == (2, 1, 1)
@@ -216,9 +222,9 @@ def test_the_graph_for_tensorboard_is_whole_but_for_its_weights(exported: Export
 
 def test_an_export_of_another_head_is_noticed(exported: Exported, tmp_path: Path) -> None:
     wrong = Head(exported.network.head.weights[::-1].copy(), exported.network.head.bias)
-    network = Network(exported.network.backbone, wrong, LABELS, SIZE)
+    network = replace(exported.network, head=wrong)
     formats.write(network, [Export.TFLITE], tmp_path, lambda: exported.pixels)
-    run = formats.runners(tmp_path, [Export.TFLITE])["tflite"]
+    run = open_runners(tmp_path, Export.TFLITE)["tflite"]
     count = Comparison()
     guess = exported.scores.argmax(1)
     count.add(run(exported.pixels, []), np.repeat(np.arange(3), EACH), guess)
@@ -227,7 +233,7 @@ def test_an_export_of_another_head_is_noticed(exported: Exported, tmp_path: Path
     with pytest.raises(
         RetrainerError, match="The exported tflite disagrees with the head"
     ) as caught:
-        stage.tell_difference("tflite", count, heard)
+        check.tell_difference("tflite", count, heard)
     assert caught.value.reason == "ExportDiffers"
 
 
@@ -236,7 +242,7 @@ def test_one_percent_may_differ_and_a_lenient_export_only_warns() -> None:
     bad = Comparison(images=300, right=200, different=4)
     assert bad.differs
     heard = Heard(spec("images", "output"), "train")
-    stage.tell_difference("tfliteInt8", bad, heard)
+    check.tell_difference("tfliteInt8", bad, heard)
     assert heard.warnings == ["The exported tfliteInt8 disagrees with the head on 4 of 300 images."]
 
 
@@ -244,23 +250,51 @@ def test_slow_formats_are_announced(exported: Exported) -> None:
     assert exported.said == [formats.ANNOUNCED[e] for e in Export if e in formats.ANNOUNCED]
 
 
+def test_a_file_that_holds_other_numbers_than_those_trained_is_refused(
+    exported: Exported, tmp_path: Path
+) -> None:
+    network = exported.network
+    for form, file in (
+        (Export.SAVED_MODEL, "saved_model/saved_model.pb"),
+        (Export.FROZEN_GRAPH, "frozen_graph.pb"),
+    ):
+        check.check_constants(exported.folder, form, network.arrays, LABELS)
+        formats.write(network, [form], tmp_path, lambda: exported.pixels)
+        path = tmp_path / file
+        body = bytearray(path.read_bytes())
+        body[body.index(network.arrays["conv_pw_9/kernel"].tobytes()) + 100] ^= 1
+        path.write_bytes(body)
+        with pytest.raises(RetrainerError) as caught:
+            check.check_constants(tmp_path, form, network.arrays, LABELS)
+        assert caught.value.reason == "ExportDamaged"
+        assert str(caught.value) == (
+            f"The exported {form} does not hold the numbers that were trained."
+        )
+    with pytest.raises(RetrainerError, match="savedModel does not hold"):
+        check.check_constants(exported.folder, Export.SAVED_MODEL, network.arrays, LABELS[::-1])
+
+
 QUIET = """
-import sys, tempfile, pathlib, numpy as np
-from retrainer_trainer import export
-from retrainer_trainer.backbone.network import keras_network
+import sys, pathlib, numpy as np
+from retrainer_trainer.export import formats
+from retrainer_trainer.backbone.layers import read_layers
 from retrainer_trainer.head.softmax import Head
 from retrainer_trainer.backbone.weights import BUILTIN, Weights
+from retrainer.inference.runners import SAVED_MODEL_BYTES, open_runners
 from retrainer.inference.silence import quiet
 from retrainer.api import Export, architecture
-backbone = keras_network(architecture("mobilenet_0.25_128"), Weights.of("", BUILTIN.read_bytes()))
+chosen = architecture("mobilenet_0.25_128")
+layers = read_layers(chosen, Weights.of("", BUILTIN.read_bytes()))
 head = Head(np.eye(2, 256, dtype=np.float32), np.zeros(2, np.float32))
 folder = pathlib.Path(sys.argv[1])
 pixels = np.random.default_rng(0).integers(0, 256, (8, 128, 128, 3), dtype=np.uint8)
-export.write(export.Network(backbone, head, ["a", "b"], 128), list(Export), folder, lambda: pixels)
+network = formats.Network(chosen, layers, head, ["a", "b"])
+formats.write(network, list(Export), folder, lambda: pixels)
 with quiet():
-    for name, run in export.runners(folder, list(Export)).items():
-        if name != export.SAVED_MODEL_BYTES:
-            run(pixels, [])
+    for form in Export:
+        for name, run in open_runners(folder, form).items():
+            if name != SAVED_MODEL_BYTES:
+                run(pixels, [])
 """
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.trainer_engine import Heard, photo, photos, spec, warm
+from tests.support.trainer_engine import Heard, photo, photos, spec
 
 from retrainer.api import Progress
 from retrainer_trainer import bottlenecks
@@ -40,7 +40,6 @@ def test_the_shards_progress_together_counts_each_image_once(tmp_path: Path) -> 
     images = photos(tmp_path / "in", {"daisy": 30, "roses": 30})
     (images / "roses/copy.jpg").write_bytes((images / "daisy/0003.jpg").read_bytes())
     (images / "roses/broken.jpg").write_bytes(photo(4)[:200])
-    warm(tmp_path / "out/.bottlenecks")
     before = spec(images, tmp_path / "out", split={"testingPercentage": 20})
     first = bottlenecks.open_job(before, Heard(before), Stop())
     some = bottlenecks.compute_missing(

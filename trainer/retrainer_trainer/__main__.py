@@ -5,10 +5,12 @@ computed is in the cache; 1 anything else, try again.
 """
 
 import errno
+import importlib.util
 import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 
 from retrainer.inference.silence import quiet_environment
 
@@ -16,7 +18,7 @@ quiet_environment()
 
 from pydantic import ValidationError  # noqa: E402 - TensorFlow reads its settings when it is imported
 
-from retrainer.api import Phase, Task, reasons  # noqa: E402
+from retrainer.api import Phase, RetrainJobSpec, Task, reasons  # noqa: E402
 from retrainer.api.names import ENV_SHARD, ENV_TASK, EXIT_USER, TASK_BOTTLENECKS  # noqa: E402
 from retrainer.errors import Interrupted, RetrainerError  # noqa: E402
 from retrainer_trainer.runtime.report import ENV_EVENTS, Reporter  # noqa: E402
@@ -49,8 +51,21 @@ def main() -> int:
         reporter.close()
 
 
+def check_tensorflow(
+    spec: RetrainJobSpec, find: Callable[[str], object] = importlib.util.find_spec
+) -> None:
+    """Refuse a job that needs TensorFlow where it is not installed, before anything is computed.
+
+    Raises:
+        UserError: it names the field and says what to install.
+    """
+    if (field := spec.tensorflow_field) and find("tensorflow") is None:
+        raise reasons.TENSORFLOW_MISSING.error(field=field)
+
+
 def _do(task: Task, reporter: Reporter, stop: Stop) -> int:
     try:
+        check_tensorflow(task.spec)
         if task.task == TASK_BOTTLENECKS:
             from retrainer_trainer import bottlenecks
 

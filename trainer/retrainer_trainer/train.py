@@ -13,7 +13,6 @@ from retrainer.api import (
     CurvePoint,
     Evaluation,
     Export,
-    ExportCheck,
     Phase,
     Report,
     Task,
@@ -70,9 +69,7 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     check_early_stopping(spec.training, examples)
     forget_summaries(folder)
 
-    # --- train. TensorFlow, which the exports need, is imported meanwhile: not before, since a backbone
-    # that is converted imports it itself, and two threads must not import it at the same time ---
-    importing = export.import_ahead()
+    # --- train ---
     reporter.update(stage=Phase.TRAINING, progress={"step": 0, "steps": spec.training.steps})
     reporter.log(measured_on(spec.training, examples))
     summaries = Summaries(folder.put)
@@ -108,11 +105,9 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     folder.put(layout.REJECTED, tables.rejected_csv(rejected))
     folder.put(layout.DUPLICATES, tables.duplicates_csv(duplicates))
 
-    # --- export, and run what was exported ---
-    importing.join()
-    formats = export.wanted(spec.export, ready.backbone.architecture)
-    exports, graph = stage.exported(ready, trained.head, formats, reporter, ready.images, folder)
-    evaluation.exports = {form: ExportCheck.model_validate(e) for form, e in exports.items()}
+    # --- export, and check what was exported ---
+    formats = export.formats_of(spec.export, ready.backbone.architecture)
+    evaluation.exports, graph = stage.exported(ready, trained.head, formats, reporter, folder)
     folder.put(layout.EVALUATION, evaluation.to_json().encode())
     summaries.graph(graph)
     summaries.flush()

@@ -1,5 +1,7 @@
 """`evaluation.json`: how well a run's head does on the test images, in all, by label and by export."""
 
+from enum import StrEnum
+
 from pydantic import Field
 
 from retrainer.api.fields import Wire
@@ -37,16 +39,29 @@ class LabelFigures(Wire):
     f1: float | None = Field(None, description="Harmonic mean of precision and recall.")
 
 
+class Check(StrEnum):
+    """How an exported file was checked."""
+
+    IMAGES = "images"
+    CONSTANTS = "constants"
+
+
 class ExportCheck(Wire):
-    """What came out when an exported file was run beside the head."""
+    """What came out when an exported file was checked: run beside the head, or its numbers read back."""
 
     path: str = Field("", description="The file or folder, in the run's folder.")
+    check: Check = Field(
+        Check.IMAGES,
+        description="images: it was run on test images. constants: it was not run; its numbers were "
+        "read back from the file and are those that were trained. `retrainer verify` runs it.",
+    )
     accuracy: float | None = Field(
         None,
-        description="Share of the images that the export guesses right; null without test images.",
+        description="Share of the images that the export guesses right; null if it was not run on "
+        "test images.",
     )
-    images: int = Field(description="Images that it was run on.")
-    different: int = Field(description="Images of which it guesses another label than the head.")
+    images: int = Field(0, description="Images that it was run on.")
+    different: int = Field(0, description="Images of which it guesses another label than the head.")
 
 
 class Evaluation(Accuracy):
@@ -74,7 +89,7 @@ class Evaluation(Accuracy):
     )
     exports: dict[str, ExportCheck] = Field(
         default_factory=dict,
-        description="By format; the SavedModel's signature for files is savedModelBytes.",
+        description="By format.",
     )
 
     def to_json(self) -> str:

@@ -15,6 +15,12 @@ class Resources(Model):
     limits: Quantities = Field(default_factory=dict, description="At most this much.")
     requests: Quantities = Field(default_factory=dict, description="At least this much.")
 
+    @property
+    def gpu(self) -> str | None:
+        """Name of the GPU that is asked for, such as nvidia.com/gpu; None if there is none."""
+        names = sorted(name for name, amount in self.limits.items() if rules.amount(amount) > 0)
+        return next((n for n in names if n.startswith("nvidia.com/") or n.endswith("/gpu")), None)
+
     @model_validator(mode="after")
     def _requests_within_limits(self) -> Self:
         for name, request in self.requests.items():

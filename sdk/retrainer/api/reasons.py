@@ -268,6 +268,17 @@ EXPORT_DIFFERS = _failed(
     "The exported {export} disagrees with the head on {differ} of {total} images.",
     "A fault of Retrainer or of a library it exports with: please report it.",
 )
+TENSORFLOW_MISSING = _failed(
+    "TensorFlowMissing",
+    "{field} needs TensorFlow, which is not installed here: pip install 'retrainer[tensorflow]'.",
+    "On a cluster, the chart's trainer.tensorflowImage names the container image that has it.",
+    error=UserError,
+)
+EXPORT_DAMAGED = _failed(
+    "ExportDamaged",
+    "The exported {export} does not hold the numbers that were trained.",
+    "Check the disk that holds the temporary files; else a fault of Retrainer: please report it.",
+)
 
 # --- errors that are tried again ---
 STORAGE_UNAVAILABLE = _failed(

@@ -300,6 +300,18 @@ class RetrainJobSpec(Model):
         """URL of the bottleneck cache, the default filled in."""
         return self.cache or join(self.output, DEFAULT_CACHE)
 
+    @property
+    def tensorflow_field(self) -> str | None:
+        """The field and value that need TensorFlow, all else goes without; None if nothing does."""
+        for form in (Export.KERAS, Export.TFLITE_INT8):
+            if form in self.export:
+                return f"spec.export: {form}"
+        if architecture(self.architecture).quantized:
+            return f"spec.architecture: {self.architecture}"
+        if self.pod.resources and (gpu := self.pod.resources.gpu):
+            return f"spec.pod.resources: {gpu}"
+        return None
+
 
 class Metadata(BaseModel):
     """The part of a Kubernetes object's metadata that Retrainer reads; the rest passes through."""

@@ -1,10 +1,13 @@
 """Keeps TensorFlow's, absl's and LiteRT's chatter off the terminal."""
 
 import contextlib
+import logging
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
+from typing import Any
 
 _lock = threading.RLock()
 _depth = 0
@@ -18,6 +21,21 @@ def quiet_environment() -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # the same rounding on every machine
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+
+
+def import_tensorflow() -> Any:
+    """TensorFlow, without its chatter.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    quiet_environment()
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tensorflow as tf
+    tf.get_logger().setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    return tf
 
 
 @contextlib.contextmanager

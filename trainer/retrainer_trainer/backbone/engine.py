@@ -1,5 +1,6 @@
 """What runs the frozen network: LiteRT on each core, or Keras on a GPU."""
 
+import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from retrainer.api import reasons
 from retrainer.inference import pixels as images
 from retrainer.inference.silence import quiet, quiet_environment
 
-LITERT = "litert-f32"
+LITERT = "litert-f32-folded"
 KERAS_GPU = "keras-gpu-f32"
 """Engine and precision, part of the fingerprint: each rounds otherwise."""
 
@@ -108,7 +109,11 @@ class Keras:
             return list(self._run(whole).numpy()[: len(pixels)])
 
 
-def gpu(warn: Callable[[str], None], devices: Path = Path("/dev")) -> str | None:
+def gpu(
+    warn: Callable[[str], None],
+    devices: Path = Path("/dev"),
+    find: Callable[[str], object] = importlib.util.find_spec,
+) -> str | None:
     """TensorFlow's name of the GPU to use; None if there is none.
 
     `CUDA_VISIBLE_DEVICES=` (empty) hides it from this as it does from TensorFlow.
@@ -116,12 +121,19 @@ def gpu(warn: Callable[[str], None], devices: Path = Path("/dev")) -> str | None
     Args:
         warn: told of a GPU that TensorFlow cannot use.
         devices: where the kernel shows what this container was given.
+        find: tells whether a library is installed.
     """
     # Before TensorFlow is asked: its import takes seconds and 400 MB, and a pod that only computes
     # bottlenecks on a CPU needs it for nothing else. Not /proc/driver/nvidia: that shows the GPUs of
     # the whole node in every pod. dxg is a GPU under WSL 2.
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1")
     if hidden or not any((*devices.glob("nvidia[0-9]*"), *devices.glob("dxg"))):
+        return None
+    if find("tensorflow") is None:
+        warn(
+            "There is a GPU, but TensorFlow, which would use it, is not installed here; bottlenecks are "
+            "computed on the CPU. To use it: pip install 'retrainer[tensorflow]'."
+        )
         return None
     quiet_environment()
     with quiet():

@@ -1,19 +1,17 @@
 """Reads the images of a job: as they are now, and once more after the training, to run and show."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from retrainer.errors import NotFound
 from retrainer.inference import pixels as images
 from retrainer_trainer.arrays import Rows
 from retrainer_trainer.dataset.catalog import Catalog
 from retrainer_trainer.dataset.identity import content_identity, identity
-from retrainer_trainer.export.formats import Comparison, Pixels, Runner
 from retrainer_trainer.runtime.cores import cores
 from retrainer_trainer.store.store import ChangedError, Store, UnreadableError
 
@@ -30,7 +28,7 @@ class Batch(NamedTuple):
     """Some images: their rows in the catalog, their pixels (n, size, size, 3), their bytes."""
 
     rows: Rows
-    pixels: Pixels
+    pixels: images.Pixels
     bodies: list[bytes]
 
 
@@ -90,7 +88,7 @@ def batches(store: Store, catalog: Catalog, rows: Rows, size: int) -> Iterator[B
     Those that were replaced or removed since they were listed are left out.
     """
 
-    def one(row: int) -> tuple[int, Pixels, bytes] | None:
+    def one(row: int) -> tuple[int, images.Pixels, bytes] | None:
         body = read(store, catalog, row)
         try:
             return None if body is None else (row, images.pixels(body, size), body)
@@ -103,29 +101,6 @@ def batches(store: Store, catalog: Catalog, rows: Rows, size: int) -> Iterator[B
             if found:
                 numbers, pixels, bodies = zip(*found, strict=True)
                 yield Batch(np.array(numbers, np.intp), np.stack(pixels), list(bodies))
-
-
-def compared(
-    runners: Mapping[str, Runner],
-    found: Iterator[Batch],
-    truth: npt.NDArray[np.integer],
-    guess: Mapping[int, int],
-) -> dict[str, Comparison]:
-    """Every runner on every image.
-
-    Args:
-        runners: name and function of each exported file.
-        found: the images.
-        truth: label of every row of the catalog.
-        guess: the head's guess for each of the images, by row.
-    """
-    counts = {name: Comparison() for name in runners}
-    for batch in found:
-        ours = np.array([guess[row] for row in batch.rows.tolist()], np.intp)
-        for name, run in runners.items():
-            scores = run(batch.pixels, batch.bodies)
-            counts[name].add(scores, truth[batch.rows].astype(np.intp), ours)
-    return counts
 
 
 def spread(rows: Rows, most: int) -> Rows:

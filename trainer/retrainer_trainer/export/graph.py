@@ -1,18 +1,7 @@
-"""TensorFlow graphs of the exports: the frozen backbone, the head on it, and an image's bytes before it.
-
-TensorFlow is imported inside the functions: a run that exports nothing of it never loads it.
-"""
+"""From an image's bytes to pixels in TensorFlow's graph operations, for the SavedModel's template."""
 
 from functools import partial
 from typing import Any
-
-import numpy as np
-
-from retrainer_trainer.head.softmax import Head
-
-# Pixels 0..255 become x / 127.5 - 1, what MobileNet and Inception V3 were trained on
-# (Keras Applications, mode "tf").
-HALF_RANGE = 127.5
 
 # Segments and chunks of a file that are gone through: a PNG of 64 MiB has 8,192 as libpng writes it.
 _MOST_PARTS = 20_000
@@ -26,107 +15,8 @@ _ADOBE_MARK = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 _BMP_REFUSED = "Only BMP of 24 or 32 bits without compression is read: convert it to PNG."
 _GIF_REFUSED = "A GIF whose first frame is transparent or partial is not read: convert it to PNG."
 
-# A constant larger than this is left out of the graph that TensorBoard draws.
-_SHOWN_BYTES = 256
 
-
-def frozen_backbone(network: Any) -> tuple[Any, str, str]:
-    """The Keras network with its weights as constants.
-
-    Freezing first is what makes everything after it fast: saving the same SavedModel took 2.4 s with
-    variables and 0.1 s with constants.
-
-    Args:
-        network: Keras, float32 (images, size, size, 3) in [-1, 1] to (images, bottleneck width).
-
-    Returns:
-        GraphDef, name of its input tensor, name of its output tensor.
-    """
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    _, height, width, channels = network.input_shape
-    spec = tf.TensorSpec((None, height, width, channels), tf.float32, name="input")
-    function = tf.function(lambda x: network(x, training=False), input_signature=[spec])
-    frozen = convert_variables_to_constants_v2(function.get_concrete_function())
-    return frozen.graph.as_graph_def(), frozen.inputs[0].name, frozen.outputs[0].name
-
-
-def scores(backbone: tuple[Any, str, str], scaled: Any, head: Head, name: str) -> Any:
-    """Softmax scores, a tensor of this name, of images already in [-1, 1]."""
-    import tensorflow as tf
-
-    graph, source, result = backbone
-    (bottleneck,) = tf.graph_util.import_graph_def(
-        graph, input_map={source: scaled}, return_elements=[result], name="backbone"
-    )
-    bottleneck = tf.reshape(bottleneck, (-1, head.weights.shape[1]))
-    logits = tf.matmul(bottleneck, np.ascontiguousarray(head.weights.T)) + head.bias
-    return tf.nn.softmax(logits, name=name)
-
-
-def classify_graph(backbone: tuple[Any, str, str], size: int, head: Head) -> Any:
-    """GraphDef as retrain.py writes it: `input` (images, size, size, 3) in [-1, 1], `final_result`."""
-    import tensorflow as tf
-
-    with tf.Graph().as_default() as graph:
-        scaled = tf.compat.v1.placeholder(tf.float32, (None, size, size, 3), name="input")
-        scores(backbone, scaled, head, "final_result")
-    return graph.as_graph_def()
-
-
-def pixel_graph(backbone: tuple[Any, str, str], size: int, head: Head) -> Any:
-    """GraphDef for ONNX: `pixels` (images, size, size, 3), float 0..255, to `scores`."""
-    import tensorflow as tf
-
-    with tf.Graph().as_default() as graph:
-        pixels = tf.compat.v1.placeholder(tf.float32, (None, size, size, 3), name="pixels")
-        scores(backbone, pixels / HALF_RANGE - 1.0, head, "scores")
-    return graph.as_graph_def()
-
-
-def signatures(
-    backbone: tuple[Any, str, str], size: int, head: Head, labels: list[str]
-) -> dict[str, Any]:
-    """The functions of a SavedModel, traced: `pixels` and `image_bytes`."""
-    import tensorflow as tf
-
-    pixel_spec = tf.TensorSpec((None, size, size, 3), tf.float32, name="pixels")
-    byte_spec = tf.TensorSpec((None,), tf.string, name="image_bytes")
-
-    @tf.function(input_signature=[pixel_spec])  # type: ignore[untyped-decorator]
-    def pixels(pixels: Any) -> dict[str, Any]:
-        return _named(scores(backbone, pixels / HALF_RANGE - 1.0, head, "scores"), labels)
-
-    # Traced once and called as traced: else the other function carries the constants again.
-    by_pixels = pixels.get_concrete_function()
-
-    @tf.function(input_signature=[byte_spec])  # type: ignore[untyped-decorator]
-    def image_bytes(image_bytes: Any) -> dict[str, Any]:
-        decoded = tf.map_fn(
-            lambda one: _decoded(one, size),
-            image_bytes,
-            fn_output_signature=tf.TensorSpec((size, size, 3), tf.float32),
-        )
-        result: dict[str, Any] = by_pixels(decoded)
-        return result
-
-    return {"pixels": by_pixels, "image_bytes": image_bytes.get_concrete_function()}
-
-
-def _named(scores_: Any, labels: list[str]) -> dict[str, Any]:
-    # Each output has one row per image: TensorFlow Serving's row format refuses anything else.
-    import tensorflow as tf
-
-    names = tf.constant([label.encode() for label in labels])
-    return {
-        "scores": scores_,
-        "labels": tf.tile(names[None, :], [tf.shape(scores_)[0], 1]),
-        "label": tf.gather(names, tf.argmax(scores_, axis=1)),
-    }
-
-
-def _decoded(data: Any, size: int) -> Any:
+def decoded(data: Any, size: int) -> Any:
     """One image's bytes to pixels 0..255, float32 (size, size, 3): upright, antialiased.
 
     Sees what `retrainer.inference.pixels` sees, or refuses: TensorFlow takes the palette of a bitmap
@@ -460,13 +350,3 @@ def _is_whole_gif(file: _File) -> Any:
         & (file.short(at + 7) >= file.short(8))
     )
     return covers & ~clear
-
-
-def without_weights(graph: Any) -> bytes:
-    """The graph as bytes, large constants left out: for looking at, not for running."""
-    shown = type(graph)()
-    shown.CopyFrom(graph)
-    for node in [*shown.node, *(n for f in shown.library.function for n in f.node_def)]:
-        if node.op == "Const" and node.attr["value"].ByteSize() > _SHOWN_BYTES:
-            node.attr["value"].tensor.ClearField("tensor_content")
-    return bytes(shown.SerializeToString(deterministic=True))

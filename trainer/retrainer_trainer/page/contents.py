@@ -1,6 +1,7 @@
 """What the page shows besides the evaluation: the worst mistakes, counts, the spec, versions."""
 
 import platform
+import sys
 from importlib import metadata
 
 import numpy as np
@@ -94,12 +95,11 @@ def spec_yaml(task: Task) -> str:
 
 def versions(backbone: Backbone) -> dict[str, str]:
     """Of this program and of the libraries that decide the numbers, and what ran the backbone."""
-    import tensorflow as tf
-
     # The container image holds the source, not the installed distribution.
     found = {"retrainer": __version__, "Python": platform.python_version()}
-    found |= {"TensorFlow": tf.__version__, "numpy": np.__version__}
-    found["LiteRT"] = metadata.version("ai-edge-litert")
+    found |= {"numpy": np.__version__, "LiteRT": metadata.version("ai-edge-litert")}
+    if tensorflow := sys.modules.get("tensorflow"):  # only where something of this run needed it
+        found["TensorFlow"] = tensorflow.__version__
     found["Bottlenecks by"] = backbone.runs_on
     found["Machine"] = f"{platform.system()} {platform.machine()}"
     return found

@@ -14,6 +14,7 @@ from string import Template
 import numpy as np
 
 from retrainer.api import CommonestLabel, CurvePoint, Evaluation, LabelFigures
+from retrainer.api.evaluation import Check
 from retrainer_trainer.page import charts
 
 MOST_MISTAKES = 24
@@ -279,7 +280,9 @@ def _exports(page: Page) -> str:
             escape(name),
             escape(one.path),
             percent(one.accuracy),
-            f"{one.different:,} of {one.images:,}",
+            f"{one.different:,} of {one.images:,}"
+            if one.check == Check.IMAGES
+            else "not run; it holds the head's numbers",
         )
         for name, one in page.evaluation.exports.items()
     ]
@@ -287,7 +290,10 @@ def _exports(page: Page) -> str:
         return ""
     head = ("format", "file", "accuracy", "guesses unlike the head's")
     return _section(
-        "Exports", _table(head, rows, numbers=2), "Each file was run on test images before the end."
+        "Exports",
+        _table(head, rows, numbers=2),
+        "Each file was checked before the end: run on images, or its numbers read back and compared. "
+        "retrainer verify runs all of them.",
     )
 
 
