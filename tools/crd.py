@@ -38,6 +38,7 @@ COLUMNS = [
     ("Age", "date", ".metadata.creationTimestamp", "Since it was created.", 0),
     ("Architecture", "string", ".spec.architecture", "What is retrained.", 1),
     ("Output", "string", ".spec.output", "Where the run goes.", 1),
+    ("Findings", "integer", ".status.findings.total", "Among its images.", 1),
     ("Message", "string", ".status.message", "Why it is there.", 1),
 ]
 

@@ -28,6 +28,8 @@ from retrainer_trainer.dataset import split
 from retrainer_trainer.dataset.texts import shown
 from retrainer_trainer.export import formats as export
 from retrainer_trainer.export import stage
+from retrainer_trainer.findings.stage import FindingsOfRun, look
+from retrainer_trainer.head.evaluate import accuracy as share_right
 from retrainer_trainer.head.evaluate import evaluate
 from retrainer_trainer.head.softmax import Diverged, Examples, Head, train
 from retrainer_trainer.outputs import tables
@@ -100,10 +102,11 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     folder.put(
         layout.PREDICTIONS, tables.predictions_parquet(paths, identities, truth, scores, labels)
     )
-    rejected = tables.rejected_rows(ready.catalog, ready.rejected)
-    duplicates = tables.duplicate_rows(ready.catalog)
-    folder.put(layout.REJECTED, tables.rejected_csv(rejected))
-    folder.put(layout.DUPLICATES, tables.duplicates_csv(duplicates))
+    rejected, duplicates = write_lists(folder, ready)
+
+    # --- findings: what the bottlenecks tell of the images ---
+    findings = look_at_images(task, ready, folder, reporter, stop)
+    add_findings(evaluation, findings, test, truth, scores)
 
     # --- export, and check what was exported ---
     formats = export.formats_of(spec.export, ready.backbone.architecture)
@@ -126,6 +129,7 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
         counts=contents.counts(reporter.report, ready, trained, task, time.monotonic() - started),
         mistakes=contents.mistakes(ready, test, scores, labels, ready.images),
         mistake_count=int((scores.argmax(axis=1) != truth).sum()) if images else 0,
+        findings=contents.findings(ready, findings, labels),
         duplicates=[(identity[:8], *rest) for identity, *rest in duplicates],
         rejected=rejected,
         warnings=reporter.report.warnings,
@@ -326,6 +330,41 @@ def log_accuracy(evaluation: Evaluation, reporter: Reporter) -> None:
     reporter.log(f"Always guessing {commonest.label} would give {percent(commonest.accuracy)}.")
 
 
+def write_lists(
+    folder: Store, ready: Bottlenecks
+) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """Write rejected.csv and duplicates.csv, and give the rows of both."""
+    rejected = tables.rejected_rows(ready.catalog, ready.rejected)
+    duplicates = tables.duplicate_rows(ready.catalog)
+    folder.put(layout.REJECTED, tables.rejected_csv(rejected))
+    folder.put(layout.DUPLICATES, tables.duplicates_csv(duplicates))
+    return rejected, duplicates
+
+
+# --- findings ---
+def look_at_images(
+    task: Task, ready: Bottlenecks, folder: Store, reporter: Reporter, stop: Stop
+) -> FindingsOfRun:
+    """Look for what stands out among the images, write it, and report how much there is."""
+    reporter.update(message="Looking at the images.")
+    spec = task.spec
+    cache = Store.open(spec.cache_url, spec.storage, "spec.cache", reporter.log, stop)
+    findings = look(task, ready, cache, reporter)
+    table = tables.findings_parquet(findings.rows, ready.catalog, ready.catalog.printable_labels)
+    folder.put(layout.FINDINGS, table)
+    reporter.update(findings=findings.counts)
+    return findings
+
+
+def add_findings(
+    evaluation: Evaluation, findings: FindingsOfRun, test: Rows, truth: Rows, scores: Floats
+) -> None:
+    """Add to the evaluation what the findings say of the accuracy."""
+    evaluation.folds, evaluation.forecast = findings.folds, findings.forecast
+    clean = ~np.isin(test, findings.leaked())
+    evaluation.without_leaks = share_right(truth[clean], scores[clean].argmax(axis=1))
+
+
 # --- the end ---
 def artifacts(formats: list[Export]) -> dict[str, str]:
     """Name and path of every file of the run."""
@@ -339,6 +378,7 @@ def artifacts(formats: list[Export]) -> dict[str, str]:
         "predictions": layout.PREDICTIONS,
         "rejected": layout.REJECTED,
         "duplicates": layout.DUPLICATES,
+        "findings": layout.FINDINGS,
         "summaries": layout.SUMMARIES,
         "page": layout.REPORT_PAGE,
     }

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pydantic import ValidationError
 
 from retrainer.api import Curve, Metrics, Progress, Report
+from retrainer.api.findings import FindingCounts
 
 _ARTIFACTS_MAX = 64
 
@@ -22,6 +23,7 @@ def parse_report(text: str | bytes) -> Report | None:
             "progress": _sane_progress(report.progress),
             "curve": report.curve if _is_sane(report.curve) else Curve(),
             "label_count": report.label_count if _count(report.label_count) else None,
+            "findings": _sane_findings(report.findings),
             "artifacts": dict(list(report.artifacts.items())[:_ARTIFACTS_MAX]),
         }
     )
@@ -62,6 +64,10 @@ def _is_sane(curve: Curve) -> bool:
         *curve.validation_cross_entropy,
     )
     return all(map(_count, curve.step)) and all(v is None or math.isfinite(v) for v in values)
+
+
+def _sane_findings(findings: FindingCounts | None) -> FindingCounts | None:
+    return findings if findings and all(map(_count, findings.model_dump().values())) else None
 
 
 def _sane_progress(progress: Progress) -> Progress:

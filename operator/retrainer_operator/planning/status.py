@@ -184,6 +184,7 @@ def _figures(case: Case, verdict: Verdict) -> dict[str, Any]:
         figures["metrics"] = _merge_metrics(status.metrics, report.metrics)
         figures["curve"] = progress.curve_points(report) or status.curve
         figures["label_count"] = report.label_count or status.label_count
+        figures["findings"] = report.findings or status.findings
         figures["artifacts"] = report.artifacts or status.artifacts
     if report is not None or verdict.phase == Phase.SUCCEEDED:
         figures["run"] = case.job.run_url

@@ -21,6 +21,7 @@ from prometheus_client.exposition import generate_latest
 from pydantic import ValidationError
 
 from retrainer.api import FINISHED, Curve, Phase, Report, RetrainJobStatus, prometheus, reasons
+from retrainer.api.findings import FindingKind
 from retrainer.api.prometheus import Metric
 from retrainer.api.status import CURVE_MAX, CurvePoint
 from retrainer_operator.planning.snapshots import Key, RetrainJobSnapshot
@@ -41,6 +42,7 @@ _LASTING = (
     prometheus.JOB_INFO,
     prometheus.JOB_FINISHED,
     prometheus.JOB_TEST_ACCURACY,
+    prometheus.JOB_FINDINGS,
     prometheus.JOB_MIN_ACCURACY,
 )
 _FIGURES = (
@@ -199,6 +201,10 @@ def _lines(live: Live) -> _Lines:
         put(prometheus.JOB_CROSS_ENTROPY, metrics.cross_entropy)
         put(prometheus.JOB_VALIDATION_CROSS_ENTROPY, metrics.validation_cross_entropy)
         put(prometheus.JOB_TEST_ACCURACY, metrics.test_accuracy)
+    findings = (latest.findings if latest else None) or status.findings
+    if findings is not None:
+        for kind in FindingKind:
+            put(prometheus.JOB_FINDINGS, getattr(findings, f"{kind}s"), f',kind="{kind}"')
     put(prometheus.JOB_MIN_ACCURACY, _share(job.min_accuracy))
     if progress is not None:
         put(prometheus.JOB_STEP, progress.step)

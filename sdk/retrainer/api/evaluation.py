@@ -64,6 +64,34 @@ class ExportCheck(Wire):
     different: int = Field(0, description="Images of which it guesses another label than the head.")
 
 
+class Folds(Accuracy):
+    """The accuracy by cross-validation: every image, guessed by a head that has not seen it.
+
+    It is that of the procedure, not of the exported head, which was trained on more images than any
+    of the folds' heads.
+    """
+
+    folds: int = Field(0, description="Parts that were left out in turn.")
+
+
+class ForecastPoint(Wire):
+    """The accuracy with so many training images."""
+
+    images: int = Field(description="Number of training images.")
+    accuracy: float = Field(description="Share of unseen images guessed right, 0 to 1.")
+
+
+class Forecast(Wire):
+    """What more images would bring: the accuracy with fewer of them, carried on by a power law."""
+
+    points: list[ForecastPoint] = Field(
+        default_factory=list, description="As measured, on a tenth of the training images to all."
+    )
+    twice: ForecastPoint | None = Field(
+        None, description="By the law error = scale * images ** -exponent, for twice the images."
+    )
+
+
 class Evaluation(Accuracy):
     """Everything that `evaluation.json` says; the accuracy at its top is the one on the test images."""
 
@@ -79,6 +107,16 @@ class Evaluation(Accuracy):
     without_duplicates: Accuracy = Field(
         default_factory=Accuracy,
         description="The same without test images of which there is a copy in any set.",
+    )
+    without_leaks: Accuracy = Field(
+        default_factory=Accuracy,
+        description="The same without test images that look like an image of another set.",
+    )
+    folds: Folds | None = Field(
+        None, description="The accuracy by cross-validation over all images; null without findings."
+    )
+    forecast: Forecast | None = Field(
+        None, description="What more images would bring; null without findings or with too few."
     )
     labels: list[LabelFigures] = Field(
         default_factory=list, description="One entry per label, in the order of labels.txt."

@@ -5,6 +5,7 @@
 <cache>/<fingerprint>/backbone-<sha256>.tflite
 <cache>/<fingerprint>/network-<name>
 <cache>/<fingerprint>/segments/<sha256>.parquet and <sha256>.index
+<cache>/<fingerprint>/findings/<digest>.json
 ```
 """
 
@@ -15,6 +16,7 @@ HISTORY = "history.parquet"
 PREDICTIONS = "predictions.parquet"
 REJECTED = "rejected.csv"
 DUPLICATES = "duplicates.csv"
+FINDINGS = "findings.parquet"
 LABELS = "labels.txt"
 REPORT_PAGE = "report.html"
 SUMMARIES = "summaries"
@@ -35,6 +37,8 @@ DEFAULT_CACHE = ".bottlenecks"
 SEGMENTS = "segments"
 SEGMENT_SUFFIX = ".parquet"
 INDEX_SUFFIX = ".index"
+KEPT_FINDINGS = "findings"
+"""Folder of the cache with findings of earlier runs."""
 BACKBONE_PREFIX = "backbone-"
 NETWORK_PREFIX = "network-"
 """Before the name of the network whose bottlenecks a fingerprint's folder holds: a file for people."""

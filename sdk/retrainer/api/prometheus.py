@@ -51,6 +51,12 @@ JOB_VALIDATION_CROSS_ENTROPY = Metric(
 JOB_TEST_ACCURACY = Metric(
     "retrainer_job_test_accuracy", "gauge", "Final accuracy on the test images, 0 to 1.", _JOB
 )
+JOB_FINDINGS = Metric(
+    "retrainer_job_findings",
+    "gauge",
+    "Findings among the images by kind: label, leak, duplicate, stranger.",
+    (*_JOB, "kind"),
+)
 JOB_MIN_ACCURACY = Metric(
     "retrainer_job_min_accuracy", "gauge", "Annotation retrainer.dev/min-accuracy, 0 to 1.", _JOB
 )

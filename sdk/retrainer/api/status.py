@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from retrainer.api import reasons as conditions
 from retrainer.api.fields import URL_MAX, Model
+from retrainer.api.findings import FindingCounts
 
 
 class Phase(StrEnum):
@@ -136,6 +137,9 @@ class RetrainJobStatus(_StatusModel):
         default_factory=list, max_length=CURVE_MAX, description="The learning curve, thinned."
     )
     label_count: int | None = Field(None, description="Number of labels.")
+    findings: FindingCounts | None = Field(
+        None, description="How many findings there are among the images; findings.parquet has them."
+    )
     run: Annotated[str, Field(max_length=URL_MAX + 128)] | None = Field(
         None, description="URL of the run's folder."
     )

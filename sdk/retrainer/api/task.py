@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field
 
 from retrainer.api.fields import Wire
+from retrainer.api.findings import FindingCounts
 from retrainer.api.layout import join
 from retrainer.api.names import run_name
 from retrainer.api.status import CURVE_MAX, CurvePoint, Metrics, Phase, Progress
@@ -133,6 +134,7 @@ class Report(Wire):
     metrics: Metrics = Field(default_factory=Metrics)
     curve: Curve = Field(default_factory=Curve)
     label_count: int | None = None
+    findings: FindingCounts | None = None
     run: str | None = None
     artifacts: dict[str, Annotated[str, Field(max_length=256)]] = Field(default_factory=dict)
     images_per_second: float | None = None

@@ -31,6 +31,7 @@ from retrainer.api.fields import (
     WeightsUrl,
     Whole,
 )
+from retrainer.api.findings import Findings
 from retrainer.api.layout import DEFAULT_CACHE, join
 from retrainer.api.names import API_VERSION, KIND, run_name
 from retrainer.api.pod import Pod
@@ -236,6 +237,9 @@ class RetrainJobSpec(Model):
     training: Training = Field(default_factory=Training, description="How the head is trained.")
     distortions: Distortions | None = Field(
         None, description="Distorted copies of training images; none if not given."
+    )
+    findings: Findings = Field(
+        default_factory=Findings, description="What is looked for among the images."
     )
     export: Annotated[list[Export], Field(min_length=1, max_length=6)] = Field(
         default_factory=lambda: [Export.SAVED_MODEL, Export.TFLITE],

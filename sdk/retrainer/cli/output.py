@@ -46,7 +46,7 @@ FormatOption = Annotated[Format, _FORMAT]
 
 
 COLUMNS = ("NAME", "PHASE", "PROGRESS", "ACCURACY", "CACHED", "AGE")
-WIDE = ("ARCHITECTURE", "OUTPUT", "MESSAGE")
+WIDE = ("ARCHITECTURE", "OUTPUT", "FINDINGS", "MESSAGE")
 
 
 def columns(*, wide: bool, namespaces: bool) -> list[str]:
@@ -69,7 +69,9 @@ def cells(job: "Job", *, wide: bool, namespaces: bool) -> list[str]:
         "" if cached is None else f"{cached}%",
         age(job.created),
     ]
-    more = [job.architecture, str(spec.get("output", "")), job.message]
+    findings = job.status.findings
+    found = "" if findings is None else f"{findings.total:,}"
+    more = [job.architecture, str(spec.get("output", "")), found, job.message]
     return [*((job.namespace,) if namespaces else ()), *row, *(more if wide else ())]
 
 

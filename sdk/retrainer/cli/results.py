@@ -8,6 +8,7 @@ import typer
 
 from retrainer import jobfile
 from retrainer.api.interval import percent, percent_range
+from retrainer.cli.findings import findings
 from retrainer.cli.output import (
     Format,
     FormatOption,
@@ -40,7 +41,7 @@ Page = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to `app`."""
-    for command in (metrics, plot, compare, frontier, download):
+    for command in (metrics, plot, compare, findings, frontier, download):
         app.command(rich_help_panel=RESULTS)(command)
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from retrainer.inference.classifier import Image, Prediction
     from retrainer.results.comparison import Comparison
-    from retrainer.results.rows import TestPrediction
+    from retrainer.results.rows import Finding, TestPrediction
     from retrainer.results.run import ConfusionMatrix, Run
 
 T = TypeVar("T")
@@ -166,6 +166,10 @@ class AsyncJob(JobSnapshot):
     async def misclassified(self) -> "list[TestPrediction]":
         """See `Job.misclassified`."""
         return await asyncio.to_thread(self._job.misclassified)
+
+    async def findings(self) -> "list[Finding]":
+        """See `Job.findings`."""
+        return await asyncio.to_thread(self._job.findings)
 
     async def predict(
         self, images: "Image | Iterable[Image]", top: int | None = None

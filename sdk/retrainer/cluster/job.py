@@ -24,7 +24,7 @@ from retrainer.watcher import Watcher
 if TYPE_CHECKING:
     from retrainer.inference.classifier import Image, Prediction
     from retrainer.results.comparison import Comparison
-    from retrainer.results.rows import TestPrediction
+    from retrainer.results.rows import Finding, TestPrediction
     from retrainer.results.run import ConfusionMatrix, Run
 
 
@@ -271,6 +271,10 @@ class Job(JobSnapshot):
     def misclassified(self) -> "list[TestPrediction]":
         """Test images guessed wrong, the surest guess first."""
         return self.run.misclassified()
+
+    def findings(self) -> "list[Finding]":
+        """What stands out among the images: wrong labels, leaks, near-duplicates, strangers."""
+        return self.run.findings()
 
     def predict(
         self, images: "Image | Iterable[Image]", top: int | None = None

@@ -38,6 +38,29 @@ class TestPrediction:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """Something that stands out among a run's images.
+
+    Attributes:
+        kind: `label` (its label is probably wrong), `leak` or `duplicate` (it shows the same as an
+            image of another set, or of its own), `stranger` (it is unlike all others).
+        path: of the image, relative to `spec.images`.
+        label: what it is (its folder).
+        score: how surely the label is wrong (0 to 1), the cosine between the two images' bottlenecks,
+            or the stranger's distance to its nearest images.
+        other: path of the image that shows the same; None for the other kinds.
+        suggested: the label that fits better; None for the other kinds.
+    """
+
+    kind: str
+    path: str
+    label: str
+    score: float
+    other: str | None = None
+    suggested: str | None = None
+
+
+@dataclass(frozen=True)
 class Row:
     """One job.
 

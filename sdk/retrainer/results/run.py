@@ -12,6 +12,7 @@ from retrainer.api import Evaluation, Report, Storage
 from retrainer.api.interval import wilson
 from retrainer.api.layout import (
     EVALUATION,
+    FINDINGS,
     HISTORY,
     JOB,
     LABELS,
@@ -22,7 +23,7 @@ from retrainer.api.layout import (
 from retrainer.api.status import CurvePoint
 from retrainer.errors import NotFound, UserError
 from retrainer.results.history import COLUMNS, History
-from retrainer.results.rows import TestPrediction
+from retrainer.results.rows import Finding, TestPrediction
 from retrainer.store.folder import Folder
 from retrainer.store.s3 import Access
 
@@ -201,6 +202,13 @@ class Run:
         """Test images guessed wrong, the surest guess first."""
         wrong = (p for p in self._predictions if not p.right)
         return sorted(wrong, key=lambda p: (-p.score, p.path))
+
+    def findings(self) -> list[Finding]:
+        """What stands out among the images (`findings.parquet`), the most telling of a kind first."""
+        table = self._parquet(FINDINGS)
+        names = list(Finding.__dataclass_fields__)
+        rows = zip(*_columns(table, names), strict=True)
+        return [Finding(**dict(zip(names, row, strict=True))) for row in rows]
 
     def confusion_matrix(self) -> ConfusionMatrix:
         """Counts of test images: rows are what they are, columns what was guessed."""

@@ -13,6 +13,7 @@ from retrainer_trainer.dataset import split
 from retrainer_trainer.dataset.catalog import Catalog
 from retrainer_trainer.dataset.identity import Identities
 from retrainer_trainer.dataset.texts import shown
+from retrainer_trainer.findings.rows import FindingRow
 from retrainer_trainer.head.softmax import Head
 
 # A cell that begins so is a formula to spreadsheets (OWASP, CSV injection); a folder's or a file's name
@@ -121,6 +122,37 @@ def predictions_parquet(
         "score": pa.array(scores[rows, guess].tolist(), pa.float32()),
         "label_score": pa.array(scores[rows, truth].tolist(), pa.float32()),
         "identity": pa.array([row.tobytes().hex() for row in identities], pa.string()),
+    }
+    return _parquet(pa.table(columns))
+
+
+def findings_parquet(rows: Sequence[FindingRow], catalog: Catalog, labels: Sequence[str]) -> bytes:
+    """Write a row per finding.
+
+    Columns: kind (label, leak, duplicate, stranger), path, other (the image that shows the same),
+    label, suggested (the label that fits better), score (a label's margin, -1 to 1; a pair's cosine;
+    a stranger's distance to its nearest images).
+
+    Args:
+        rows: of all kinds.
+        catalog: that they are rows of.
+        labels: names, printable.
+    """
+    import pyarrow as pa
+
+    def path(row: int | None) -> str | None:
+        return None if row is None else shown(catalog.paths[row])
+
+    def name(label: int | None) -> str | None:
+        return None if label is None else labels[label]
+
+    columns: dict[str, Any] = {
+        "kind": pa.array([str(one.kind) for one in rows], pa.string()),
+        "path": pa.array([path(one.row) for one in rows], pa.string()),
+        "other": pa.array([path(one.other_row) for one in rows], pa.string()),
+        "label": pa.array([name(int(catalog.label[one.row])) for one in rows], pa.string()),
+        "suggested": pa.array([name(one.suggested) for one in rows], pa.string()),
+        "score": pa.array([one.score for one in rows], pa.float32()),
     }
     return _parquet(pa.table(columns))
 

@@ -9,13 +9,16 @@ import yaml
 
 from retrainer import __version__
 from retrainer.api import Report, Task
+from retrainer.api.findings import FindingKind
 from retrainer.api.names import API_VERSION, KIND
 from retrainer_trainer.arrays import Floats, Rows
 from retrainer_trainer.backbone.network import Backbone
 from retrainer_trainer.bottlenecks import Bottlenecks
 from retrainer_trainer.dataset import reading, split
 from retrainer_trainer.dataset.texts import shown
+from retrainer_trainer.findings.stage import FindingsOfRun
 from retrainer_trainer.head.softmax import Trained
+from retrainer_trainer.page.findings import MOST_FINDINGS, FindingCard
 from retrainer_trainer.page.page import MOST_MISTAKES, THUMBNAIL, Mistake
 from retrainer_trainer.store.store import Store
 
@@ -40,6 +43,35 @@ def mistakes(
             jpeg=jpeg,
         )
         for i, jpeg in zip(worst.tolist(), found, strict=True)
+    ]
+
+
+def findings(ready: Bottlenecks, of_run: FindingsOfRun, labels: list[str]) -> list[FindingCard]:
+    """The most telling findings of each kind, with their pictures."""
+    listed = [
+        row
+        for kind in FindingKind
+        for row in [one for one in of_run.rows if one.kind is kind][:MOST_FINDINGS]
+    ]
+    rows = sorted({r for one in listed for r in (one.row, one.other_row) if r is not None})
+    thumbnails = reading.thumbnails(ready.images, ready.catalog, rows, THUMBNAIL)
+    pictures = dict(zip(rows, thumbnails, strict=True))
+    return [
+        FindingCard(
+            kind=one.kind,
+            path=shown(ready.catalog.paths[one.row]),
+            label=labels[ready.catalog.label[one.row]],
+            suggested=None if one.suggested is None else labels[one.suggested],
+            jpeg=pictures[one.row],
+            other="" if one.other_row is None else shown(ready.catalog.paths[one.other_row]),
+            other_jpeg=None if one.other_row is None else pictures[one.other_row],
+            sets=tuple(
+                split.SETS[ready.catalog.sets[row]]
+                for row in (one.row, one.other_row)
+                if row is not None
+            ),
+        )
+        for one in listed
     ]
 
 

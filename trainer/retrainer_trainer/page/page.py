@@ -5,7 +5,7 @@ policy forbids scripts and requests.
 """
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -16,6 +16,8 @@ import numpy as np
 from retrainer.api import CommonestLabel, CurvePoint, Evaluation, LabelFigures
 from retrainer.api.evaluation import Check
 from retrainer_trainer.page import charts
+from retrainer_trainer.page.findings import FindingCard, findings_section
+from retrainer_trainer.page.html import percent, section, table
 
 MOST_MISTAKES = 24
 MOST_LISTED = 50
@@ -68,6 +70,7 @@ class Page:
         counts: heading and value of the small figures under the accuracy.
         mistakes: the worst, worst first.
         mistake_count: how many there are in all.
+        findings: the most telling of each kind.
         duplicates: rows of duplicates.csv: identity, path, label, set.
         rejected: rows of rejected.csv: path, reason.
         warnings: sentences.
@@ -86,6 +89,7 @@ class Page:
     counts: Sequence[tuple[str, str, str]] = ()
     mistakes: Sequence[Mistake] = ()
     mistake_count: int = 0
+    findings: Sequence[FindingCard] = ()
     duplicates: Sequence[Sequence[str]] = ()
     rejected: Sequence[Sequence[str]] = ()
     warnings: Sequence[str] = ()
@@ -102,6 +106,7 @@ def render(page: Page) -> str:
         _confusion(page),
         _labels(page),
         _mistakes(page),
+        findings_section(page.findings, page.evaluation),
         _exports(page),
         _lists(page),
         _spec(page),
@@ -112,33 +117,6 @@ def render(page: Page) -> str:
         f"{escape(page.finished)}",
         sections="\n".join(s for s in sections if s),
         footer=f"Retrainer {escape(page.versions.get('retrainer', ''))} &middot; {escape(page.run)}",
-    )
-
-
-def percent(share: float | None) -> str:
-    """A share as percent with one decimal; a dash for none."""
-    return "&ndash;" if share is None else f"{100 * share:.1f}%"
-
-
-def _section(title: str, body: str, intro: str = "") -> str:
-    lead = f'<p class="soft">{intro}</p>' if intro else ""
-    return f"<section><h2>{title}</h2>{lead}{body}</section>"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) -> str:
-    """Cells are HTML already; the last `numbers` columns are numbers."""
-    words = len(head) - numbers
-
-    def cells(row: Sequence[str], tag: str) -> str:
-        return "".join(
-            f'<{tag} class="number">{c}</{tag}>' if i >= words else f"<{tag}>{c}</{tag}>"
-            for i, c in enumerate(row)
-        )
-
-    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
-    return (
-        f'<div class="scroll"><table class="plain"><thead><tr>{cells(head, "th")}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
     )
 
 
@@ -206,7 +184,7 @@ def _curves(page: Page) -> str:
         '<span style="--c:var(--validation)">validation images</span></p>'
     )
     body = f'{key}<div class="two">{"".join(pictures)}</div>'
-    return _section(
+    return section(
         "Learning curves", body, escape(charts.verdict(page.curve, page.validation_images))
     )
 
@@ -219,7 +197,7 @@ def _confusion(page: Page) -> str:
         beside = len(page.labels) <= _BESIDE or len(page.labels) > charts.MOST_COUNTED
         layout = "two" if beside else "one"
         body = f'<div class="{layout}">{body}<div><h3>Mistaken most often</h3>{pairs}</div></div>'
-    return _section("What is taken for what", body, "Each row is a label, each column a guess.")
+    return section("What is taken for what", body, "Each row is a label, each column a guess.")
 
 
 def _labels(page: Page) -> str:
@@ -238,9 +216,9 @@ def _labels(page: Page) -> str:
         for row in sorted(page.evaluation.labels, key=rank)
     ]
     head = ("label", "test images", "precision", "recall", "F1")
-    return _section(
+    return section(
         "Label by label",
-        _table(head, rows, numbers=4),
+        table(head, rows, numbers=4),
         "Worst first. Precision: how many of the guesses of a label are right. Recall: how many of "
         "its images are found. F1: both in one.",
     )
@@ -271,7 +249,7 @@ def _mistakes(page: Page) -> str:
     else:
         intro = "All of them, the surest guess first."
     intro += " A label that looks right here may be wrong in its folder."
-    return _section("Worst mistakes", f'<div class="mistakes">{"".join(cards)}</div>', intro)
+    return section("Worst mistakes", f'<div class="mistakes">{"".join(cards)}</div>', intro)
 
 
 def _exports(page: Page) -> str:
@@ -289,9 +267,9 @@ def _exports(page: Page) -> str:
     if not rows:
         return ""
     head = ("format", "file", "accuracy", "guesses unlike the head's")
-    return _section(
+    return section(
         "Exports",
-        _table(head, rows, numbers=2),
+        table(head, rows, numbers=2),
         "Each file was checked before the end: run on images, or its numbers read back and compared. "
         "retrainer verify runs all of them.",
     )
@@ -320,15 +298,15 @@ def _lists(page: Page) -> str:
                 f"Without the test images among them the accuracy is {percent(without.accuracy)} "
                 f"on {without.images:,} images."
             )
-        found.append(_section(title, _table(head, cells) + more, intro))
+        found.append(section(title, table(head, cells) + more, intro))
     return "\n".join(found)
 
 
 def _spec(page: Page) -> str:
-    versions = _table(
+    versions = table(
         ("part", "version"), ((escape(k), escape(v)) for k, v in page.versions.items())
     )
-    return _section(
+    return section(
         "How to repeat it",
         f"<pre>{escape(page.spec)}</pre><details><summary>Versions</summary>{versions}</details>",
         "Equal seeds give equal heads on one CPU type and container image.",

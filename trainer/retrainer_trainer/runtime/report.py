@@ -12,6 +12,7 @@ from typing import Any, TextIO, TypedDict
 
 from retrainer.api import CurvePoint, Phase, Report, Task
 from retrainer.api import prometheus as metrics
+from retrainer.api.findings import FindingCounts
 from retrainer.api.names import REPORT_PORT
 
 ENV_PORT = "RETRAINER_PORT"
@@ -100,6 +101,7 @@ class Reporter:
         progress: ProgressChange | None = None,
         metrics: MetricsChange | None = None,
         label_count: int | None = None,
+        findings: FindingCounts | None = None,
         artifacts: dict[str, str] | None = None,
         images_per_second: float | None = None,
     ) -> None:
@@ -112,6 +114,7 @@ class Reporter:
             progress: fields of `retrainer.api.Progress` to change; the others stay.
             metrics: fields of `retrainer.api.Metrics` to change; the others stay.
             label_count: number of labels.
+            findings: how many there are among the images.
             artifacts: name and path of each file of the run.
             images_per_second: rate at which bottlenecks are computed.
         """
@@ -120,6 +123,7 @@ class Reporter:
             "reason": reason,
             "message": message,
             "label_count": label_count,
+            "findings": findings,
             "artifacts": artifacts,
             "images_per_second": images_per_second,
         }

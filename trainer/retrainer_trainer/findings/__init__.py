@@ -1,0 +1,1 @@
+"""What bottlenecks tell of the photos: wrong labels, copies, leaks, strangers, how many more help."""

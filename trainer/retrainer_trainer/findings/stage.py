@@ -1,0 +1,148 @@
+"""The stage of a run that looks for findings, and the rows that its files and its page show."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from retrainer.api import Task
+from retrainer.api.evaluation import Folds, Forecast, ForecastPoint
+from retrainer.api.findings import FindingCounts, FindingKind
+from retrainer_trainer.arrays import Rows
+from retrainer_trainer.bottlenecks import Bottlenecks
+from retrainer_trainer.dataset import reading
+from retrainer_trainer.findings.duplicates import Pair
+from retrainer_trainer.findings.findings import FOLDS, Findings, find, why_not
+from retrainer_trainer.findings.kept import KeptFindings
+from retrainer_trainer.findings.pictures import Small, small_picture
+from retrainer_trainer.findings.rows import FindingRow
+from retrainer_trainer.runtime.report import Reporter
+from retrainer_trainer.store.store import Store
+
+_READ_SIDE = 192
+"""Pixels to which a picture is decoded before it is made small: decoding at a fraction is faster."""
+
+
+@dataclass(frozen=True)
+class FindingsOfRun:
+    """What a run found out about its images.
+
+    Attributes:
+        rows: of all kinds, the most telling first within each.
+        counts: of each kind.
+        folds: the accuracy by cross-validation; None if findings were left out.
+        forecast: what more images would bring; None if unknown.
+    """
+
+    rows: list[FindingRow] = field(default_factory=list)
+    counts: FindingCounts = field(default_factory=FindingCounts)
+    folds: Folds | None = None
+    forecast: Forecast | None = None
+
+    def leaked(self) -> Rows:
+        """The catalog's rows of all images that show the same as one of another set, ascending."""
+        rows = {
+            row
+            for one in self.rows
+            if one.kind is FindingKind.LEAK
+            for row in (one.row, one.other_row)
+            if row is not None
+        }
+        return np.array(sorted(rows), np.intp)
+
+
+def look(task: Task, ready: Bottlenecks, cache: Store, reporter: Reporter) -> FindingsOfRun:
+    """Look for findings, or take those that an earlier run with the same images left in the cache.
+
+    A job that wants none, or images that allow none, give an empty result; the log says why.
+    """
+    if not task.spec.findings.enabled:
+        return FindingsOfRun()
+    catalog = ready.catalog
+    rows = np.flatnonzero(ready.usable)
+    label = catalog.label[rows].astype(np.intp)
+    sets = catalog.sets[rows]
+    if why := why_not(label, len(catalog.labels)):
+        reporter.log(why)
+        return FindingsOfRun()
+    seed = task.spec.training.seed
+    kept = KeptFindings(
+        cache,
+        ready.backbone.fingerprint,
+        catalog.identities[rows],
+        label,
+        sets,
+        labels=catalog.labels,
+        seed=seed,
+    )
+    findings = kept.read()
+    if findings is None:
+
+        def read_small(wanted: Iterable[int]) -> dict[int, Small]:
+            number = {int(rows[row]): row for row in wanted}
+            listed = np.array(list(number), np.intp)
+            batches = reading.batches(ready.images, catalog, listed, _READ_SIDE)
+            return {
+                number[int(row)]: small_picture(pixels)
+                for batch in batches
+                for row, pixels in zip(batch.rows.tolist(), batch.pixels, strict=True)
+            }
+
+        findings = find(
+            ready.matrix[rows], label, sets, len(catalog.labels), read_small=read_small, seed=seed
+        )
+        kept.write(findings)
+    found = _of_run(findings, rows)
+    reporter.log(sentence(found))
+    return found
+
+
+def _of_run(findings: Findings, rows: Rows) -> FindingsOfRun:
+    """The same with the catalog's rows."""
+
+    def pair(kind: FindingKind, pair: Pair) -> FindingRow:
+        return FindingRow(kind, int(rows[pair.row]), pair.cosine, int(rows[pair.other]))
+
+    listed = [
+        *(
+            FindingRow(FindingKind.LABEL, int(rows[s.row]), s.margin, suggested=s.suggested)
+            for s in findings.suspects
+        ),
+        *(pair(FindingKind.LEAK, one) for one in findings.leaks),
+        *(pair(FindingKind.DUPLICATE, one) for one in findings.duplicates),
+        *(
+            FindingRow(FindingKind.STRANGER, int(rows[s.row]), s.distance)
+            for s in findings.strangers
+        ),
+    ]
+    counts = FindingCounts(
+        labels=len(findings.suspects),
+        leaks=len(findings.leaks),
+        duplicates=len(findings.duplicates),
+        strangers=len(findings.strangers),
+    )
+    folds = Folds(
+        accuracy=findings.accuracy, interval=findings.interval, images=findings.images, folds=FOLDS
+    )
+    forecast = None
+    if findings.forecast is not None:
+        law = findings.forecast
+        points = [ForecastPoint(images=p.images, accuracy=p.accuracy) for p in law.points]
+        twice = 2 * points[-1].images
+        forecast = Forecast(
+            points=points, twice=ForecastPoint(images=twice, accuracy=law.accuracy(twice))
+        )
+    return FindingsOfRun(listed, counts, folds, forecast)
+
+
+def sentence(found: FindingsOfRun) -> str:
+    """What was found, for the log."""
+    counts = found.counts
+    parts = (
+        (counts.labels, "label that is probably wrong", "labels that are probably wrong"),
+        (counts.leaks, "pair of images in different sets", "pairs of images in different sets"),
+        (counts.duplicates, "pair of near-duplicates", "pairs of near-duplicates"),
+        (counts.strangers, "image unlike all others", "images unlike all others"),
+    )
+    told = [f"{count:,} {one if count == 1 else many}" for count, one, many in parts if count]
+    return f"Findings: {', '.join(told)}." if told else "Findings: nothing that stands out."

@@ -1,0 +1,137 @@
+"""The page's section on the images: what stands out among them, with pictures and what to do."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from retrainer.api import Evaluation
+from retrainer.api.findings import FindingKind
+from retrainer_trainer.page.html import percent, section
+
+MOST_FINDINGS = 12
+"""Of each kind, with pictures; findings.parquet has all."""
+
+_WORDS = {
+    FindingKind.LABEL: (
+        "Labels that are probably wrong",
+        "Heads that had not seen these images, and the images most like them, agree on another label. "
+        "Look at each: move it to the folder of its label, delete it, or leave it if it is right.",
+    ),
+    FindingKind.LEAK: (
+        "The same in two sets",
+        "One image of each pair was trained on and the other measures the result, so the accuracy looks "
+        "better than it is. Delete one of them, or give both names that differ only after "
+        "<code>_nohash_</code>, which keeps them in one set.",
+    ),
+    FindingKind.DUPLICATE: (
+        "The same more than once",
+        "Both images of a pair are in one set: harmless, but they count twice. Delete one of them.",
+    ),
+    FindingKind.STRANGER: (
+        "Unlike all others",
+        "Far from every other image: often a wrong file. An image that is only a little strange is not "
+        "found this way.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class FindingCard:
+    """One finding as the page shows it.
+
+    Attributes:
+        kind: what it says.
+        path: of the image, relative to `spec.images`.
+        label: what its folder says.
+        suggested: the label that fits better; None for other kinds.
+        jpeg: its thumbnail; None if it could not be read again.
+        other: path of the image that shows the same; "" for other kinds.
+        other_jpeg: its thumbnail.
+        sets: that the one image or the two are in.
+    """
+
+    kind: FindingKind
+    path: str
+    label: str
+    suggested: str | None
+    jpeg: bytes | None
+    other: str = ""
+    other_jpeg: bytes | None = None
+    sets: tuple[str, ...] = ()
+
+
+def findings_section(cards: Sequence[FindingCard], evaluation: Evaluation) -> str:
+    """The section as HTML; empty if findings were left out."""
+    folds = evaluation.folds
+    if folds is None or folds.interval is None:
+        return ""
+    parts = [_accuracy(evaluation)]
+    for kind, (title, advice) in _WORDS.items():
+        of_kind = [card for card in cards if card.kind is kind]
+        if of_kind:
+            figures = "".join(_figure(card) for card in of_kind)
+            parts.append(
+                f'<h3>{title}</h3><p class="soft">{advice}</p><div class="mistakes">{figures}</div>'
+            )
+    if not cards:
+        parts.append("<p>Nothing stands out among the images.</p>")
+    elif len(cards) >= MOST_FINDINGS:
+        parts.append(
+            f'<p class="note">At most {MOST_FINDINGS} of each kind; findings.parquet has all.</p>'
+        )
+    return section("What the images tell", "".join(parts))
+
+
+def _accuracy(evaluation: Evaluation) -> str:
+    """What the folds say of the accuracy, and what more images would bring."""
+    folds, forecast, clean = evaluation.folds, evaluation.forecast, evaluation.without_leaks
+    if folds is None or folds.interval is None:
+        return ""
+    low, high = folds.interval
+    sentences = [
+        f"Measured on all {folds.images:,} images instead of the test images alone, the accuracy is "
+        f"<b>{percent(folds.accuracy)}</b> (95% interval {100 * low:.1f} to {100 * high:.1f}%): "
+        f"{folds.folds} heads, each tested on the part that it has not seen. It says how well this way "
+        "of training does on these images, not how good the exported head is; the interval is widened, "
+        "since the heads share most of their images."
+    ]
+    if clean.accuracy is not None and clean.images < evaluation.images:
+        sentences.append(
+            "Without test images that look like one of another set the test accuracy is "
+            f"{percent(clean.accuracy)} on {clean.images:,} images."
+        )
+    if forecast is not None and forecast.twice is not None:
+        last = forecast.points[-1]
+        sentences.append(
+            f"With twice as many images ({forecast.twice.images:,} instead of {last.images:,}) expect "
+            f"about {percent(forecast.twice.accuracy)}, if they are like these."
+        )
+    return f"<p>{' '.join(sentences)}</p>"
+
+
+def _figure(card: FindingCard) -> str:
+    pictures = _picture(card.path, card.jpeg)
+    if card.other:
+        pictures += _picture(card.other, card.other_jpeg)
+    if card.suggested is not None:
+        words = (
+            f'<span class="guess">{escape(card.suggested)}?</span><br>is in {escape(card.label)}'
+        )
+    elif card.other:
+        words = f"{escape(' and '.join(dict.fromkeys(card.sets)))}, {escape(card.label)}"
+    else:
+        words = f"is in {escape(card.label)}"
+    paths = "".join(
+        f'<span class="path" title="{escape(path)}">{escape(path)}</span>'
+        for path in (card.path, card.other)
+        if path
+    )
+    return f"<figure>{pictures}<figcaption>{words}{paths}</figcaption></figure>"
+
+
+def _picture(path: str, jpeg: bytes | None) -> str:
+    if jpeg is None:
+        return '<div class="gone">not readable</div>'
+    code = base64.b64encode(jpeg).decode()
+    return f'<img alt="{escape(path)}" src="data:image/jpeg;base64,{code}">'
