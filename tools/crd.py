@@ -32,9 +32,9 @@ TAIL = "{{- end }}\n"
 
 COLUMNS = [
     ("Phase", "string", ".status.phase", "Where the job is.", 0),
-    ("Progress", "integer", ".status.progress.percent", "Of the whole job, percent.", 0),
+    ("Progress", "string", ".status.progress.complete", "Of the whole job.", 0),
     ("Accuracy", "number", ".status.metrics.testAccuracy", "On the test images, 0 to 1.", 0),
-    ("Cached", "integer", ".status.progress.cachedPercent", "Of the bottlenecks, percent.", 0),
+    ("Cached", "string", ".status.progress.cached", "Of the bottlenecks.", 0),
     ("Age", "date", ".metadata.creationTimestamp", "Since it was created.", 0),
     ("Architecture", "string", ".spec.architecture", "What is retrained.", 1),
     ("Output", "string", ".spec.output", "Where the run goes.", 1),

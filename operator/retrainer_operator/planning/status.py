@@ -7,7 +7,7 @@ from typing import Any
 from retrainer.api import FINISHED, Condition, Phase, Report, RetrainJobStatus, reasons
 from retrainer.api.names import TASK_TRAIN
 from retrainer.api.reasons import ConditionType, Kind
-from retrainer.api.status import CONDITIONS_MAX, ConditionStatus, Metrics
+from retrainer.api.status import CONDITIONS_MAX, ConditionStatus, JobProgress, Metrics, Progress
 from retrainer.api.task import rounded, shorten
 from retrainer_operator.planning import progress
 from retrainer_operator.planning.actions import Event, Verdict
@@ -67,7 +67,7 @@ def status_without_figures(
     if verdict.phase == Phase.SUCCEEDED:
         true[ConditionType.COMPLETE] = (reason, message)
     if verdict.phase == Phase.FAILED:
-        true[ConditionType.FAILED] = (reason, message)
+        true[ConditionType.FAILED] = true[ConditionType.STALLED] = (reason, message)
     update: dict[str, Any] = {
         "observed_generation": generation,
         "phase": verdict.phase,
@@ -173,12 +173,12 @@ def _figures(case: Case, verdict: Verdict) -> dict[str, Any]:
     """The figures of the reports; what no report gives stays as it was."""
     status = case.status
     figures: dict[str, Any] = {}
-    latest = case.progress or status.progress
+    latest: Progress | None = case.progress or status.progress
     if verdict.phase == Phase.SUCCEEDED and latest is not None:
         latest = latest.model_copy(update={"percent": 100, "remaining_seconds": 0})
     elif verdict.phase in (Phase.FAILED, Phase.SUSPENDED) and latest is not None:
         latest = latest.model_copy(update={"remaining_seconds": None})
-    figures["progress"] = latest
+    figures["progress"] = None if latest is None else JobProgress.of(latest)
     report = verdict.report or _report_of_train(case)
     if report is not None:
         figures["metrics"] = _merge_metrics(status.metrics, report.metrics)

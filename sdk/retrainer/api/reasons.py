@@ -26,6 +26,8 @@ class ConditionType(StrEnum):
     BOTTLENECKS_READY = "BottlenecksReady"
     COMPLETE = "Complete"
     FAILED = "Failed"
+    STALLED = "Stalled"
+    """With Failed: by it kstatus, and so Flux and Helm 4's --wait, see that the job has failed."""
 
 
 class Kind(StrEnum):

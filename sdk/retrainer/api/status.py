@@ -41,7 +41,16 @@ class _StatusModel(Model):
 class Condition(_StatusModel):
     """As meta/v1 Condition."""
 
-    type: str = Field(max_length=64, description="Suspended, BottlenecksReady, Complete or Failed.")
+    # The API server asks for all of them, as of any condition; older ones without are read as well.
+    model_config = ConfigDict(
+        json_schema_extra={
+            "required": ["type", "status", "reason", "message", "lastTransitionTime"]
+        }
+    )
+
+    type: str = Field(
+        max_length=64, description="Suspended, BottlenecksReady, Complete, Failed or Stalled."
+    )
     status: ConditionStatus = Field(description="True, False or Unknown.")
     reason: str = Field("", max_length=128, description="One word for scripts.")
     message: str = Field("", max_length=1024, description="One sentence for people.")
@@ -75,6 +84,29 @@ class Progress(_StatusModel):
         if readable > 0 and self.images_cached is not None:
             self.cached_percent = min(100, 100 * self.images_cached // readable)
         return self
+
+
+class JobProgress(Progress):
+    """How far a job on a cluster is, with what kubectl prints: it cannot put a % behind a number."""
+
+    complete: str | None = Field(
+        None, max_length=8, description="`percent` as kubectl prints it, such as 87%."
+    )
+    cached: str | None = Field(
+        None, max_length=8, description="`cachedPercent` as kubectl prints it, such as 12%."
+    )
+
+    @model_validator(mode="after")
+    def _printed(self) -> Self:
+        self.complete = None if self.percent is None else f"{self.percent}%"
+        self.cached = None if self.cached_percent is None else f"{self.cached_percent}%"
+        return self
+
+    @classmethod
+    def of(cls, progress: Progress) -> Self:
+        """Add what kubectl prints."""
+        derived = {"cached_percent", "complete", "cached"}
+        return cls(**progress.model_dump(exclude=derived))
 
 
 class Metrics(_StatusModel):
@@ -120,7 +152,7 @@ class RetrainJobStatus(_StatusModel):
     conditions: list[Condition] = Field(
         default_factory=list,
         max_length=CONDITIONS_MAX,
-        description="Suspended, BottlenecksReady, Complete, Failed.",
+        description="Suspended, BottlenecksReady, Complete, Failed, Stalled (with Failed: for kstatus).",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     start_time: str | None = Field(
@@ -131,7 +163,7 @@ class RetrainJobStatus(_StatusModel):
     completion_time: str | None = Field(
         None, json_schema_extra={"format": "date-time"}, description="When the job ended."
     )
-    progress: Progress | None = Field(None, description="How far the job is.")
+    progress: JobProgress | None = Field(None, description="How far the job is.")
     metrics: Metrics | None = Field(None, description="Accuracies and cross entropies.")
     curve: list[CurvePoint] = Field(
         default_factory=list, max_length=CURVE_MAX, description="The learning curve, thinned."

@@ -244,6 +244,7 @@ class RetrainJobSpec(Model):
     export: Annotated[list[Export], Field(min_length=1, max_length=6)] = Field(
         default_factory=lambda: [Export.SAVED_MODEL, Export.TFLITE],
         description="Formats of the finished network.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     max_rejected_fraction: Number = Field(
         0.05,

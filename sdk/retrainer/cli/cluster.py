@@ -11,6 +11,7 @@ import typer
 from retrainer.api import Phase
 from retrainer.api.interval import in_words
 from retrainer.api.layout import REPORT_PAGE, join
+from retrainer.api.reasons import ConditionType
 from retrainer.cli import cache, results
 from retrainer.cli.output import (
     Format,
@@ -270,7 +271,14 @@ def _facts(job: "Job") -> Iterator[tuple[str, str]]:
         if value:
             yield field, value
     if status.progress:
-        yield "Progress", _figures(status.progress.model_dump(by_alias=True, exclude_none=True))
+        yield (
+            "Progress",
+            _figures(
+                status.progress.model_dump(
+                    by_alias=True, exclude_none=True, exclude={"complete", "cached"}
+                )
+            ),
+        )
     if status.metrics:
         if job.test_accuracy is not None:
             yield "Test accuracy", in_words(job.test_accuracy, status.metrics.test_images)
@@ -299,6 +307,7 @@ def _print_conditions(job: "Job") -> None:
     rows = (
         (f"  {c.type}", c.status.value, c.reason, _age(c.last_transition_time), c.message)
         for c in job.status.conditions
+        if c.type != ConditionType.STALLED  # says for tools what Failed says
     )
     print_table(("  TYPE", "STATUS", "REASON", "AGE", "MESSAGE"), rows)
 

@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.operator.fake_cluster import JOB, JOBS, FakeCluster, Run, ended
 from tests.operator.objects import FINAL, make_settings
 
+from retrainer.api.reasons import ConditionType
 from retrainer.errors import ClusterError
 from retrainer_operator.reconciling.queue import RetryLater
 
@@ -167,7 +168,7 @@ class Lives(RuleBasedStateMachine):
     def the_status_is_one_the_crd_takes(self) -> None:
         if self.cluster.job is not None:
             for condition in self.cluster.job["status"].get("conditions", ()):
-                assert condition["type"] in ("Suspended", "BottlenecksReady", "Complete", "Failed")
+                assert condition["type"] in tuple(ConditionType)
                 assert condition["lastTransitionTime"]
 
     def teardown(self) -> None:
