@@ -44,7 +44,7 @@ def test_in_ci_nothing_is_left_out(tmp_path: Path) -> None:
 
 
 def test_what_needs_python_alone_runs_without_any_of_it(tmp_path: Path) -> None:
-    done = collect("tests/operator/test_plan.py", tmp_path, CI="true", PATH="")
+    done = collect("tests/operator/planning/test_plan.py", tmp_path, CI="true", PATH="")
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "left out" not in done.stdout
