@@ -49,7 +49,14 @@ def test_a_run_ends_with_its_accuracy_and_where_everything_is() -> None:
         "page": f"{run}/report.html",
         "files": "model.tflite, labels.txt",
     }
-    assert lines[-1] == f"  try it  retrainer predict {run} IMAGE..."
+    assert lines[-1] == f"  try it    retrainer predict {run} IMAGE..."
+
+
+def test_a_run_with_bad_photos_says_where_they_are_listed() -> None:
+    (line,) = [t for t in shown("some-bad-photos").splitlines() if t.startswith("  rejected")]
+    assert re.fullmatch(
+        r"  rejected  12, each with its reason in out/flowers-[0-9a-f]{8}/rejected\.csv", line
+    )
 
 
 def test_warnings_logs_and_step_lines_are_shown() -> None:

@@ -140,6 +140,18 @@ def main(scenario: str) -> None:
             )
         case "no-folder":
             fail(64, "ImagesNotFound", "No images under /photos: there is no such folder.")
+        case "many-bad-photos":
+            fail(
+                64,
+                "TooManyRejected",
+                "200 of 1498 images cannot be read, more than maxRejectedFraction 0.05 allows; the "
+                "first: a.jpg: 0 bytes.",
+            )
+        case "some-bad-photos":
+            counts = images(IMAGES).model_copy(update={"images_rejected": 12})
+            report(progress=counts)
+            training()
+            succeed()
         case "denied":
             fail(64, "StorageDenied", "http://s3:7070 refused access to bucket b (spec.images).")
         case "unreachable":

@@ -327,6 +327,6 @@ def finish(out: Console, result: process.Result) -> None:
     out.print()
     out.print(Text(one_line(str(result)), style="bold green"), soft_wrap=True)
     for word, what in _display.summary(result):
-        out.print(Text(f"  {word:<8}{one_line(what)}"), soft_wrap=True)
+        out.print(Text(f"  {word:<10}{one_line(what)}"), soft_wrap=True)
     next_command = shlex.join(["retrainer", "predict", near(result.url)])
-    out.print(Text(f"  {'try it':<8}{next_command} IMAGE..."), soft_wrap=True)
+    out.print(Text(f"  {'try it':<10}{next_command} IMAGE..."), soft_wrap=True)

@@ -17,7 +17,7 @@ from rich.table import Column
 from rich.text import Text
 
 from retrainer.api import CurvePoint, Phase, Report
-from retrainer.api.layout import EXPORT_PATHS, LABELS
+from retrainer.api.layout import EXPORT_PATHS, LABELS, REJECTED, join
 from retrainer.local.process import Result
 from retrainer.views.text import console, duration, near, paragraph
 
@@ -222,6 +222,9 @@ def summary(result: Result) -> list[tuple[str, str]]:
     rows = [("images", images)]
     if result.report.seconds is not None:
         rows.append(("time", duration(result.report.seconds)))
+    if counts.images_rejected:
+        rejected = near(join(result.url, REJECTED))
+        rows.append(("rejected", f"{counts.images_rejected:,}, each with its reason in {rejected}"))
     rows += [
         ("run", near(result.url)),
         ("page", near(result.page)),

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from retrainer.api import Phase, Report, RetrainJob, Storage, Task, reasons
 from retrainer.api.interval import in_words
-from retrainer.api.layout import REPORT_PAGE, join
+from retrainer.api.layout import REJECTED, REPORT_PAGE, join
 from retrainer.api.names import ENV_TASK, EXIT_SIGTERM, EXIT_USER
 from retrainer.api.parsing import problems
 from retrainer.errors import (
@@ -49,7 +49,7 @@ LOG_TAIL_BYTES = 4096
 
 _RUNNING = {"", *(r.name for r in reasons.REASONS if r.kind == reasons.Kind.RUNNING)}
 """Reasons that say what the trainer is at, not why it ended."""
-_SAID_ANYWAY = (
+_REPEATED = (
     "Error: ",
     "Traceback ",
     "Test accuracy ",
@@ -180,14 +180,14 @@ def _run(job: RetrainJob, watch: Watcher, program: Sequence[str]) -> Result:
                 number = stop.args[0] if stop.args else signal.SIGINT
                 code = _stop(child, events, last)
                 if code != 0:
-                    raise _interrupted(last.seen, job, number) from stop
+                    raise _interrupted(last.latest, job, number) from stop
             except BaseException:
                 # The watcher's own: a closed pipe, an error in a notebook's function.
                 _stop(child, events, _Last(Silent()))
                 raise
-        if code == 0 and last.seen and last.seen.stage == Phase.SUCCEEDED:
-            return Result(last.seen, task.run_url, job.spec.output, job.spec.storage)
-        _fail(code, last.seen, log)
+        if code == 0 and last.latest and last.latest.stage == Phase.SUCCEEDED:
+            return Result(last.latest, task.run_url, job.spec.output, job.spec.storage)
+        _fail(code, last.latest, log, task.run_url)
 
 
 def _start(
@@ -217,7 +217,7 @@ def _start(
             )
     except OSError as error:
         os.close(read)
-        raise RetrainerError(f"cannot start {program[0]}: {error.strerror}") from error
+        raise RetrainerError(f"Cannot start {program[0]}: {error.strerror}.") from error
     finally:
         os.close(write)
     return child, os.fdopen(read, encoding="utf-8", errors="replace")
@@ -228,10 +228,10 @@ class _Last:
 
     def __init__(self, watch: Watcher) -> None:
         self.watch = watch
-        self.seen: Report | None = None
+        self.latest: Report | None = None
 
     def report(self, report: Report) -> None:
-        self.seen = report
+        self.latest = report
         self.watch.report(report)
 
 
@@ -244,7 +244,7 @@ def _follow(events: Iterable[str], last: _Last) -> None:
                 last.report(Report.model_validate(event["report"]))
             elif "warning" in event:
                 last.watch.warning(str(event["warning"]))
-            elif "log" in event and not str(event["log"]).startswith(_SAID_ANYWAY):
+            elif "log" in event and not str(event["log"]).startswith(_REPEATED):
                 last.watch.log(str(event["log"]))
         except (ValueError, TypeError, ValidationError):
             # A line cut short by the trainer's death; its exit code tells what happened.
@@ -254,7 +254,7 @@ def _follow(events: Iterable[str], last: _Last) -> None:
 def _stop(child: subprocess.Popen[bytes], events: Iterable[str], last: _Last) -> int:
     """Ask the trainer to stop, wait for what it saves; a second Ctrl-C ends it at once."""
     child.terminate()
-    last.watch.log("stopping once what was computed is saved (Ctrl-C again stops at once)")
+    last.watch.log("Stopping once what was computed is saved (Ctrl-C again stops at once).")
     killer = threading.Timer(GRACE_SECONDS, child.kill)
     killer.start()
     try:
@@ -268,7 +268,7 @@ def _stop(child: subprocess.Popen[bytes], events: Iterable[str], last: _Last) ->
 
 
 def _interrupted(report: Report | None, job: RetrainJob, number: int) -> Interrupted:
-    text = "stopped"
+    text = "Stopped"
     if report and report.progress.images_total:
         ready = (report.progress.images_cached or 0) + (report.progress.images_computed or 0)
         text += (
@@ -280,37 +280,56 @@ def _interrupted(report: Report | None, job: RetrainJob, number: int) -> Interru
     return error
 
 
-def _fail(code: int, report: Report | None, log: Path) -> NoReturn:
+def _fail(code: int, report: Report | None, log: Path, run_url: str) -> NoReturn:
     """Raise what the trainer's end means; the log is kept where the error names it."""
     ended = report is not None and code > 0 and report.reason not in _RUNNING
-    said = report.message if report and ended else ""
-    reason = report.reason if report and said else None
-    if code == EXIT_USER and said:
+    message = report.message if report and ended else ""
+    reason = report.reason if report and message else None
+    if code == EXIT_USER and message:
         kind = reasons.error_class(reason or "", UserError)
-        raise kind(said, reason=reason)
+        raise kind(f"{message} {_advice(reason or '', run_url)}".rstrip(), reason=reason)
     if code == EXIT_SIGTERM:
         raise Interrupted(
-            "the trainer was stopped from outside (SIGTERM). Run it again to go on.", reason=reason
+            "The trainer was stopped from outside (SIGTERM). Run it again to go on.", reason=reason
         )
-    if not said:
-        said = _ended(code, log)
+    if not message:
+        message = _end_of_trainer(code, log)
     descriptor, kept = tempfile.mkstemp(prefix="retrainer-", suffix=".log")
     os.close(descriptor)
     log.replace(kept)
     kind = reasons.error_class(reason or "", JobFailed)
-    raise kind(f"{said.rstrip('.')}. The trainer's log: {kept}", reason=reason)
+    raise kind(f"{message.rstrip('.')}. The trainer's log: {kept}", reason=reason)
 
 
-def _ended(code: int, log: Path) -> str:
+# What to do about the others their message says, or it is written for a cluster.
+_ADVISED = (
+    reasons.NO_IMAGES,
+    reasons.TOO_FEW_LABELS,
+    reasons.SETS_ON_TOP,
+    reasons.LABEL_WITHOUT_TRAINING,
+    reasons.TOO_MANY_REJECTED,
+    reasons.WEIGHTS_NOT_FOUND,
+    reasons.WEIGHTS_UNREADABLE,
+)
+
+
+def _advice(reason: str, run_url: str) -> str:
+    """What to do about a mistake in the images or weights of a run on this machine."""
+    advice = next((r.advice for r in _ADVISED if r.name == reason), "")
+    advice = advice.replace("create the job again with", "run it again with")
+    return advice.replace(f"{REJECTED} in the run", join(run_url, REJECTED))
+
+
+def _end_of_trainer(code: int, log: Path) -> str:
     if code == -signal.SIGKILL:
-        return "the trainer was killed (SIGKILL), most often because memory ran out"
+        return "The trainer was killed (SIGKILL), most often because memory ran out"
     if code < 0:
         name = signal.Signals(-code).name
-        return f"the trainer died ({name})"
+        return f"The trainer died ({name})"
     if code == 0:
-        return "the trainer ended without a result"
+        return "The trainer ended without a result"
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
         tail = file.read().decode(errors="replace").strip().splitlines()
     last = f": {tail[-1].strip()}" if tail else ""
-    return f"the trainer ended with exit code {code}{last}"
+    return f"The trainer ended with exit code {code}{last}"
