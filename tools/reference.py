@@ -8,8 +8,9 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import typer.main
 from pydantic import BaseModel
@@ -192,6 +193,27 @@ def plain(text: str) -> str:
     return re.sub(r"\[[a-z ]+\](.*?)\[/\]", r"`\1`", text.strip())
 
 
+_WORDS = {bool: "", int: "whole number", float: "number", str: "text", Path: "path"}
+
+
+def _value(option: Any) -> str:
+    """What an option takes: its choices with the default marked, or the type of its value."""
+    kind = option.type_descriptor.annotation
+    several = get_origin(kind) is list
+    kind = get_args(kind)[0] if several else kind
+    if issubclass(kind, Enum):
+        default = option.default
+        choices = (f"`{c.value}`" + (" (default)" if c is default else "") for c in kind)
+        text = ", ".join(choices)
+    elif option.param_type_name == "option" and option.metavar:
+        text = option.metavar
+    else:
+        text = _WORDS[kind]
+        if option.default not in (None, "", False):
+            text += f", `{option.default}` if not given"
+    return f"{text}; may be given several times" if several and option.opts[0][0] == "-" else text
+
+
 def _command(command: Any, path: str) -> Iterator[str]:
     children = getattr(command, "commands", {})
     if path != "retrainer":
@@ -202,12 +224,12 @@ def _command(command: Any, path: str) -> Iterator[str]:
             if getattr(p, "help", None) is not None or p.param_type_name == "argument"
         ]
         if options and not children:
-            yield table("option", "meaning")
+            yield table("option", "value", "meaning")
             for option in options:
                 names = ", ".join(f"`{n}`" for n in [*option.opts, *option.secondary_opts])
                 if option.param_type_name == "argument":
-                    names = f"`{option.name}`"
-                yield row(names, getattr(option, "help", None) or "")
+                    names = f"`{(option.metavar or option.name).rstrip('.').upper()}`"
+                yield row(names, _value(option), getattr(option, "help", None) or "")
             yield "\n"
     for name, child in sorted(children.items()):
         if not child.hidden:

@@ -124,3 +124,11 @@ def test_a_file_name_cannot_forge_a_line_or_drive_the_terminal(tmp_path: Path) -
 def test_json_keeps_every_letter(tmp_path: Path) -> None:
     done = piped("architectures", "-o", "json", folder=tmp_path, **ASCII)
     assert len(json.loads(done.stdout)) == 33
+
+
+@pytest.mark.parametrize("shell", ["bash", "fish", "zsh"])
+def test_completion_is_printed_in_one_way(shell: str, tmp_path: Path) -> None:
+    done = piped("completion", shell, folder=tmp_path)
+    assert done.returncode == 0
+    assert b"_RETRAINER_COMPLETE" in done.stdout
+    assert b"--show-completion" not in piped("--help", folder=tmp_path).stdout

@@ -68,6 +68,27 @@ def form(text: str) -> list[str]:
     return [" ".join(line.split()) for line in numbers.splitlines()]
 
 
+def test_the_reference_says_what_each_option_takes() -> None:
+    text = (REPOSITORY / "docs" / "reference" / "cli.md").read_text()
+    sections = dict(
+        re.findall(r"^## (retrainer[ \w]*)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    )
+    assert (
+        "| `--output`, `-o` | `table` (default), `wide`, `json`, `yaml`, `name` |"
+        in (sections["retrainer get"])
+    )
+    run = sections["retrainer run"]
+    assert "| `--steps` | whole number |" in run
+    assert "| `--learning-rate` | number |" in run
+    assert "| `--optimizer` | `sgd`, `momentum`, `adam` |" in run
+    without = re.findall(r"^\| `(--[\w-]+)`(?:, `[\w-]+`)* \|  \|", text, re.MULTILINE)
+    assert set(without) == {
+        "--all-namespaces", "--dry-run", "--flip-left-right", "--follow", "--force",
+        "--ignore-not-found", "--insecure", "--local", "--prefix", "--verbose", "--wait", "--watch",
+        "--whole", "--cluster",
+    }  # fmt: skip
+
+
 def test_the_documentation_shows_most_of_the_commands() -> None:
     assert len(COMMANDS) > 30
 

@@ -59,7 +59,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module, and those on results and the cache, to `app`."""
     for command in (submit, get, describe, wait, logs, suspend, resume, delete):
         app.command(rich_help_panel=CLUSTER)(command)
-    app.command("list", rich_help_panel=CLUSTER, help="The same as get.")(get)
+    app.command("list", hidden=True)(get)  # the word of Client.list
     results.register(app)
     cache.register(app)
 
@@ -110,7 +110,7 @@ def get(
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """List jobs.
+    """List jobs; `retrainer list` is the same.
 
     [dim]retrainer get[/]
 

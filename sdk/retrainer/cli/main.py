@@ -1,7 +1,7 @@
 """`retrainer`, the command line: one typer app, most of its commands registered by two modules.
 
-`_cli_local.register(app)` adds what runs on this machine, `_cli_cluster.register(app)` what talks to
-a cluster. A command raises `RetrainerError`; here it becomes one sentence on stderr and the exit code:
+`local.register(app)` adds what runs on this machine, `cluster.register(app)` what talks to a cluster.
+A command raises `RetrainerError`; here it becomes one sentence on stderr and the exit code:
 0, 64 for the user's mistakes (EX_USAGE, as the trainer's), 130 for Ctrl-C, 1 for anything else.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
-import typer
+import typer.main
 
 from retrainer import __version__
 from retrainer.api.names import EXIT_USER
@@ -51,7 +51,8 @@ def build() -> typer.Typer:
     ) -> None:
         """Retrain the last layer of an ImageNet network on your own photos.
 
-        Start here: [bold]retrainer init[/], then [bold]retrainer run -f job.yaml[/] on this machine, or
+        Start here: [bold]retrainer run FOLDER[/], with a folder of photos per label in FOLDER. Or
+        [bold]retrainer init[/], then [bold]retrainer run -f job.yaml[/] on this machine or
         [bold]retrainer submit -f job.yaml[/] on a cluster.
         """
 
@@ -74,7 +75,7 @@ def completion(shell: Annotated[Shell, typer.Argument(help="Which shell.")]) -> 
 
     [dim]source <(retrainer completion bash)[/]
     """
-    # typer's own way to ask for it; --show-completion has to guess the shell.
+    # typer's own way to ask for it; its --show-completion has to guess the shell.
     os.environ["_RETRAINER_COMPLETE"] = f"source_{shell}"
     raise typer.Exit(run(build(), []))
 
@@ -99,8 +100,11 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    command = typer.main.get_command(app)
+    # `retrainer completion` does what these two do.
+    command.params = [p for p in command.params if not str(p.name).endswith("_completion")]
     try:
-        app(list(arguments) if arguments is not None else None, prog_name="retrainer")
+        command(list(arguments) if arguments is not None else None, prog_name="retrainer")
     except SystemExit as stop:
         return _code(stop.code)
     except RetrainerError as error:
