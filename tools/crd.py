@@ -10,13 +10,14 @@ import difflib
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from retrainer.api import RetrainJob, RetrainJobSpec, RetrainJobStatus
+from retrainer.api.fields import inner_model
 from retrainer.api.names import GROUP, KIND, PLURAL, SHORT, VERSION
 from retrainer.api.rules import MUTABLE, RULES, VALIDATIONS, immutable
 from retrainer.api.status import UNSEEN
@@ -173,16 +174,9 @@ def add_defaults(schema: dict[str, Any], model: type[BaseModel]) -> None:
             inner["default"] = {}
         elif default is not None and not field.is_required():
             inner["default"] = to_jsonable_python(default)
-        nested = _model_in(field.annotation)
+        nested = inner_model(field.annotation)
         if nested:
             add_defaults(inner.get("items", inner), nested)
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model in `Model`, `Model | None` or `list[Model]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(filter(None, map(_model_in, get_args(annotation))), None)
 
 
 def _at(root: dict[str, Any], path: str) -> dict[str, Any]:

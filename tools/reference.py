@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined
 
 import retrainer
 from retrainer.api import ARCHITECTURES, Evaluation, RetrainJobSpec, RetrainJobStatus
+from retrainer.api.fields import inner_model
 from retrainer.api.prometheus import METRICS
 from retrainer.api.reasons import REASONS, Kind
 from retrainer.cli import main as cli
@@ -55,12 +56,6 @@ def table(*heads: str) -> str:
     return row(*heads) + "|" + "---|" * len(heads) + "\n"
 
 
-def _inner(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(filter(None, map(_inner, get_args(annotation))), None)
-
-
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
@@ -80,7 +75,7 @@ def fields(model: type[BaseModel], path: str, *, defaults: bool = True) -> Itera
         at = f"{path}.{field.alias or name}".lstrip(".")
         default = [_default(field)] if defaults else []
         yield row(f"`{at}`", *default, field.description or "")
-        inner = _inner(field.annotation)
+        inner = inner_model(field.annotation)
         if inner is not None:
             kind = str(field.annotation)
             inside = "[]" if "list" in kind else ".NAME" if "dict" in kind else ""

@@ -124,6 +124,7 @@ async def finished(bench: load.Bench) -> None:
     namespace, count = bench.namespace("finished"), bench.many(5000)
     await bench.all(load.finished_job(bench, namespace, f"j{n}") for n in range(count))
     ready, memory = [], []
+    idle_writes, page, seconds, again = 0, "", 0.0, 0.0
     for run in range(bench.repeats):
         begin = time.monotonic()
         with bench.operator("bench") as operator:

@@ -107,6 +107,7 @@ def steps(page: bytes) -> set[int]:
 def rendered(lives: list[Live]) -> bytes:
     """The page, of a first scrape and of one without changes; prints what they took."""
     metrics = OperatorMetrics()
+    page = b""
     for what in ("first", "next"):
         began = time.perf_counter()
         page = metrics.render(lives)

@@ -15,6 +15,7 @@ import asyncio
 import json
 import os
 import secrets
+import subprocess
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -259,7 +260,9 @@ class Matrix:
         living = asyncio.create_task(live(world, life, name, self.calm[life]))
         while not living.done():
             await asyncio.wait([living], timeout=0.1)
-            if operator.process is not None and operator.process.poll() is not None:
+            # Typed again: killing it forgets the process, which mypy cannot see.
+            process: subprocess.Popen[bytes] | None = operator.process
+            if process is not None and process.poll() is not None:
                 operator.kill()
                 if how.endswith("old lists"):
                     behind.proxy.add(Fault(stale, when=lambda r: r.is_list, times=3))

@@ -1,6 +1,5 @@
 """The picture of a comparison: what is written beside each job can be read."""
 
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.font_manager import get_font_names
-from matplotlib.transforms import Bbox, BboxBase
 
 from retrainer.api import ARCHITECTURES
 from retrainer.api.interval import wilson
@@ -45,14 +43,19 @@ ONE_NETWORK = [
 ]
 
 
-def drawn(rows: list[Row]) -> tuple[dict[str, Bbox], BboxBase]:
-    """Where each label is, and the whole picture."""
+def drawn(rows: list[Row]) -> tuple[list[str], list[str]]:
+    """What stands in the bubbles and in the legend; nothing of it outside the picture."""
     figure = Comparison(rows, [], []).plot()
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     (axis,) = figure.axes
-    labels = {t.get_text(): t.get_window_extent(canvas.get_renderer()) for t in axis.texts}
-    return labels, figure.bbox
+    (legend,) = figure.legends
+    for box in [t.get_window_extent(canvas.get_renderer()) for t in axis.texts] + [
+        legend.get_window_extent(canvas.get_renderer())
+    ]:
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
+    return [t.get_text() for t in axis.texts], [t.get_text() for t in legend.get_texts()]
 
 
 @pytest.mark.parametrize(
@@ -60,24 +63,25 @@ def drawn(rows: list[Row]) -> tuple[dict[str, Bbox], BboxBase]:
     [EVERY_NETWORK, FIVE_NETWORKS, ONE_NETWORK, ONE_NETWORK[:1]],
     ids=["every-network", "five-networks", "one-network", "one-job"],
 )
-def test_labels_neither_overlap_nor_leave_the_picture(
+def test_the_legend_names_the_job_of_each_number(
     rows: list[Row], recwarn: pytest.WarningsRecorder
 ) -> None:
-    labels, picture = drawn(rows)
-    assert len(labels) == len(rows)
-    for (one, box), (other, another) in combinations(labels.items(), 2):
-        assert not box.overlaps(another), f"{one!r} and {other!r}"
-    for text, box in labels.items():
-        assert picture.x0 <= box.x0 < box.x1 <= picture.x1, text
-        assert picture.y0 <= box.y0 < box.y1 <= picture.y1, text
+    numbers, names = drawn(rows)
+    assert numbers == [str(i) for i in range(1, len(rows) + 1)]
+    assert [name.split()[0] for name in names] == numbers
     assert not recwarn.list, "a warning would stand in the user's terminal"
 
 
-def test_jobs_of_one_network_go_by_their_names_and_stand_side_by_side() -> None:
-    assert {text.split()[0] for text in drawn(ONE_NETWORK[:2])[0]} == {
-        "flowers-4000",
-        "flowers-500",
-    }
+def test_a_name_goes_with_its_rate_where_there_was_one() -> None:
+    assert drawn(FIVE_NETWORKS)[1][0] == "1  0.25@128, 512/s"
+    assert drawn(ONE_NETWORK)[1] == [
+        "1  flowers-4000",
+        "2  flowers-500, 512/s",
+        "3  a-name-as-long-as-a-jobs-na…, 512/s",
+    ]
+
+
+def test_jobs_of_one_network_stand_side_by_side() -> None:
     (axis,) = Comparison(ONE_NETWORK, [], []).plot().axes
     places = {
         float(np.ravel(line.get_xdata())[0]) for line in axis.lines if line.get_marker() == "_"

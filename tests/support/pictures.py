@@ -211,10 +211,11 @@ def bitmaps() -> dict[str, bytes]:
             kinds[f"{bits} bits, header {header}"] = bmp(
                 index, bits=bits, palette=palette, header=header
             )
+        if bits == 8:
+            kinds["8 bits, top down"] = bmp(index, bits=8, palette=palette, top_down=True)
     for header in (12, 40, 108, 124):
         kinds[f"24 bits, header {header}"] = bmp(whole, bits=24, header=header)
     kinds["24 bits, top down"] = bmp(whole, bits=24, top_down=True)
-    kinds["8 bits, top down"] = bmp(index, bits=8, palette=palette, top_down=True)
     kinds["16 bits, 5 each"] = bmp(five, bits=16)
     kinds["16 bits, 5 6 5"] = bmp(six, bits=16, masks=MASKS_565)
     kinds["16 bits, 5 6 5, header 108"] = bmp(six, bits=16, masks=MASKS_565, header=108)

@@ -86,6 +86,7 @@ def make_million(folder: str, count: str) -> dict[str, Any]:
     """A cache of so many made-up bottlenecks, in segments as a run writes them."""
     generator = np.random.default_rng(0)
     cache = Cache(LocalStore(Path(folder), folder, "spec.cache"), "million", WIDTH, print)
+    rows = np.empty((0, WIDTH), np.float32)
     for number in range(int(count)):
         if number % bottlenecks.FLUSH_IMAGES == 0:
             cache.flush()

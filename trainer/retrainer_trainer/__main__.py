@@ -19,9 +19,9 @@ quiet_environment()
 from pydantic import ValidationError  # noqa: E402 - TensorFlow reads its settings when it is imported
 
 from retrainer.api import Phase, RetrainJobSpec, Task, reasons  # noqa: E402
-from retrainer.api.names import ENV_SHARD, ENV_TASK, EXIT_USER, TASK_BOTTLENECKS  # noqa: E402
+from retrainer.api.names import ENV_EVENTS, ENV_SHARD, ENV_TASK, EXIT_USER, TASK_BOTTLENECKS  # noqa: E402
 from retrainer.errors import Interrupted, RetrainerError  # noqa: E402
-from retrainer_trainer.runtime.report import ENV_EVENTS, Reporter  # noqa: E402
+from retrainer_trainer.runtime.report import Reporter  # noqa: E402
 from retrainer_trainer.runtime.stop import Stop  # noqa: E402
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from retrainer.api import Phase, RetrainJobSpec, Task, layout, reasons
+from retrainer.api.names import TASK_TRAIN
 from retrainer.errors import Interrupted, RetrainerError, StorageError
 from retrainer_trainer.arrays import Bools, Floats, Longs
 from retrainer_trainer.backbone.compute import Done, OpenJob, Want, computed
@@ -293,7 +294,7 @@ class _Tally:
         self._unusable: dict[bytes, str] = {}
         self._begun = time.monotonic()
         self._done = 0
-        self._share = TRAIN_TASK_SHARE if reporter.report.task == "train" else 100
+        self._share = TRAIN_TASK_SHARE if reporter.report.task == TASK_TRAIN else 100
         self.show()
 
     def take(self, done: Done) -> None:

@@ -21,6 +21,7 @@ from retrainer.api.names import (
     LABEL_UID,
     MANAGED_BY,
     REPORT_PORT,
+    TASK_TRAIN,
     child,
 )
 from retrainer_operator.settings import Settings
@@ -49,7 +50,7 @@ def bottlenecks(job: RetrainJob, settings: Settings, *, deadline: int | None) ->
 
 def train(job: RetrainJob, settings: Settings, *, deadline: int | None) -> Body:
     """The Job that trains; `deadline` is what is left of the job's, seconds."""
-    return _child(job, settings, "train", {"backoffLimit": job.spec.backoff_limit}, deadline)
+    return _child(job, settings, TASK_TRAIN, {"backoffLimit": job.spec.backoff_limit}, deadline)
 
 
 def labels_of(job: RetrainJob, task: str) -> dict[str, str]:

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from retrainer.api import FINISHED, Curve, Phase, Report, RetrainJobStatus, prometheus, reasons
 from retrainer.api.findings import FindingKind
+from retrainer.api.names import TASK_TRAIN
 from retrainer.api.prometheus import Metric
 from retrainer.api.status import CURVE_MAX, CurvePoint
 from retrainer_operator.planning.snapshots import Key, RetrainJobSnapshot
@@ -185,7 +186,7 @@ def _lines(live: Live) -> _Lines:
     status = _status(job)
     running = job.phase not in FINISHED
     latest = live.reports[-1] if running and live.reports else None
-    metrics = latest.metrics if latest and latest.task == "train" else status.metrics
+    metrics = latest.metrics if latest and latest.task == TASK_TRAIN else status.metrics
     progress = latest.progress if latest and len(live.reports) == 1 else status.progress
     who = _who(job)
     text: dict[str, str] = {}

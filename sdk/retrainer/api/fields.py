@@ -1,7 +1,7 @@
 """Types of the API's fields, and the base of its objects."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import (
     AfterValidator,
@@ -73,3 +73,10 @@ class Wire(BaseModel):
     """Base of what programs of possibly different versions exchange: unknown fields are ignored."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+
+def inner_model(annotation: Any) -> type[BaseModel] | None:
+    """Find the object that a field holds, one of them or several; None if it holds none."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(inner_model, get_args(annotation))), None)

@@ -39,6 +39,11 @@ SEGMENT_SUFFIX = ".parquet"
 INDEX_SUFFIX = ".index"
 KEPT_FINDINGS = "findings"
 """Folder of the cache with findings of earlier runs."""
+INDEX_HEADER_BYTES = 24
+INDEX_RECORD_BYTES = 28
+"""Of each bottleneck in an index: its image's identity, its offset in the segment, its checksum."""
+INDEX_CHECK_BYTES = 16
+"""At the end of an index: the digest of what stands before it."""
 BACKBONE_PREFIX = "backbone-"
 NETWORK_PREFIX = "network-"
 """Before the name of the network whose bottlenecks a fingerprint's folder holds: a file for people."""

@@ -1,5 +1,7 @@
 """Names in the cluster: the API group, labels, annotations, children, and the run's folder."""
 
+from typing import Final
+
 GROUP = "retrainer.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -31,13 +33,17 @@ CONTAINER = "trainer"
 """Name of the only container of a trainer pod."""
 ENV_TASK = "RETRAINER_TASK"
 """Environment variable of a trainer pod: its Task as JSON."""
+ENV_EVENTS = "RETRAINER_EVENTS_FD"
+"""Environment variable of a trainer that runs here: the pipe that it writes its events to."""
+ENV_PORT = "RETRAINER_PORT"
+"""Environment variable of a trainer: its port instead of REPORT_PORT; 0 serves nothing."""
 ENV_SHARD = "JOB_COMPLETION_INDEX"
 """Set by Kubernetes in a pod of an Indexed Job; the shard that this pod computes."""
 REPORT_PORT = 9464
 """Where a trainer pod serves `/report` and `/metrics`."""
 
-TASK_BOTTLENECKS = "bottlenecks"
-TASK_TRAIN = "train"
+TASK_BOTTLENECKS: Final = "bottlenecks"
+TASK_TRAIN: Final = "train"
 
 EXIT_USER = 64
 """Exit code of a trainer whose spec or images are wrong: not to be retried (EX_USAGE)."""

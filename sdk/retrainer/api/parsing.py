@@ -2,11 +2,11 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from retrainer.api.fields import inner_model
 from retrainer.api.v1alpha1 import RetrainJob
 from retrainer.errors import InvalidJob
 
@@ -101,17 +101,11 @@ def _fields(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
                 (f for n, f in model.model_fields.items() if part in (n, f.alias)),
                 None,
             )
-            inner = _inner_model(field.annotation) if field else None
+            inner = inner_model(field.annotation) if field else None
             if inner is None:
                 return []
             model = inner
     return [f.alias or name for name, f in model.model_fields.items()]
-
-
-def _inner_model(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(filter(None, map(_inner_model, get_args(annotation))), None)
 
 
 def _shown(value: object) -> str:

@@ -16,7 +16,7 @@ from retrainer.api import (
     parse_job,
 )
 from retrainer.api.layout import DEFAULT_CACHE, join
-from retrainer.api.names import run_name
+from retrainer.api.names import TASK_TRAIN, run_name
 from retrainer.api.status import UNSEEN
 from retrainer.cluster.events import moment
 from retrainer.cluster.requests import Document
@@ -125,7 +125,7 @@ class JobSnapshot(ABC):
         for point in status.curve:
             curve.add(point)
         return Report(
-            task="train",
+            task=TASK_TRAIN,
             name=self.name,
             namespace=self.namespace,
             uid=self.uid,

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from retrainer.api import CurvePoint, Phase, Report
 from retrainer.api.layout import EXPORT_PATHS, LABELS, REJECTED, join
+from retrainer.api.reasons import EXPORTING
 from retrainer.local.process import Result
 from retrainer.views.text import console, duration, near, paragraph
 
@@ -149,7 +150,7 @@ class Display:
         steps = report.progress.steps or points[-1].step
         interval = max(1, points[1].step - points[0].step) if len(points) > 1 else max(1, steps)
         every = 1 if self.every_step else stride(steps // interval + 1, interval)
-        over = report.stage in (Phase.SUCCEEDED, Phase.FAILED) or report.reason == "Exporting"
+        over = report.stage in (Phase.SUCCEEDED, Phase.FAILED) or report.reason == EXPORTING.name
         for point in points:
             last = point is points[-1] and (over or point.step >= steps)
             if point.step > self._printed and (point.step % every == 0 or last):
@@ -176,7 +177,7 @@ class Display:
 
     def _training(self, report: Report) -> None:
         counts = report.progress
-        if report.reason == "Exporting":
+        if report.reason == EXPORTING.name:
             self._move(report.message.rstrip(".").lower() or "exporting", None, None, "", "")
         elif counts.steps:
             step = counts.step or 0

@@ -22,7 +22,14 @@ from pydantic import ValidationError
 from retrainer.api import Phase, Report, RetrainJob, Storage, Task, reasons
 from retrainer.api.interval import in_words
 from retrainer.api.layout import REJECTED, REPORT_PAGE, join
-from retrainer.api.names import ENV_TASK, EXIT_SIGTERM, EXIT_USER
+from retrainer.api.names import (
+    ENV_EVENTS,
+    ENV_PORT,
+    ENV_TASK,
+    EXIT_SIGTERM,
+    EXIT_USER,
+    TASK_TRAIN,
+)
 from retrainer.api.parsing import problems
 from retrainer.errors import (
     Interrupted,
@@ -41,8 +48,6 @@ from retrainer.watcher import Silent, Watcher
 
 # -P: a file of the current folder named like a library must not be imported in its place.
 TRAINER = (sys.executable, "-P", "-m", "retrainer_trainer")
-ENV_EVENTS = "RETRAINER_EVENTS_FD"
-ENV_PORT = "RETRAINER_PORT"
 GRACE_SECONDS = 30.0
 """How long a stopped trainer may take to save its segment; a kubelet gives as much."""
 LOG_TAIL_BYTES = 4096
@@ -166,7 +171,7 @@ def _numbered(job: RetrainJob) -> RetrainJob:
 
 
 def _run(job: RetrainJob, watch: Watcher, program: Sequence[str]) -> Result:
-    task = Task.of(job, "train")
+    task = Task.of(job, TASK_TRAIN)
     # A folder of the run's own for temporary files: TensorFlow leaves some, a killed trainer more.
     with tempfile.TemporaryDirectory(prefix="retrainer-", ignore_cleanup_errors=True) as scratch:
         log = Path(scratch, "trainer.log")

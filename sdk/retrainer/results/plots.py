@@ -25,10 +25,10 @@ BUBBLE_POINTS2 = 900.0
 """Area of the largest bubble, square points."""
 SMALLEST_POINTS2 = 20.0
 """Beside Inception V3 the smallest MobileNet's true area would not be seen."""
-WIDTH_POINTS, HEIGHT_POINTS = 560.0, 320.0
+WIDTH_POINTS = 430.0
 """Of the frontier's axes, about."""
-LINE_POINTS, LETTER_POINTS = 10.0, 4.4
-"""Height and width of its labels, about."""
+MOST_LEGEND_LINES = 32
+"""Names under each other beside the frontier; more take a second column."""
 ASIDE_POINTS = 16.0
 """Between two jobs of one network."""
 LONGEST_LABEL = 28
@@ -131,8 +131,9 @@ def confusion(
 def frontier(jobs: Sequence[Row], path: str | None = None) -> "Figure":
     """Test accuracy with its 95% interval against multiply-adds; a bubble's area is the size.
 
-    The line joins the jobs that no other beats for as few multiply-adds. Beside each name stands how
-    many images a second its bottlenecks took, where they were computed.
+    The line joins the jobs that no other beats for as few multiply-adds. The legend names the jobs by
+    their numbers, the best first, and says how many images a second their bottlenecks took, where they
+    were computed.
     """
     rows = [row for row in jobs if row.multiply_adds and row.accuracy is not None]
     figure, (axis,) = _figure(1, 9.0, 5.6)
@@ -154,7 +155,7 @@ def frontier(jobs: Sequence[Row], path: str | None = None) -> "Figure":
         zorder=1,
     )
     largest = max(row.parameters or 0 for row in rows) or 1
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         place, colour = places[row.name], _colour(row.architecture)
         accuracy = row.accuracy or 0.0
         # Rounding can put an end of the interval on the wrong side of an accuracy of 0 or 1.
@@ -165,7 +166,7 @@ def frontier(jobs: Sequence[Row], path: str | None = None) -> "Figure":
         )
         area = max(SMALLEST_POINTS2, BUBBLE_POINTS2 * (row.parameters or 0) / largest)
         axis.scatter(place, accuracy, s=area, color=colour, alpha=0.7, zorder=3, lw=0)
-    _labels(axis, rows, places, edge)
+        axis.annotate(str(number), (place, accuracy), ha="center", va="center", fontsize=8)
     _legend(figure, axis, rows)
     axis.set_title(_READING, fontsize=9, color=_OTHER)
     ticks = _ticks([_millions(row) for row in rows])
@@ -209,85 +210,28 @@ def _places(rows: Sequence[Row]) -> dict[str, float]:
     return places
 
 
-def _texts(rows: Sequence[Row]) -> "dict[str, list[str]]":
-    """The lines of each job's label: its network, or its name where two have the same; its rate."""
-    named = len({row.architecture for row in rows}) < len(rows)
-    texts = {}
-    for row in rows:
-        title = row.name if named else short(row.architecture or row.name)
-        rate = f"{row.images_per_second:,.0f}/s" if row.images_per_second else ""
-        texts[row.name] = [_cut(title), *filter(None, [rate])]
-    return texts
-
-
 def _cut(label: str) -> str:
     return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
 
 
-def _labels(
-    axis: "Axes", rows: Sequence[Row], places: dict[str, float], edge: Sequence[str]
-) -> None:
-    """What each job is, at the end of its bar: above for those on the line, below for the others.
-
-    Where neighbours on the cost axis are close they stand upright and move aside.
-    """
-    ordered = sorted(rows, key=lambda row: places[row.name])
-    sides = [[r for r in ordered if (r.name in edge) == above] for above in (True, False)]
-    points = _points(rows)
-    marks = [[math.log(places[row.name]) * points for row in side] for side in sides]
-    texts = _texts(rows)
-    widest = LETTER_POINTS * max(len(line) for lines in texts.values() for line in lines)
-    upright = any(any(_shifts(side, widest)) for side in marks)
-    for side, mark, above in zip(sides, marks, (True, False), strict=True):
-        for row, shift in zip(side, _shifts(mark, LINE_POINTS), strict=True):
-            end = row.high if above else row.low
-            axis.annotate(
-                ("  " if upright else "\n").join(texts[row.name]),
-                (places[row.name], end if end is not None else row.accuracy or 0.0),
-                xytext=(shift if upright else 0, 5 if above else -5),
-                textcoords="offset points",
-                ha="center",
-                va="bottom" if above else "top",
-                rotation=90 if upright else 0,
-                fontsize=7.5,
-                parse_math=False,
-            )
-    longest = LETTER_POINTS * max(len("  ".join(lines)) for lines in texts.values())
-    _make_room(axis, rows, longest if upright else 2 * LINE_POINTS)
-
-
-def _make_room(axis: "Axes", rows: Sequence[Row], points: float) -> None:
-    """Above and below the bars for the labels, which matplotlib does not count in its limits."""
-    lows, highs = [row.low or 0.0 for row in rows], [row.high or 0.0 for row in rows]
-    span = max(highs) - min(lows) or 0.1
-    share = min(0.35, (points + LINE_POINTS) / HEIGHT_POINTS)
-    room = span * share / (1 - 2 * share)
-    axis.set_ylim(min(lows) - room, max(highs) + room)
-    axis.set_yticks([tick for tick in axis.get_yticks() if 0 <= tick <= 1.0001])
-    axis.set_ylim(min(lows) - room, max(highs) + room)
-
-
-def _shifts(marks: Sequence[float], width: float) -> list[float]:
-    """Points to the right by which each label moves to be clear of the one before."""
-    shifts = []
-    free = -math.inf
-    for mark in marks:
-        shifts.append(max(0.0, free - mark))
-        free = max(mark, free) + width
-    return shifts
-
-
 def _legend(figure: "Figure", axis: "Axes", rows: Sequence[Row]) -> None:
-    """Which colour is which width, where there is more than one."""
-    present = {_colour(row.architecture) for row in rows}
-    widths = [w for w, colour in _WIDTH_COLOURS.items() if colour in present]
-    if len(present) < 2:
-        return
-    for width in widths:
-        colour = _WIDTH_COLOURS[width]
-        axis.scatter([], [], s=40, color=colour, alpha=0.7, lw=0, label=f"MobileNet {width}")
-    # Below the axes: inside there is no corner that is free of labels in every comparison.
-    figure.legend(frameon=False, loc="outside lower center", ncols=len(widths), fontsize=8)
+    """Name the job behind each number, with how many images a second its bottlenecks took."""
+    networks = {row.architecture for row in rows}
+    for number, row in enumerate(rows, 1):
+        # Its network says more, but not where two jobs have the same.
+        name = row.name if len(networks) < len(rows) else short(row.architecture or row.name)
+        rate = f", {row.images_per_second:,.0f}/s" if row.images_per_second else ""
+        label = f"{number}  {_cut(name)}{rate}"
+        axis.scatter([], [], s=40, color=_colour(row.architecture), alpha=0.7, lw=0, label=label)
+    legend = figure.legend(
+        frameon=False,
+        loc="outside right upper",
+        fontsize=8,
+        ncols=1 + (len(rows) - 1) // MOST_LEGEND_LINES,
+    )
+    for text in legend.get_texts():
+        # A name may have $ in it: between two of them matplotlib would read a formula.
+        text.set_parse_math(False)
 
 
 def short(architecture: str) -> str:
@@ -311,8 +255,9 @@ def _ticks(values: list[float]) -> list[float]:
     """Round numbers over the range of `values`, more of them where the range is small."""
     low, high = 0.7 * min(values), 1.4 * max(values)
     decades = range(-1, 6)
-    for factors in ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5)):
-        found = [f * 10.0**d for d in decades for f in factors if low <= f * 10.0**d <= high]
-        if len(found) <= 9:
-            break
-    return found
+
+    def multiples(*factors: float) -> list[float]:
+        return [f * 10.0**d for d in decades for f in factors if low <= f * 10.0**d <= high]
+
+    many = multiples(1, 1.5, 2, 3, 4, 5, 7)
+    return many if len(many) <= 9 else multiples(1, 2, 5)

@@ -7,6 +7,9 @@ from typing import Any
 from retrainer.api import Storage
 from retrainer.api.layout import (
     BACKBONE_PREFIX,
+    INDEX_CHECK_BYTES,
+    INDEX_HEADER_BYTES,
+    INDEX_RECORD_BYTES,
     INDEX_SUFFIX,
     NETWORK_PREFIX,
     SEGMENT_SUFFIX,
@@ -14,10 +17,6 @@ from retrainer.api.layout import (
 )
 from retrainer.store.folder import Entry, Folder
 from retrainer.store.s3 import Access
-
-# An index has a header and a checksum of this many bytes together, and this many for each bottleneck.
-INDEX_FIXED_BYTES = 40
-INDEX_ROW_BYTES = 28
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,8 @@ def _part(fingerprint: str, entries: list[Entry]) -> Part:
 
 
 def _rows(index: Entry) -> int:
-    return max(0, index.size - INDEX_FIXED_BYTES) // INDEX_ROW_BYTES
+    rows = index.size - INDEX_HEADER_BYTES - INDEX_CHECK_BYTES
+    return max(0, rows) // INDEX_RECORD_BYTES
 
 
 def _index_of(segment: str) -> str:

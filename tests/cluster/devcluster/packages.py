@@ -52,6 +52,7 @@ def ensure(packages: dict[str, str]) -> None:
     say(f"installing {', '.join(names)} ...")
     command = _command(names)
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    output = ""
     with _services_stay_off():
         for attempt in (command, ["apt-get", "update"], command):
             # The second and third: the lists of packages may be old or not there.
@@ -60,7 +61,8 @@ def ensure(packages: dict[str, str]) -> None:
             )
             if done.returncode == 0 and attempt is command:
                 return
-    raise ClusterError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-1500:]}")
+            output = done.stdout + done.stderr
+    raise ClusterError(f"{' '.join(command)} failed:\n{output[-1500:]}")
 
 
 def need_root() -> None:

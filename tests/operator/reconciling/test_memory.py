@@ -74,11 +74,14 @@ def test_a_pod_that_is_relabelled_to_and_fro_is_one_pod_at_its_newest_version() 
     memory = Memory()
     memory.put(make_job())
     memory.put(make_child())
-    for label in ("flowers", "another", "flowers"):
-        pod = read_pod(make_pod_body(labels={LABEL_JOB: label}))
+    pods = [
+        read_pod(make_pod_body(labels={LABEL_JOB: label}))
+        for label in ("flowers", "another", "flowers")
+    ]
+    for pod in pods:
         memory.put(pod)
         assert memory.observe(KEY).pods == (pod,)
-    assert list(memory.pods()) == [pod]
+    assert list(memory.pods()) == pods[-1:]
 
 
 def test_a_relabelled_child_still_belongs_to_the_job_that_controls_it() -> None:

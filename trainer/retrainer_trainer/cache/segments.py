@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from retrainer.api.layout import INDEX_CHECK_BYTES
 from retrainer_trainer.arrays import Floats
 from retrainer_trainer.dataset.identity import IDENTITY_BYTES
 
@@ -25,7 +26,6 @@ RECORD = np.dtype([("image", "V16"), ("offset", "<u8"), ("crc", "<u4")])
 
 _MAGIC = b"RTINDEX1"
 _HEADER = struct.Struct("<8sIIQ")  # magic, floats per row, rows, bytes of the segment
-_CHECK_BYTES = 16
 _FLOAT_BYTES = 4
 
 
@@ -148,7 +148,7 @@ def _check_shape(metadata: Any, width: int, body_bytes: int) -> None:
 def pack_index(records: npt.NDArray[np.void], width: int, segment_bytes: int) -> bytes:
     """The file beside a segment: header, records, and a digest of both."""
     body = _HEADER.pack(_MAGIC, width, len(records), segment_bytes) + records.tobytes()
-    return body + hashlib.blake2b(body, digest_size=_CHECK_BYTES).digest()
+    return body + hashlib.blake2b(body, digest_size=INDEX_CHECK_BYTES).digest()
 
 
 def unpack_index(body: bytes, width: int, segment_bytes: int) -> npt.NDArray[np.void]:
@@ -157,10 +157,10 @@ def unpack_index(body: bytes, width: int, segment_bytes: int) -> npt.NDArray[np.
     Raises:
         DamagedError: it is not whole, or not of this segment.
     """
-    if len(body) < _HEADER.size + _CHECK_BYTES:
+    if len(body) < _HEADER.size + INDEX_CHECK_BYTES:
         raise DamagedError("the index is not whole")
-    content, check = body[:-_CHECK_BYTES], body[-_CHECK_BYTES:]
-    if hashlib.blake2b(content, digest_size=_CHECK_BYTES).digest() != check:
+    content, check = body[:-INDEX_CHECK_BYTES], body[-INDEX_CHECK_BYTES:]
+    if hashlib.blake2b(content, digest_size=INDEX_CHECK_BYTES).digest() != check:
         raise DamagedError("the index is not whole")
     magic, floats, rows, size = _HEADER.unpack_from(content)
     if magic != _MAGIC or floats != width or size != segment_bytes:
@@ -176,4 +176,4 @@ def unpack_index(body: bytes, width: int, segment_bytes: int) -> npt.NDArray[np.
 def index_bytes(width: int, segment_bytes: int) -> int:
     """The size of the largest index that a segment of this size can have."""
     rows = segment_bytes // (width * _FLOAT_BYTES)
-    return _HEADER.size + rows * RECORD.itemsize + _CHECK_BYTES
+    return _HEADER.size + rows * RECORD.itemsize + INDEX_CHECK_BYTES

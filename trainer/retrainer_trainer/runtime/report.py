@@ -13,10 +13,8 @@ from typing import Any, TextIO, TypedDict
 from retrainer.api import CurvePoint, Phase, Report, Task
 from retrainer.api import prometheus as metrics
 from retrainer.api.findings import FindingCounts
-from retrainer.api.names import REPORT_PORT
+from retrainer.api.names import ENV_EVENTS, ENV_PORT, REPORT_PORT, TASK_TRAIN
 
-ENV_PORT = "RETRAINER_PORT"
-ENV_EVENTS = "RETRAINER_EVENTS_FD"
 ENV_TERMINATION = "RETRAINER_TERMINATION_LOG"
 _TERMINATION_LOG = "/dev/termination-log"
 _EVENT_INTERVAL_S = 0.1
@@ -66,7 +64,7 @@ class Reporter:
             namespace=task.namespace,
             uid=task.uid,
             shard=shard,
-            run=task.run_url if task.task == "train" else None,
+            run=task.run_url if task.task == TASK_TRAIN else None,
         )
         self._lock = threading.RLock()
         self._begun = time.monotonic()
