@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support import pictures
 from tests.support.trainer_engine import (
     WIDTH,
     Heard,
@@ -252,6 +253,26 @@ def _png() -> bytes:
     from tests.support.trainer_engine import encoded, picture
 
     return encoded(picture(9), "PNG")
+
+
+def test_pictures_of_twelve_bits_in_sixteen_are_told_in_every_run(
+    photo_folder: Path, output: Path
+) -> None:
+    deep = np.arange(64 * 64, dtype=np.uint32).reshape(64, 64)
+    for name, most in (("twelve", 2**12), ("fourteen", 2**14), ("sixteen", 2**16)):
+        rows = deep * (most - 1) // deep.max()
+        (photo_folder / f"daisy/{name}.png").write_bytes(pictures.png(rows, bits=16, colour=0))
+    shutil.copy(photo_folder / "daisy/twelve.png", photo_folder / "roses/copy.png")
+    for computed_count in (84, 0):
+        wanted = spec(photo_folder, output)
+        heard = Heard(wanted)
+        prepared(wanted, heard)
+        (warning,) = [w for w in heard.warnings if "black" in w]
+        assert warning.startswith(
+            "Nearly black: 3 of 84 images, such as daisy/fourteen.png. They are "
+        )
+        assert "use at most 14 of them" in warning
+        assert heard.report.progress.images_computed == computed_count
 
 
 def test_more_rejected_than_allowed_fails_and_lists_them_in_the_run(

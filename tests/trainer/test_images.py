@@ -54,6 +54,21 @@ def test_sixteen_bits_are_scaled_not_clipped() -> None:
     assert apart(got[..., 0], np.rint(deep / 257)) < 0.01
 
 
+@pytest.mark.parametrize(("most", "dark"), [(2**12, True), (2**14, True), (2**15, False)])
+def test_a_png_of_sixteen_bits_that_uses_few_of_them_is_known_as_nearly_black(
+    most: int, dark: bool
+) -> None:
+    rows = np.arange(64 * 64, dtype=np.uint32).reshape(64, 64) * (most - 1) // (64 * 64 - 1)
+    assert pixels.is_nearly_black(pictures.png(rows, bits=16, colour=0)) == dark
+    whole = np.dstack([rows, np.full_like(rows, 65535)])
+    assert pixels.is_nearly_black(pictures.png(whole, bits=16, colour=4)) == dark
+
+
+def test_a_dark_photo_of_eight_bits_is_left_in_peace() -> None:
+    assert not pixels.is_nearly_black(encoded(np.zeros((9, 9), np.uint8), "PNG"))
+    assert not pixels.is_nearly_black(encoded(np.zeros((9, 9), np.uint8)))
+
+
 def test_grey_becomes_three_equal_channels() -> None:
     grey = picture(5)[..., 0]
     for kind in ("JPEG", "PNG"):

@@ -28,7 +28,7 @@ from retrainer_trainer.dataset.catalog import (
     list_catalog,
 )
 from retrainer_trainer.dataset.distort import view_identity
-from retrainer_trainer.dataset.identity import IDENTITY_BYTES, Identities, shard_of
+from retrainer_trainer.dataset.identity import IDENTITY_BYTES, Identities, nearly_black, shard_of
 from retrainer_trainer.dataset.texts import shown
 from retrainer_trainer.outputs import tables
 from retrainer_trainer.runtime.report import Reporter
@@ -151,6 +151,7 @@ def compute_and_load(job: OpenJob, reporter: Reporter, stop: Stop, folder: Store
                 f"{missing} bottlenecks just written to {job.spec.cache_url} cannot be read back."
             )
     _log_rejected(job.catalog, filled, reporter)
+    _warn_of_nearly_black(job, ready, reporter)
     warnings = check_labels(job.catalog, job.spec, ready.usable) if filled.rejected else []
     new = tuple(w for w in warnings if w not in job.catalog.warnings)
     for warning in new:
@@ -232,6 +233,9 @@ def compute_missing(
                 tally.take(done)
                 for name, bottleneck in done.found:
                     cache.add(name, bottleneck)
+                if done.nearly_black:
+                    mark = nearly_black(identities[done.row]).tobytes()
+                    cache.add(mark, np.zeros(job.backbone.architecture.bottleneck, np.float32))
                 now = time.monotonic()
                 if cache.pending >= FLUSH_IMAGES or now - flushed > FLUSH_SECONDS:
                     cache.flush()
@@ -435,6 +439,18 @@ def check_rejected(job: OpenJob, filled: Filled, folder: Store) -> None:
         limit=f"{job.spec.max_rejected_fraction:g}",
         first=f"{shown(job.catalog.paths[first])} ({filled.rejected[first]})",
     )
+
+
+def _warn_of_nearly_black(job: OpenJob, ready: Bottlenecks, reporter: Reporter) -> None:
+    marks = job.cache.find(nearly_black(ready.catalog.identities)) >= 0
+    rows = np.flatnonzero(marks & ready.usable)
+    if len(rows):
+        reporter.warn(
+            f"Nearly black: {len(rows)} of {len(ready.catalog)} images, such as "
+            f"{shown(ready.catalog.paths[int(rows[0])])}. They are PNGs of 16 bits that use at most 14 "
+            "of them (cameras for X-rays, heat and depth write 12), so the network sees next to "
+            "nothing; stretch their values to the whole range of 0 to 65,535."
+        )
 
 
 _SHOWN = 10

@@ -17,8 +17,8 @@ from retrainer.inference.bitmaps import decode_bitmap
 from retrainer.inference.headers import Header, RejectedError, header, orientation
 
 __all__ = [
-    "MAX_BYTES", "MAX_PIXELS", "VERSION", "Pixels", "RejectedError", "decoded", "pixels", "resized",
-    "too_large", "upright",
+    "MAX_BYTES", "MAX_PIXELS", "VERSION", "Pixels", "RejectedError", "decoded", "is_nearly_black",
+    "pixels", "resized", "too_large", "upright",
 ]  # fmt: skip
 
 VERSION = "pixels-2"
@@ -191,22 +191,40 @@ _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 
 def _png(body: bytes) -> Pixels:
-    parts = [headers.PNG_START]
     grey_key: int | None = None
+    transparent = next((p for p in headers.png_chunks(body) if p.name == b"tRNS"), None)
     bits, colour = body[24], body[25]
+    if transparent is not None and colour == 0:  # OpenCV knows no alpha of grey
+        grey_key = int.from_bytes(body[transparent.start : transparent.start + 2])
+        grey_key = grey_key * 255 // (2**bits - 1) if bits < 8 else grey_key
+    return _by_opencv(_pixel_chunks(body), "PNG", grey_key)
+
+
+def _pixel_chunks(body: bytes) -> bytes:
+    """The PNG with the chunks that decide its pixels, and no other."""
+    parts = [headers.PNG_START]
     for name, start, end in headers.png_chunks(body):
         if name not in _PIXEL_CHUNKS:
             continue
         if zlib.crc32(memoryview(body)[start - 4 : end]) != int.from_bytes(body[end : end + 4]):
             raise RejectedError("PNG: damaged (a checksum is wrong)")
         parts.append(body[start - 8 : end + 4])
-        if name == b"tRNS" and colour == 0:
-            # OpenCV knows no alpha of grey.
-            grey_key = int.from_bytes(body[start : start + 2])
-            grey_key = grey_key * 255 // (2**bits - 1) if bits < 8 else grey_key
         if name == b"IEND":
-            return _by_opencv(b"".join(parts), "PNG", grey_key)
+            return b"".join(parts)
     raise RejectedError("PNG: truncated")
+
+
+def is_nearly_black(body: bytes) -> bool:
+    """Whether an image that can be read is a PNG of 16 bits which uses at most 14 of them.
+
+    X-ray, thermal and depth cameras write 12 bits so: white is then 15 of 255. Nothing tells such a
+    picture from one that is meant to be dark, so it is left as it is, and told.
+    """
+    if not body.startswith(headers.PNG_START) or body[24] != 16:
+        return False
+    image = cv2.imdecode(np.frombuffer(_pixel_chunks(body), np.uint8), cv2.IMREAD_UNCHANGED)
+    colours = image if image.ndim == 2 else image[..., :3]
+    return bool(colours.max() < 2**14)
 
 
 def _by_opencv(body: bytes, kind: str, clear: int | None = None) -> Pixels:

@@ -70,6 +70,7 @@ class Done:
         found: identity and bottleneck of each part.
         rejected: why the image cannot be used; None if it can.
         copies: the reason lies in the content, so that it holds for every copy of the image.
+        nearly_black: see `pixels.is_nearly_black`.
         identity: 16 bytes, if the image was replaced since it was listed; else None.
     """
 
@@ -77,6 +78,7 @@ class Done:
     found: list[tuple[bytes, npt.NDArray[np.float32]]] = field(default_factory=list)
     rejected: str | None = None
     copies: bool = False
+    nearly_black: bool = False
     identity: bytes | None = None
 
 
@@ -258,6 +260,7 @@ def _decode(job: OpenJob, want: Want, fetched: Fetched) -> _Decoded:
                 pixels.append(distorted(square, size, known, distortions, view))
     except images.RejectedError as error:
         return _Decoded(replace(done, rejected=str(error), copies=True), [], [])
+    done = replace(done, nearly_black=images.is_nearly_black(fetched.body))
     return _Decoded(done, names, pixels)
 
 

@@ -26,6 +26,15 @@ def content_identity(body: bytes) -> bytes:
     return identity(hashlib.md5(body, usedforsecurity=False).hexdigest(), len(body))
 
 
+def nearly_black(identities: Identities) -> Identities:
+    """The names under which the cache remembers that images are nearly black, a row per image.
+
+    So a later run, which decodes nothing, can tell it as well. Identities are digests: those with some
+    bits flipped are no other image's.
+    """
+    return identities ^ np.uint8(0xA5)
+
+
 def shard_of(identities: Identities, shards: int) -> npt.NDArray[np.int64]:
     """(N,) which of `shards` computes each image: the same for equal images, even over all."""
     first = np.ascontiguousarray(identities[:, :8]).view("<u8")[:, 0]
