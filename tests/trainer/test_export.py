@@ -16,8 +16,9 @@ from tests.support.trainer_engine import Heard, spec
 
 from retrainer.api import Export, Training, architecture
 from retrainer.api.layout import EXPORT_PATHS
-from retrainer.errors import RetrainerError
+from retrainer.errors import RetrainerError, UserError
 from retrainer.inference import pixels as images
+from retrainer.inference.classifier import Classifier
 from retrainer.inference.headers import orientation
 from retrainer.inference.runners import SAVED_MODEL_BYTES, open_runners
 from retrainer_trainer.backbone.layers import read_layers
@@ -92,6 +93,25 @@ def test_the_int8_file_takes_and_gives_bytes_and_nearly_agrees(exported: Exporte
     found = open_runners(exported.folder, Export.TFLITE_INT8)["tfliteInt8"](exported.pixels, [])
     assert (found.argmax(1) == exported.scores.argmax(1)).mean() > 0.85
     np.testing.assert_allclose(found.sum(1), 1, atol=0.05)
+
+
+def test_predict_and_the_check_of_an_export_give_the_same_scores(exported: Exported) -> None:
+    for form in (Export.TFLITE, Export.TFLITE_INT8):
+        path = exported.folder / EXPORT_PATHS[form]
+        checked = open_runners(exported.folder, form)[form.value](exported.pixels[:4], [])
+        classifier = Classifier("a run", path.read_bytes(), LABELS)
+        for body, scores in zip(exported.bodies[:4], checked, strict=True):
+            prediction = classifier.one(body)
+            assert [prediction.scores[label] for label in LABELS] == pytest.approx(scores, abs=1e-5)
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.3, 0.999])
+def test_a_tflite_file_that_is_cut_off_is_refused_in_a_sentence(
+    exported: Exported, share: float
+) -> None:
+    whole = (exported.folder / EXPORT_PATHS["tflite"]).read_bytes()
+    with pytest.raises(UserError, match=r"^The network in RUN cannot be loaded: it is damaged"):
+        Classifier("RUN", whole[: int(len(whole) * share)], LABELS)
 
 
 def test_the_bytes_signature_gives_scores_and_labels_of_photos(exported: Exported) -> None:

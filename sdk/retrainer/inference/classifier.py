@@ -1,14 +1,12 @@
 """Label images with a finished run: its TensorFlow Lite file through LiteRT, no TensorFlow needed."""
 
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from retrainer.api import Storage
 from retrainer.api.layout import EXPORT_PATHS, LABELS, RESULT, join
@@ -76,27 +74,19 @@ class Classifier:
     """
 
     def __init__(self, run: str, network: bytes, labels: Sequence[str]) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
-        from retrainer.inference.silence import quiet
+        from retrainer.inference.tflite import TfliteNetwork
 
         self.run = run
         self.labels = list(labels)
         try:
-            with quiet():
-                self._interpreter = Interpreter(
-                    model_content=network, num_threads=os.cpu_count() or 1
-                )
-                self._interpreter.allocate_tensors()
+            self._network = TfliteNetwork(network)
         except ValueError as error:
-            raise UserError(f"The network in {run} is damaged and cannot be loaded.") from error
-        self._input = self._interpreter.get_input_details()[0]
-        self._output = self._interpreter.get_output_details()[0]
-        self.size = int(self._input["shape"][1])
-        if int(self._output["shape"][-1]) != len(self.labels):
+            raise UserError(f"The network in {run} cannot be loaded: {error}.") from error
+        self.size = self._network.size
+        if self._network.label_count != len(self.labels):
             raise UserError(
                 f"{run} has {len(self.labels)} labels, but its network has "
-                f"{int(self._output['shape'][-1])} outputs: they are not from the same run."
+                f"{self._network.label_count} outputs: they are not from the same run."
             )
 
     @classmethod
@@ -134,7 +124,7 @@ class Classifier:
             pixels = images.pixels(body, self.size)
         except images.RejectedError as error:
             raise UserError(f"{name}: {error}") from error
-        scores = self._scores(pixels)
+        scores = self._network.scores(pixels[None])[0]
         order = np.argsort(-scores, kind="stable")
         ranked = {self.labels[i]: float(scores[i]) for i in order[:top]}
         return Prediction(name, self.labels[order[0]], float(scores[order[0]]), ranked)
@@ -156,13 +146,6 @@ class Classifier:
         if errors and len(errors) == len(predictions):
             raise errors[0] if len(errors) == 1 else UserError("\n".join(map(str, errors)))
         return predictions
-
-    def _scores(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """(labels,) shares for (size, size, 3) pixels 0..255."""
-        interpreter = self._interpreter
-        interpreter.set_tensor(self._input["index"], _encoded(pixels[None], self._input))
-        interpreter.invoke()
-        return _decoded(interpreter.get_tensor(self._output["index"])[0], self._output)
 
 
 def predict(
@@ -225,22 +208,3 @@ def _read(path: Path) -> bytes:
         raise NotFound(f"There is no file {path}.") from None
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error
-
-
-def _encoded(pixels: npt.NDArray[np.uint8], tensor: dict[str, Any]) -> npt.NDArray[Any]:
-    """Pixels 0..255 as the tensor's type; a quantized one says its scale and zero point."""
-    kind = tensor["dtype"]
-    scale, zero = tensor["quantization"]
-    if kind == np.float32 or not scale:
-        return pixels.astype(kind)
-    limits = np.iinfo(kind)
-    rounded: npt.NDArray[Any] = np.rint(pixels / scale) + zero
-    return rounded.clip(limits.min, limits.max).astype(kind)
-
-
-def _decoded(values: npt.NDArray[Any], tensor: dict[str, Any]) -> npt.NDArray[np.float32]:
-    scale, zero = tensor["quantization"]
-    if tensor["dtype"] == np.float32 or not scale:
-        return values.astype(np.float32)
-    shares: npt.NDArray[np.float32] = (values.astype(np.float32) - zero) * np.float32(scale)
-    return shares

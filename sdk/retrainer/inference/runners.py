@@ -3,23 +3,16 @@
 The trainer checks its exports with these, and `retrainer verify` runs them on a person's own images.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from retrainer.api import Export
 from retrainer.api.layout import EXPORT_PATHS
-from retrainer.inference.silence import import_tensorflow, quiet
-
-Pixels = npt.NDArray[np.uint8]
-"""(images, size, size, 3), 0..255, as `pixels.pixels` gives them."""
-
-Scores = npt.NDArray[np.float32]
-"""(images, labels)."""
+from retrainer.inference.silence import import_tensorflow
+from retrainer.inference.tflite import Pixels, Scores, TfliteNetwork
 
 Runner = Callable[[Pixels, Sequence[bytes]], Scores]
 """Scores of an exported file, for the same images as pixels and as bytes."""
@@ -81,26 +74,8 @@ def _saved_model_runners(path: Path) -> dict[str, Runner]:
 
 
 def _tflite_runner(path: Path) -> Runner:
-    from ai_edge_litert.interpreter import Interpreter
-
-    with quiet():
-        interpreter = Interpreter(str(path), num_threads=os.cpu_count())
-        interpreter.allocate_tensors()
-    source, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    scale, zero = result["quantization"]
-
-    def run(batch: Pixels, _: Sequence[bytes]) -> Scores:
-        if tuple(interpreter.get_input_details()[0]["shape"]) != batch.shape:
-            interpreter.resize_tensor_input(source["index"], batch.shape)
-            interpreter.allocate_tensors()
-        interpreter.set_tensor(source["index"], batch.astype(source["dtype"]))
-        interpreter.invoke()
-        raw = interpreter.get_tensor(result["index"])
-        if raw.dtype == np.float32:
-            return np.asarray(raw, np.float32)
-        return np.asarray((raw.astype(np.float32) - np.float32(zero)) * np.float32(scale))
-
-    return run
+    network = TfliteNetwork(path.read_bytes())
+    return lambda batch, _: network.scores(batch)
 
 
 def _keras_runner(path: Path) -> Runner:
