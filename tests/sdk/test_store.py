@@ -27,7 +27,7 @@ from retrainer.store.cache import Cache
 from retrainer.store.folder import Folder
 from retrainer.store.s3 import Access, endpoint_for
 from retrainer_trainer.cache import cache as trainer_cache
-from retrainer_trainer.store.store import Store
+from retrainer_trainer.store.opening import open_store
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
 # --- cache ---
 def filled(folder: Path, images: int, width: int = 8) -> None:
     """Segments as the trainer writes them."""
-    cache = trainer_cache.Cache(Store.open(str(folder), Storage()), "fp1", width, print)
+    cache = trainer_cache.Cache(open_store(str(folder), Storage()), "fp1", width, print)
     identities = np.random.default_rng(images).integers(0, 256, (images, 16), np.uint8)
     for identity in identities:
         cache.add(identity.tobytes(), np.ones(width, np.float32))
@@ -192,7 +192,7 @@ def test_prune_deletes_what_is_older_with_its_index(tmp_path: Path) -> None:
     assert cache.prune(timedelta(days=1)) == seen
     (part,) = cache.parts()
     assert (part.segments, part.bottlenecks) == (1, 9)
-    fresh = trainer_cache.Cache(Store.open(str(tmp_path), Storage()), "fp1", 8, print)
+    fresh = trainer_cache.Cache(open_store(str(tmp_path), Storage()), "fp1", 8, print)
     fresh.refresh()
     assert len(fresh) == 9, "what is left is whole for the trainer"
 

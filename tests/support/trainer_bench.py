@@ -27,7 +27,8 @@ from retrainer_trainer.dataset.identity import identity
 from retrainer_trainer.runtime.report import Reporter
 from retrainer_trainer.runtime.stop import Stop
 from retrainer_trainer.store.local import LocalStore
-from retrainer_trainer.store.store import Entry, Store
+from retrainer_trainer.store.opening import open_store
+from retrainer_trainer.store.store import Entry
 
 WIDTH = 512
 
@@ -132,7 +133,7 @@ def catalogued(fields: str, folder: str, count: str, kind: str) -> dict[str, Any
     begun = time.perf_counter()
     catalog = list_catalog(images, spec, reporter.log)
     listed = time.perf_counter()
-    store = Store.open(spec.cache_url, spec.storage, "spec.cache")
+    store = open_store(spec.cache_url, spec.storage, "spec.cache")
     backbone = open_backbone(spec, store, reporter.log, reporter.warn)
     cache = Cache(LocalStore(Path(folder), folder, "spec.cache"), "million", WIDTH, print)
     job = OpenJob(spec, images, catalog, backbone, cache)

@@ -21,7 +21,7 @@ from retrainer.api.architectures import architecture
 from retrainer_trainer import bottlenecks
 from retrainer_trainer.runtime.report import Reporter
 from retrainer_trainer.runtime.stop import Stop
-from retrainer_trainer.store.store import Store
+from retrainer_trainer.store.opening import open_store
 
 ARCHITECTURE = "mobilenet_0.25_128"
 WIDTH = architecture(ARCHITECTURE).bottleneck
@@ -80,7 +80,7 @@ class Heard(Reporter):
 
 def prepared(wanted: RetrainJobSpec, heard: Heard | None = None) -> bottlenecks.Bottlenecks:
     """The whole of the engine's part of a train task, in this process."""
-    run = Store.open(wanted.output + "/run", wanted.storage, "spec.output")
+    run = open_store(wanted.output + "/run", wanted.storage, "spec.output")
     return bottlenecks.prepare(wanted, heard or Heard(wanted), Stop(), run)
 
 

@@ -20,7 +20,7 @@ from retrainer_trainer.backbone.engine import KERAS_GPU, LITERT, Engine, LiteRT
 from retrainer_trainer.backbone.layers import folded, read_layers
 from retrainer_trainer.backbone.tflite import backbone_tflite
 from retrainer_trainer.backbone.weights import BUILTIN, Weights, download, file_stems, find_weights
-from retrainer_trainer.store.store import Store
+from retrainer_trainer.store.opening import open_store
 
 quiet_environment()
 pytestmark = pytest.mark.slow  # TensorFlow
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow  # TensorFlow
 def opened(folder: Path) -> tuple[backbone.Backbone, list[str], list[str]]:
     said: list[str] = []
     warned: list[str] = []
-    store = Store.open(str(folder), Storage(), "spec.cache")
+    store = open_store(str(folder), Storage(), "spec.cache")
     found = backbone.open_backbone(spec("unused", folder), store, said.append, warned.append)
     return found, said, warned
 
@@ -178,7 +178,7 @@ def test_numbers_that_only_together_are_infinite_are_refused_before_an_image_is_
     path = tmp_path / "huge.weights.h5"
     path.write_bytes(changed(tmp_path, change))
     wanted = spec("unused", tmp_path, weights=str(path))
-    cache = Store.open(str(tmp_path / "cache"), Storage(), "spec.cache")
+    cache = open_store(str(tmp_path / "cache"), Storage(), "spec.cache")
     found = backbone.open_backbone(wanted, cache, lambda _: None, lambda _: None)
     with pytest.raises(UserError, match="they give infinite numbers"):
         found.start()
@@ -234,7 +234,7 @@ def find(
 ) -> tuple[Weights, list[str]]:
     warned: list[str] = []
     wanted = spec("in", tmp_path / "out", weights=weights, architecture=name)
-    cache = Store.open(wanted.cache_url, wanted.storage, "spec.cache")
+    cache = open_store(wanted.cache_url, wanted.storage, "spec.cache")
     return find_weights(wanted, cache, lambda _text: None, warned.append), warned
 
 

@@ -14,6 +14,7 @@ from retrainer.errors import StorageError
 from retrainer_trainer.cache.cache import Cache
 from retrainer_trainer.cache.segments import DamagedError, pack_index, pack_segment, unpack_index
 from retrainer_trainer.store.local import LocalStore
+from retrainer_trainer.store.opening import open_store
 from retrainer_trainer.store.store import Store
 
 WIDTH = 32
@@ -24,7 +25,7 @@ def open_cache(
     folder: Path, warnings: list[str] | None = None, store: Store | None = None
 ) -> Cache:
     heard = warnings if warnings is not None else []
-    return Cache(store or Store.open(str(folder), Storage()), "fp", WIDTH, heard.append)
+    return Cache(store or open_store(str(folder), Storage()), "fp", WIDTH, heard.append)
 
 
 def some(count: int, seed: int = 0) -> tuple[Array, Array]:

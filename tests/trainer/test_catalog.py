@@ -18,7 +18,7 @@ from retrainer_trainer.dataset.identity import content_identity, identity, same,
 from retrainer_trainer.dataset.texts import Texts, shown
 from retrainer_trainer.outputs import tables
 from retrainer_trainer.runtime.cores import cores
-from retrainer_trainer.store.store import Store
+from retrainer_trainer.store.opening import open_store
 
 IDENTITIES = hnp.arrays(np.uint8, st.tuples(st.integers(0, 200), st.just(16)))
 
@@ -26,14 +26,14 @@ IDENTITIES = hnp.arrays(np.uint8, st.tuples(st.integers(0, 200), st.just(16)))
 def catalog_of(images: Path, tmp_path: Path, **fields: Any) -> tuple[Catalog, list[str]]:
     wanted = spec(images, tmp_path / "out", **fields)
     said: list[str] = []
-    store = Store.open(wanted.images, wanted.storage)
+    store = open_store(wanted.images, wanted.storage)
     return list_catalog(store, wanted, said.append, threads=2), said
 
 
 def refusal(images: Path | str, tmp_path: Path, **fields: Any) -> str:
     wanted = spec(images, tmp_path / "out", **fields)
     with pytest.raises(UserError) as raised:
-        list_catalog(Store.open(wanted.images, wanted.storage), wanted, lambda _text: None)
+        list_catalog(open_store(wanted.images, wanted.storage), wanted, lambda _text: None)
     return str(raised.value)
 
 
@@ -205,7 +205,7 @@ def test_an_output_inside_the_images_is_refused_however_it_is_spelled(
     output = f"{tmp_path}/{spelling}"
     wanted = spec(images, output, cache=f"{tmp_path}/cache")
     with pytest.raises(UserError, match=r"spec\.output: .* lies inside spec\.images"):
-        list_catalog(Store.open(wanted.images, wanted.storage), wanted, lambda _text: None)
+        list_catalog(open_store(wanted.images, wanted.storage), wanted, lambda _text: None)
 
 
 SETS = {"train/cats": 20, "train/dogs": 20, "valid/cats": 5, "valid/dogs": 5, "Test/cats": 5}

@@ -19,6 +19,7 @@ from retrainer.errors import (
     StorageError,
     UserError,
 )
+from retrainer_trainer.store.opening import open_store
 from retrainer_trainer.store.store import ChangedError, Entry, Store, UnreadableError
 
 SECRET = "retrainer-secret"
@@ -39,10 +40,10 @@ def keys(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=["local", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, s3: S3Server, keys: None) -> Store:
     if request.param == "local":
-        return Store.open(str(tmp_path / "root"), Storage())
+        return open_store(str(tmp_path / "root"), Storage())
     name = f"b{uuid.uuid4().hex}"
     bucket(s3, name)
-    return Store.open(f"s3://{name}/some/prefix", Storage(endpoint=s3.endpoint))
+    return open_store(f"s3://{name}/some/prefix", Storage(endpoint=s3.endpoint))
 
 
 def files(store: Store, prefix: str = "") -> dict[str, int]:
@@ -122,13 +123,13 @@ def test_a_folder_is_copied_whole(store: Store, tmp_path: Path) -> None:
 # --- local ---
 def test_urls_and_plain_paths_name_the_same_folder(tmp_path: Path) -> None:
     (tmp_path / "a b").mkdir()
-    Store.open(str(tmp_path / "a b"), Storage()).put("x", b"1")
-    assert Store.open(f"file://{tmp_path}/a%20b", Storage()).get("x") == b"1"
+    open_store(str(tmp_path / "a b"), Storage()).put("x", b"1")
+    assert open_store(f"file://{tmp_path}/a%20b", Storage()).get("x") == b"1"
 
 
 def test_another_kind_of_url_is_refused() -> None:
     with pytest.raises(UserError, match=r"spec\.images: gs://b/x must be s3://bucket/prefix"):
-        Store.open("gs://b/x", Storage())
+        open_store("gs://b/x", Storage())
 
 
 def test_empty_and_linked_folders_are_listed(tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ def test_empty_and_linked_folders_are_listed(tmp_path: Path) -> None:
     (tmp_path / "root/linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "root/linked/nowhere.jpg").symlink_to(tmp_path / "gone")
     (tmp_path / "root/linked/circle.jpg").symlink_to("circle.jpg")
-    found = list(Store.open(str(tmp_path / "root"), Storage()).list())
+    found = list(open_store(str(tmp_path / "root"), Storage()).list())
     assert found == [
         Entry("empty/", 0, None),
         Entry("linked/", 0, None),
@@ -149,14 +150,14 @@ def test_empty_and_linked_folders_are_listed(tmp_path: Path) -> None:
 
 
 def test_a_killed_write_leaves_no_half_file(tmp_path: Path) -> None:
-    store = Store.open(str(tmp_path), Storage())
+    store = open_store(str(tmp_path), Storage())
     store.put("x", b"1" * 100)
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
 def test_a_full_disk_is_told_with_the_place(tmp_path: Path) -> None:
     with small_disk(tmp_path / "small", "64k") as small:
-        store = Store.open(str(small), Storage(), "spec.cache")
+        store = open_store(str(small), Storage(), "spec.cache")
         with pytest.raises(StorageError) as raised:
             store.put("seg/x", bytes(200_000))
         assert str(raised.value) == f"No space left writing {small / 'seg/x'}."
@@ -167,7 +168,7 @@ def test_a_full_disk_is_told_with_the_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize("below", ["", "/cache"])
 def test_a_file_in_place_of_a_folder_is_told_with_its_field(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_bytes(b"")
-    store = Store.open(f"{tmp_path}/file{below}", Storage(), "spec.cache")
+    store = open_store(f"{tmp_path}/file{below}", Storage(), "spec.cache")
     with pytest.raises(UserError) as raised:
         store.put("part/x", b"1")
     assert str(raised.value) == (
@@ -178,7 +179,7 @@ def test_a_file_in_place_of_a_folder_is_told_with_its_field(tmp_path: Path, belo
 def test_a_folder_in_place_of_an_image_is_that_image_s_own_fault(tmp_path: Path) -> None:
     (tmp_path / "x.jpg").mkdir()
     with pytest.raises(UnreadableError, match="it is a folder"):
-        Store.open(str(tmp_path), Storage()).get("x.jpg")
+        open_store(str(tmp_path), Storage()).get("x.jpg")
 
 
 # --- S3 ---
@@ -192,7 +193,7 @@ def test_markers_of_empty_folders_and_empty_files_are_told_apart(s3: S3Server, k
     client = bucket(s3, "markers")
     for key in ("in/empty/", "in/a/x.jpg", "in/a/zero.jpg", "in/a/"):
         client.put_object(Bucket="markers", Key=key, Body=b"abc" if key.endswith("x.jpg") else b"")
-    found = Store.open("s3://markers/in", Storage(endpoint=s3.endpoint)).list()
+    found = open_store("s3://markers/in", Storage(endpoint=s3.endpoint)).list()
     assert {e.path: e.size for e in found} == {"empty/": 0, "a/": 0, "a/x.jpg": 3, "a/zero.jpg": 0}
 
 
@@ -201,7 +202,7 @@ def test_more_keys_than_fit_one_page_are_listed_once(s3: S3Server, keys: None) -
     for i in range(1050):
         client.put_object(Bucket="many", Key=f"l/{i:05}", Body=b"x")
     client.put_object(Bucket="many", Key="l/zz\tlast", Body=b"x")
-    store = Store.open("s3://many", Storage(endpoint=s3.endpoint))
+    store = open_store("s3://many", Storage(endpoint=s3.endpoint))
     paths = [e.path for e in store.list()]
     assert len(paths) == len(set(paths)) == 1051
 
@@ -209,7 +210,7 @@ def test_more_keys_than_fit_one_page_are_listed_once(s3: S3Server, keys: None) -
 def test_an_object_that_changed_is_noticed(s3: S3Server, keys: None) -> None:
     client = bucket(s3, "changing")
     client.put_object(Bucket="changing", Key="x", Body=b"old")
-    store = Store.open("s3://changing", Storage(endpoint=s3.endpoint))
+    store = open_store("s3://changing", Storage(endpoint=s3.endpoint))
     (entry,) = store.list()
     assert store.get("x", entry.etag) == b"old"
     client.put_object(Bucket="changing", Key="x", Body=b"new")
@@ -219,7 +220,7 @@ def test_an_object_that_changed_is_noticed(s3: S3Server, keys: None) -> None:
 
 
 def test_a_missing_bucket_is_named_with_its_field_and_endpoint(s3: S3Server, keys: None) -> None:
-    store = Store.open("s3://nosuch/x", Storage(endpoint=s3.endpoint), "spec.output")
+    store = open_store("s3://nosuch/x", Storage(endpoint=s3.endpoint), "spec.output")
     for act in (lambda: list(store.list()), lambda: store.put("y", b""), lambda: store.get("y")):
         with pytest.raises(BucketNotFound) as raised:
             act()
@@ -234,7 +235,7 @@ def test_wrong_credentials_name_bucket_and_key_id_but_never_the_secret(
     s3: S3Server, keys: None, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
     monkeypatch.setenv(wrong, "WRONG-VALUE")
-    store = Store.open("s3://photos/x", Storage(endpoint=s3.endpoint))
+    store = open_store("s3://photos/x", Storage(endpoint=s3.endpoint))
     for act in (lambda: list(store.list()), lambda: store.put("y", b"")):
         with pytest.raises(StorageDenied) as raised:
             act()
@@ -258,7 +259,7 @@ def _seconds(store: Store) -> tuple[float, RetrainerError]:
 
 @pytest.mark.slow
 def test_a_refused_connection_is_told_in_time(keys: None) -> None:
-    seconds, error = _seconds(Store.open("s3://b/x", Storage(endpoint="http://127.0.0.1:9")))
+    seconds, error = _seconds(open_store("s3://b/x", Storage(endpoint="http://127.0.0.1:9")))
     assert seconds < 60  # 12 of patience, and a last request of 10
     assert str(error) == "Cannot reach http://127.0.0.1:9: connection refused"
     assert error.exit_code == 1
@@ -268,14 +269,14 @@ def test_a_refused_connection_is_told_in_time(keys: None) -> None:
 def test_a_server_that_never_answers_is_told_in_time(keys: None) -> None:
     with TinyS3().running() as tiny:
         tiny.silent.set()
-        seconds, error = _seconds(Store.open("s3://b/x", Storage(endpoint=tiny.endpoint)))
+        seconds, error = _seconds(open_store("s3://b/x", Storage(endpoint=tiny.endpoint)))
     assert seconds < 60  # 12 of patience, and a last request of 10
     assert str(error) == f"Cannot reach {tiny.endpoint}: no answer in time"
 
 
 def test_a_web_server_that_is_no_s3_is_told(keys: None) -> None:
     with TinyS3().running() as tiny:
-        store = Store.open("s3://b/x", Storage(endpoint=tiny.endpoint + "/"))
+        store = open_store("s3://b/x", Storage(endpoint=tiny.endpoint + "/"))
         assert list(store.list()) == []
         with pytest.raises(NotFound):
             store.get("y")
@@ -291,7 +292,7 @@ def test_a_server_that_dies_and_comes_back_is_waited_for(tmp_path: Path, keys: N
 
     with S3Server(tmp_path) as server:
         bucket(server, "photos")
-        store = Store.open("s3://photos", Storage(endpoint=server.endpoint), "spec.images", notice)
+        store = open_store("s3://photos", Storage(endpoint=server.endpoint), "spec.images", notice)
         store.put("x", b"1")
         server.kill()
 
@@ -312,7 +313,7 @@ def test_a_listing_that_is_cut_off_goes_on_after_its_last_key(tmp_path: Path, ke
         client = bucket(server, "photos")
         for i in range(2100):
             client.put_object(Bucket="photos", Key=f"l/{i:05}", Body=b"x")
-        store = Store.open(
+        store = open_store(
             "s3://photos", Storage(endpoint=server.endpoint), "spec.images", lambda _: noticed.set()
         )
 

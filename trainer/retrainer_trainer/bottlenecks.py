@@ -33,6 +33,7 @@ from retrainer_trainer.dataset.texts import shown
 from retrainer_trainer.outputs import tables
 from retrainer_trainer.runtime.report import Reporter
 from retrainer_trainer.runtime.stop import Stop
+from retrainer_trainer.store.opening import open_store
 from retrainer_trainer.store.store import Store
 
 # A killed pod loses at most this much.
@@ -169,12 +170,12 @@ def open_job(
         RetrainerError: the GPU cannot be used.
     """
     reporter.update(stage=Phase.BOTTLENECKS, message="Listing images.")
-    images = Store.open(spec.images, spec.storage, "spec.images", reporter.log, stop)
+    images = open_store(spec.images, spec.storage, "spec.images", reporter.log, stop)
     catalog = list_catalog(images, spec, reporter.log)
     for warning in catalog.warnings:
         reporter.warn(warning)
     reporter.update(label_count=len(catalog.labels), progress={"images_total": len(catalog)})
-    store = Store.open(spec.cache_url, spec.storage, "spec.cache", reporter.log, stop)
+    store = open_store(spec.cache_url, spec.storage, "spec.cache", reporter.log, stop)
     backbone = open_backbone(spec, store, reporter.log, reporter.warn, find_gpu)
     cache = Cache(store, backbone.fingerprint, backbone.architecture.bottleneck, reporter.warn)
     return OpenJob(spec, images, catalog, backbone, cache)

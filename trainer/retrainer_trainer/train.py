@@ -38,6 +38,7 @@ from retrainer_trainer.page import contents
 from retrainer_trainer.page.page import Page, render
 from retrainer_trainer.runtime.report import Reporter
 from retrainer_trainer.runtime.stop import Stop
+from retrainer_trainer.store.opening import open_store
 from retrainer_trainer.store.store import Store
 
 # Of the whole job's percent; bottlenecks have those below.
@@ -57,7 +58,7 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     """
     spec = task.spec
     started = time.monotonic()
-    folder = Store.open(task.run_url, spec.storage, "spec.output", reporter.log, stop)
+    folder = open_store(task.run_url, spec.storage, "spec.output", reporter.log, stop)
 
     # --- done already? A pod that is started again after its work must not change it ---
     if (done := finished_report(folder, task)) is not None:
@@ -348,7 +349,7 @@ def look_at_images(
     """Look for what stands out among the images, write it, and report how much there is."""
     reporter.update(message="Looking at the images.")
     spec = task.spec
-    cache = Store.open(spec.cache_url, spec.storage, "spec.cache", reporter.log, stop)
+    cache = open_store(spec.cache_url, spec.storage, "spec.cache", reporter.log, stop)
     findings = look(task, ready, cache, reporter)
     table = tables.findings_parquet(findings.rows, ready.catalog, ready.catalog.printable_labels)
     folder.put(layout.FINDINGS, table)

@@ -223,6 +223,8 @@ def is_nearly_black(body: bytes) -> bool:
     if not body.startswith(headers.PNG_START) or body[24] != 16:
         return False
     image = cv2.imdecode(np.frombuffer(_pixel_chunks(body), np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        return False
     colours = image if image.ndim == 2 else image[..., :3]
     return bool(colours.max() < 2**14)
 

@@ -14,7 +14,8 @@ from retrainer.errors import RetrainerError
 from retrainer.store.folder import Folder
 from retrainer.store.s3 import Access, Server
 from retrainer_trainer.runtime.stop import Stop
-from retrainer_trainer.store.store import Store, UnreadableError
+from retrainer_trainer.store.opening import open_store
+from retrainer_trainer.store.store import UnreadableError
 
 MARK = "TOP-5ECRET"
 XML = f"<Error><Code>{MARK.replace('-', '')}</Code><Message>{MARK}</Message></Error>"
@@ -116,7 +117,7 @@ def trainer_errors(name: str) -> list[RetrainerError]:
     stop = Stop()
     stop.ask()
     with answering(*ANSWERS[name]) as (endpoint, _):
-        store = Store.open("s3://models/x", Storage(endpoint=endpoint), "spec.images", stop=stop)
+        store = open_store("s3://models/x", Storage(endpoint=endpoint), "spec.images", stop=stop)
         return failures(
             [
                 lambda: list(store.list()),
@@ -139,7 +140,7 @@ def test_the_trainer_says_a_known_cause_and_nothing_of_the_answer() -> None:
 
 def test_a_server_that_sends_elsewhere_is_told_as_that() -> None:
     with answering(*ANSWERS["no-place"]) as (endpoint, _):
-        store = Store.open("s3://models/x", Storage(endpoint=endpoint), "spec.images")
+        store = open_store("s3://models/x", Storage(endpoint=endpoint), "spec.images")
         with pytest.raises(RetrainerError) as caught:
             list(store.list())
     assert str(caught.value) == (
@@ -183,7 +184,7 @@ def test_a_public_bucket_is_read_without_keys_by_both(monkeypatch: pytest.Monkey
     with answering(200, "roses\n", headers) as (endpoint, requests):
         storage = Storage(endpoint=endpoint)
         assert Folder("s3://public", storage).read("labels.txt") == b"roses\n"
-        assert Store.open("s3://public", storage).get("labels.txt") == b"roses\n"
+        assert open_store("s3://public", storage).get("labels.txt") == b"roses\n"
     assert not any("Authorization" in sent for sent in requests)
     with answering(403, "", {}) as (endpoint, _), pytest.raises(RetrainerError) as caught:
         Folder("s3://private", Storage(endpoint=endpoint)).read("x")

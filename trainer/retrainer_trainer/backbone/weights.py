@@ -12,6 +12,7 @@ from pathlib import Path
 from retrainer.api import Architecture, RetrainJobSpec, architecture, reasons
 from retrainer.api.architectures import SIZES
 from retrainer.errors import NotFound, RetrainerError, StorageError, UserError
+from retrainer_trainer.store.opening import open_store
 from retrainer_trainer.store.store import Store
 
 BUILTIN = Path(__file__).parents[1] / "builtin" / "mobilenet_0.25_128.weights.h5"
@@ -77,7 +78,7 @@ def file_stems(network: Architecture) -> list[str]:
 
 
 def _choose(spec: RetrainJobSpec, network: Architecture, warn: Callable[[str], None]) -> str:
-    store = Store.open(spec.weights, spec.storage, "spec.weights")
+    store = open_store(spec.weights, spec.storage, "spec.weights")
     try:
         there = {e.path for e in store.list() if "/" not in e.path}
     except NotFound as error:
@@ -104,7 +105,7 @@ def _missing(spec: RetrainJobSpec, found: str) -> RetrainerError:
 
 
 def _read(spec: RetrainJobSpec, folder: str, name: str) -> Weights:
-    store = Store.open(folder, spec.storage, "spec.weights")
+    store = open_store(folder, spec.storage, "spec.weights")
     try:
         size = store.head(name).size
         if size > _MAX_BYTES:

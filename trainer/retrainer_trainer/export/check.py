@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from retrainer.api import Export, reasons
 from retrainer.api.layout import EXPORT_PATHS
-from retrainer.inference.runners import Runner, Scores
+from retrainer.inference.runners import Runner
+from retrainer.inference.tflite import Scores
 from retrainer_trainer.arrays import Rows
 from retrainer_trainer.backbone.layers import Arrays
 from retrainer_trainer.bottlenecks import Bottlenecks

@@ -15,8 +15,8 @@ import numpy as np
 
 from retrainer.api import Architecture, Export
 from retrainer.api.layout import EXPORT_PATHS
-from retrainer.inference.runners import Pixels
 from retrainer.inference.silence import import_tensorflow, quiet
+from retrainer.inference.tflite import Pixels
 from retrainer_trainer.backbone.layers import Arrays, Layer, folded
 from retrainer_trainer.backbone.network import keras_network
 from retrainer_trainer.backbone.templates import HALF_RANGE, SAVED_MODEL, VARIABLES, template

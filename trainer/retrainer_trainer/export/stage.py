@@ -7,8 +7,9 @@ import numpy as np
 
 from retrainer.api import Export, layout
 from retrainer.api.evaluation import Check, ExportCheck
-from retrainer.inference.runners import Pixels, Runner, open_runners
+from retrainer.inference.runners import Runner, open_runners
 from retrainer.inference.silence import quiet
+from retrainer.inference.tflite import Pixels
 from retrainer_trainer.bottlenecks import Bottlenecks
 from retrainer_trainer.dataset import reading, split
 from retrainer_trainer.export import check, formats

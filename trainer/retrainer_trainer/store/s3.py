@@ -24,7 +24,7 @@ from retrainer.api import Storage, reasons
 from retrainer.errors import NotFound, RetrainerError, StorageError, UserError
 from retrainer.store import s3
 from retrainer_trainer.runtime.stop import Stop
-from retrainer_trainer.store.store import ChangedError, Entry, Notice, Store, UnreadableError
+from retrainer_trainer.store.store import ChangedError, Entry, Log, Store, UnreadableError
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ class S3Store(Store):
         url: str,
         storage: Storage,
         field: str,
-        notice: Notice | None = None,
+        log: Log | None = None,
         stop: Stop | None = None,
     ) -> None:
         parts = urlsplit(url)
@@ -78,7 +78,7 @@ class S3Store(Store):
         self.url, self.field, self.bucket = url, field, parts.netloc
         prefix = url.split("://", 1)[1][len(parts.netloc) :].strip("/")
         self._prefix = prefix + "/" if prefix else ""
-        self._notice = notice or (lambda _text: None)
+        self._log = log or (lambda _text: None)
         self._stop = stop or Stop()
         self._server = s3.Server(storage)
         # Retries are this class's own: obstore's cannot tell a first contact from a later one.
@@ -270,7 +270,7 @@ class S3Store(Store):
                 if waited + pause > patience:
                     raise fault from error
                 if known and not told and not self._stop.asked:
-                    self._notice(f"{self.endpoint} does not answer; trying again for "
+                    self._log(f"{self.endpoint} does not answer; trying again for "
                                  f"{LATER_PATIENCE_S:.0f} s.")  # fmt: skip
                     told = True
                 time.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter

@@ -4,18 +4,13 @@ Paths are relative to the store's URL, with `/` between their parts. Every error
 mapped here (and in the two files below) to `retrainer.errors`, with the cause kept.
 """
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from retrainer.api import Storage
-from retrainer.errors import UserError
-from retrainer_trainer.runtime.stop import Stop
-
-Notice = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 class Entry(NamedTuple):
@@ -50,47 +45,6 @@ class Store(ABC):
     url: str
     field: str
     parallel: int = 1
-
-    @staticmethod
-    def open(
-        url: str,
-        storage: Storage,
-        field: str = "spec.images",
-        notice: Notice | None = None,
-        stop: Stop | None = None,
-    ) -> "Store":
-        """The store at `url`; nothing is contacted yet.
-
-        Args:
-            url: `s3://bucket/prefix`, `file:///folder`, or a local path.
-            storage: endpoint, region and whether to verify certificates; credentials are found as
-                boto3 finds them.
-            field: of the spec, for messages.
-            notice: told when a store stops answering.
-            stop: once it is asked, a store that does not answer is waited for no longer.
-
-        Raises:
-            UserError: the URL names no kind of store that is known.
-        """
-        scheme = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*)://", url)
-        if scheme is None:
-            from retrainer_trainer.store.local import LocalStore
-
-            return LocalStore(Path(url).expanduser(), url, field)
-        if scheme[1] == "file":
-            from urllib.parse import unquote
-
-            from retrainer_trainer.store.local import LocalStore
-
-            return LocalStore(Path(unquote(url.removeprefix("file://"))), url, field)
-        if scheme[1] == "s3":
-            from retrainer_trainer.store.s3 import S3Store
-
-            return S3Store(url, storage, field, notice, stop)
-        raise UserError(
-            f"{field}: {url} must be s3://bucket/prefix, file:///folder or a local path.",
-            reason="InvalidSpec",
-        )
 
     @abstractmethod
     def list(self, prefix: str = "") -> Iterator[Entry]:
