@@ -13,7 +13,7 @@ import typer
 from tests.support.run_folder import write_run
 
 from retrainer import __version__, jobfile
-from retrainer.api import ARCHITECTURES, Export, Optimizer, parse_job
+from retrainer.api import ARCHITECTURES, Export, Optimizer, Solver, parse_job
 from retrainer.cli import main
 from retrainer.cli import run as _cli_run
 from retrainer.errors import Interrupted, InvalidJob, UserError
@@ -309,7 +309,7 @@ def test_options_set_fields_over_what_the_file_says() -> None:
         "seed": 9, "optimizer": Optimizer.ADAM, "patience": 4, "testing_percentage": 20,
         "validation_percentage": 30, "flip_left_right": True, "random_crop": 1, "random_scale": 2,
         "random_brightness": 3, "views": 5, "endpoint": "http://s3:7070", "region": "eu-west-1",
-        "insecure": True,
+        "insecure": True, "solver": Solver.SGD, "l2": 0.25, "sweep": None,
     }  # fmt: skip
     assert set(given) == set(_cli_run._FIELDS)
     spec = _cli_run.job_with(document(), given).spec
@@ -321,6 +321,7 @@ def test_options_set_fields_over_what_the_file_says() -> None:
     assert (training.eval_interval, training.seed) == (3, 9)
     assert training.validation_batch_size == 50
     assert training.optimizer == Optimizer.ADAM
+    assert (training.solver, training.l2) == (Solver.SGD, 0.25)
     assert training.early_stopping is not None
     assert training.early_stopping.patience == 4
     assert (spec.split.testing_percentage, spec.split.validation_percentage) == (20, 30)
@@ -336,6 +337,19 @@ def test_options_set_fields_over_what_the_file_says() -> None:
 def test_what_is_not_given_stays_as_in_the_file() -> None:
     before = parse_job(document())
     assert _cli_run.job_with(document(), dict.fromkeys(_cli_run._FIELDS)) == before
+
+
+def test_sweep_takes_the_values_of_both_fields_and_names_what_is_wrong(say: Say) -> None:
+    swept = {"sweep": ["learningRate=0.003,0.1", "l2=0", "l2=0.001"], "solver": None}
+    training = _cli_run.job_with(document(), swept).spec.training
+    assert training.sweep is not None
+    assert training.sweep.learning_rate == [0.003, 0.1]
+    assert training.sweep.l2 == [0, 0.001]
+    for wrong in ("learningRate", "l2=", "l2=a,b"):
+        with pytest.raises(InvalidJob, match=r"^--sweep: must be FIELD=VALUE,\.\.\. such as"):
+            _cli_run.job_with(document(), {"sweep": [wrong]})
+    with pytest.raises(InvalidJob, match="unknown field"):
+        _cli_run.job_with(document(), {"sweep": ["steps=3"]})
 
 
 def test_the_document_itself_is_not_changed() -> None:

@@ -25,6 +25,8 @@ from retrainer.api import (
     Export,
     Report,
     RetrainJobSpec,
+    Solver,
+    Sweep,
     Task,
     Training,
     layout,
@@ -356,21 +358,79 @@ def test_a_line_of_the_log_fits_80_columns_at_its_longest() -> None:
     assert len(line) <= 80
 
 
-def test_early_stopping_with_no_image_to_watch_is_refused_by_its_field(
-    photos: Path, cache: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("training", "field"),
+    [
+        (Training(early_stopping=EarlyStopping(patience=3)), "earlyStopping"),
+        (Training(sweep=Sweep(l2=[0, 1])), "sweep"),
+        (Training(solver=Solver.LBFGS), "solver"),
+    ],
+)
+def test_choosing_without_an_image_to_choose_by_is_refused_by_its_field(
+    photos: Path, cache: Path, tmp_path: Path, training: Training, field: str
 ) -> None:
     ready = engine.prepared(spec(photos, cache, tmp_path))
     examples = replace(train.examples_of(ready), validation=np.empty(0, np.intp))
-    stopping = Training(early_stopping=EarlyStopping(patience=3))
-    with pytest.raises(UserError, match=r"^spec\.training\.earlyStopping: none of the images"):
-        train.check_early_stopping(stopping, examples)
-    train.check_early_stopping(Training(), examples)
-    assert "none to validate on" in train.measured_on(Training(), examples)
-    few = Training(validation_batch_size=7)
-    drawn = train.measured_on(few, train.examples_of(ready))
-    assert drawn.endswith(
-        f"validating on 7 drawn from {len(ready.rows(split.VALIDATION))} each time."
-    )
+    with pytest.raises(UserError, match=rf"^spec\.training\.{field}: none of the images"):
+        train.check_validation(training, examples)
+    for harmless in (Training(), Training(solver=Solver.LBFGS, l2=0.1)):
+        train.check_validation(harmless, examples)
+
+
+def test_the_log_says_what_is_validated_on(photos: Path, cache: Path, tmp_path: Path) -> None:
+    examples = train.examples_of(engine.prepared(spec(photos, cache, tmp_path)))
+    count = len(examples.validation)
+    assert train.measured_on(Training(), examples).endswith(f"validating on all {count}.")
+    drawn = train.measured_on(Training(validation_batch_size=7), examples)
+    assert drawn.endswith(f"validating on 7 drawn from {count} each time.")
+    nothing = replace(examples, validation=np.empty(0, np.intp))
+    assert train.measured_on(Training(), nothing).endswith("there are none to validate on.")
+
+
+def test_a_sweep_leaves_its_table_its_picture_and_the_head_of_a_job_with_its_values(
+    photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    rates, strengths = [0.003, 0.03, 1e6], [0.0, 0.01]
+    swept = {"sweep": {"learningRate": rates, "l2": strengths}}
+    run, heard = trained(spec(photos, cache, tmp_path / "sweep", training=swept))
+    rows = pq.read_table(run / layout.SWEEP).to_pylist()
+    assert [(row["learning_rate"], row["l2"]) for row in rows] == [
+        (rate, l2) for rate in rates for l2 in strengths
+    ]
+    (chosen,) = [row for row in rows if row["chosen"]]
+    sound = [row for row in rows if row["diverged_step"] is None]
+    assert len(sound) == 4
+    assert chosen["validation_cross_entropy"] == min(r["validation_cross_entropy"] for r in sound)
+    assert all(row["validation_cross_entropy"] is None for row in rows[4:])
+    report = Report.model_validate_json((run / layout.RESULT).read_bytes())
+    assert report.sweep is not None
+    assert (report.sweep.candidates, report.sweep.diverged) == (6, 2)
+    assert report.sweep.chosen is not None
+    assert report.sweep.chosen.learning_rate == chosen["learning_rate"]
+    assert report.artifacts["sweep"] == layout.SWEEP
+    assert any("2 of 6 combinations diverged" in warning for warning in heard.warnings)
+    page = (run / layout.REPORT_PAGE).read_text()
+    assert "What was tried" in page
+    assert page.count("diverged at step") == 2
+    assert page.count('class="chosen"') == 1
+    values = {"learningRate": chosen["learning_rate"], "l2": chosen["l2"]}
+    alone, _ = trained(spec(photos, cache, tmp_path / "alone", training=values))
+    assert (run / layout.HEAD).read_bytes() == (alone / layout.HEAD).read_bytes()
+
+
+def test_lbfgs_without_l2_chooses_it_and_leaves_a_whole_run(
+    photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    run, heard = trained(spec(photos, cache, tmp_path, training={"solver": "lbfgs"}))
+    report = Report.model_validate_json((run / layout.RESULT).read_bytes())
+    assert report.sweep is not None
+    assert report.sweep.candidates == 20
+    assert report.sweep.chosen is not None
+    assert report.sweep.chosen.learning_rate is None
+    assert report.sweep.chosen.l2 > 0
+    assert report.progress.step == report.progress.steps == report.curve.step[-1] < 1000
+    assert "L-BFGS to the minimum, L2 " in (run / layout.REPORT_PAGE).read_text()
+    assert any(line.startswith("Of 20 combinations l2 ") for line in heard.lines)
 
 
 def test_a_test_batch_is_drawn_by_the_seed(photos: Path, cache: Path, tmp_path: Path) -> None:

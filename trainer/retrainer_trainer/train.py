@@ -15,6 +15,9 @@ from retrainer.api import (
     Export,
     Phase,
     Report,
+    Solver,
+    SweepChoice,
+    SweepStatus,
     Task,
     Training,
     layout,
@@ -31,7 +34,9 @@ from retrainer_trainer.export import stage
 from retrainer_trainer.findings.stage import FindingsOfRun, look
 from retrainer_trainer.head.evaluate import accuracy as share_right
 from retrainer_trainer.head.evaluate import evaluate
-from retrainer_trainer.head.softmax import Diverged, Examples, Head, train
+from retrainer_trainer.head.lbfgs import MOST_ITERATIONS
+from retrainer_trainer.head.softmax import Diverged, Examples, Head
+from retrainer_trainer.head.sweep import Choice, combinations, train_best
 from retrainer_trainer.outputs import tables
 from retrainer_trainer.outputs.summaries import Summaries
 from retrainer_trainer.page import contents
@@ -69,40 +74,44 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     ready = prepare(spec, reporter, stop, folder)
     labels = list(ready.catalog.printable_labels)
     examples = examples_of(ready)
-    check_early_stopping(spec.training, examples)
+    check_validation(spec.training, examples)
     forget_summaries(folder)
 
     # --- train ---
-    reporter.update(stage=Phase.TRAINING, progress={"step": 0, "steps": spec.training.steps})
+    reporter.update(stage=Phase.TRAINING, progress={"step": 0, "steps": steps_of(spec.training)})
     reporter.log(measured_on(spec.training, examples))
     summaries = Summaries(folder.put)
     try:
-        trained = train(examples, spec.training, progress_callback(task, reporter, summaries))
+        choice = train_best(
+            examples,
+            spec.training,
+            progress_callback(spec.training, reporter, summaries),
+            sweep_callback(spec.training, reporter),
+        )
     except Diverged as diverged:
         # The last good head and the curve show what happened.
         write_head(folder, diverged.head, labels, diverged.curve)
         summaries.flush()
         raise
+    trained = choice.trained
     write_head(folder, trained.head, labels, trained.curve)
+    write_sweep(folder, choice, reporter)
 
     # --- evaluate ---
     test = test_rows(task, ready)
     scores = trained.head.scores(ready.matrix, test)
     truth = ready.catalog.label[test].astype(np.intp)
     evaluation = evaluated(spec.architecture, trained.step, scores, ready, test)
-    accuracy, images = evaluation.accuracy, evaluation.images
+    # How many L-BFGS takes is only known now.
+    steps = trained.steps if spec.training.solver is Solver.LBFGS else spec.training.steps
     reporter.update(
         reason=reasons.EXPORTING.name,
         message=reasons.EXPORTING(),
-        metrics={"test_accuracy": accuracy, "test_images": images},
-        progress={"percent": _TRAINED_SHARE, "step": trained.steps},
+        metrics={"test_accuracy": evaluation.accuracy, "test_images": evaluation.images},
+        progress={"percent": _TRAINED_SHARE, "step": trained.steps, "steps": steps},
     )
     log_accuracy(evaluation, reporter)
-    paths = [shown(ready.catalog.paths[int(row)]) for row in test]
-    identities = ready.catalog.identities[test]
-    folder.put(
-        layout.PREDICTIONS, tables.predictions_parquet(paths, identities, truth, scores, labels)
-    )
+    write_predictions(folder, ready, test, scores)
     rejected, duplicates = write_lists(folder, ready)
 
     # --- findings: what the bottlenecks tell of the images ---
@@ -126,10 +135,14 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
         labels=labels,
         evaluation=evaluation,
         curve=trained.curve,
+        candidates=choice.candidates,
+        chosen=choice.chosen,
         validation_images=validated_on(spec.training, examples),
-        counts=contents.counts(reporter.report, ready, trained, task, time.monotonic() - started),
+        counts=contents.counts(
+            reporter.report, ready, trained, choice.training, time.monotonic() - started
+        ),
         mistakes=contents.mistakes(ready, test, scores, labels, ready.images),
-        mistake_count=int((scores.argmax(axis=1) != truth).sum()) if images else 0,
+        mistake_count=int((scores.argmax(axis=1) != truth).sum()) if len(test) else 0,
         findings=contents.findings(ready, findings, labels),
         duplicates=[(identity[:8], *rest) for identity, *rest in duplicates],
         rejected=rejected,
@@ -145,9 +158,9 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     reporter.update(
         stage=Phase.SUCCEEDED,
         reason=reasons.SUCCEEDED.name,
-        message=success_message(task, accuracy, images),
+        message=success_message(task, evaluation),
         progress={"percent": 100, "remaining_seconds": 0},
-        artifacts=artifacts(formats),
+        artifacts=artifacts(formats, swept=bool(choice.candidates)),
     )
     folder.put(layout.RESULT, reporter.report.to_json().encode("utf-8", "backslashreplace"))
     reporter.log(reporter.report.message)
@@ -208,17 +221,20 @@ def check_finite(ready: Bottlenecks) -> None:
             )
 
 
-def check_early_stopping(training: Training, examples: Examples) -> None:
-    """Refuse early stopping when the split happens to leave no image that watches the training.
+def check_validation(training: Training, examples: Examples) -> None:
+    """Refuse to choose by validation images when the split happens to leave none.
 
     Raises:
         UserError: there is none.
     """
-    if training.early_stopping and not len(examples.validation):
+    chooses = (
+        "earlyStopping" if training.early_stopping else "sweep" if training.sweep else "solver"
+    )
+    if (training.early_stopping or training.chooses) and not len(examples.validation):
         raise UserError(
             reasons.INVALID_SPEC(
-                detail="spec.training.earlyStopping: none of the images falls into the validation "
-                "set; add images, raise validationPercentage, or leave earlyStopping out."
+                detail=f"spec.training.{chooses}: none of the images falls into the validation set, by "
+                "which it chooses; add images, raise validationPercentage, or leave it out."
             ),
             reason=reasons.INVALID_SPEC.name,
         )
@@ -231,31 +247,46 @@ def forget_summaries(folder: Store) -> None:
             folder.delete(entry.path)
 
 
+def steps_of(training: Training) -> int:
+    """How many steps there are at most."""
+    return MOST_ITERATIONS if training.solver is Solver.LBFGS else training.steps
+
+
+def sweep_callback(training: Training, reporter: Reporter) -> Callable[[float], None]:
+    """Make what is called with the share of a sweep that is done: it reports."""
+    count = len(combinations(training))
+
+    def on_share(share: float) -> None:
+        reporter.update(message=f"Trying {count:,} combinations: {100 * share:.0f}% done.")
+
+    return on_share
+
+
 def progress_callback(
-    task: Task, reporter: Reporter, summaries: Summaries
+    training: Training, reporter: Reporter, summaries: Summaries
 ) -> Callable[[CurvePoint], None]:
     """Make what is called with each evaluation: it reports, adds to the summaries, prints a line."""
-    training = task.spec.training
+    steps = steps_of(training)
     begun = time.monotonic()
-    every = max(1, training.steps // training.eval_interval // _MOST_STEP_LINES)
+    every = max(1, steps // training.eval_interval // _MOST_STEP_LINES)
     evaluations = 0
 
     def on_point(point: CurvePoint) -> None:
         nonlocal evaluations
-        share = point.step / training.steps
+        share = point.step / steps
         spent = time.monotonic() - begun
         left = round(spent * (1 - share) / share) if share else None
         reporter.point(point)
         reporter.update(
             reason=reasons.TRAINING.name,
-            message=reasons.TRAINING(step=point.step, steps=training.steps),
+            message=reasons.TRAINING(step=point.step, steps=steps),
             progress={
                 "percent": TRAIN_TASK_SHARE + int((_TRAINED_SHARE - TRAIN_TASK_SHARE) * share),
                 "remaining_seconds": left,
             },
         )
         summaries.point(point)
-        if evaluations % every == 0 or point.step == training.steps:
+        if evaluations % every == 0 or point.step == steps:
             # Only for the pod's log: who runs this here draws the points of the report.
             print(step_line(point), flush=True)
         evaluations += 1
@@ -299,6 +330,35 @@ def write_head(folder: Store, head: Head, labels: list[str], curve: list[CurvePo
     folder.put(layout.HISTORY, tables.history_parquet(curve))
 
 
+def write_sweep(folder: Store, choice: Choice, reporter: Reporter) -> None:
+    """Write what was tried, and say what was chosen."""
+    candidates = choice.candidates
+    if not candidates:
+        return
+    folder.put(layout.SWEEP, tables.sweep_parquet(candidates, choice.chosen))
+    chosen = candidates[choice.chosen]
+    diverged = sum(one.cross_entropy is None for one in candidates)
+    reporter.update(
+        sweep=SweepStatus(
+            candidates=len(candidates),
+            diverged=diverged,
+            chosen=SweepChoice(learning_rate=chosen.learning_rate, l2=chosen.l2),
+        )
+    )
+    rate = "" if chosen.learning_rate is None else f"learningRate {chosen.learning_rate:g}, "
+    reporter.log(
+        f"Of {len(candidates):,} combinations {rate}l2 {chosen.l2:g} is the best, with a validation "
+        f"cross entropy of {chosen.cross_entropy or 0:.4f}."
+    )
+    if diverged:
+        broken = [one for one in candidates if one.cross_entropy is None]
+        lowest = min(one.learning_rate or 0 for one in broken)
+        reporter.warn(
+            f"{diverged:,} of {len(candidates):,} combinations diverged, the lowest learningRate among "
+            f"them is {lowest:g}; sweep.parquet has them all."
+        )
+
+
 # --- evaluate ---
 def test_rows(task: Task, ready: Bottlenecks) -> Rows:
     """Rows of the test images, or `testBatchSize` of them drawn by the seed, ascending."""
@@ -320,6 +380,19 @@ def evaluated(
     training = label[ready.rows(split.TRAINING)]
     evaluation = evaluate(scores, label[test], labels, np.isin(test, copies), training)
     return evaluation.model_copy(update={"architecture": architecture, "step": step})
+
+
+def write_predictions(folder: Store, ready: Bottlenecks, test: Rows, scores: Floats) -> None:
+    """Write what the head makes of each test image."""
+    catalog = ready.catalog
+    body = tables.predictions_parquet(
+        [shown(catalog.paths[int(row)]) for row in test],
+        catalog.identities[test],
+        catalog.label[test].astype(np.intp),
+        scores,
+        list(catalog.printable_labels),
+    )
+    folder.put(layout.PREDICTIONS, body)
 
 
 def log_accuracy(evaluation: Evaluation, reporter: Reporter) -> None:
@@ -367,7 +440,7 @@ def add_findings(
 
 
 # --- the end ---
-def artifacts(formats: list[Export]) -> dict[str, str]:
+def artifacts(formats: list[Export], *, swept: bool) -> dict[str, str]:
     """Name and path of every file of the run."""
     named = {form.value: layout.EXPORT_PATHS[form] for form in formats}
     named |= {
@@ -383,11 +456,15 @@ def artifacts(formats: list[Export]) -> dict[str, str]:
         "summaries": layout.SUMMARIES,
         "page": layout.REPORT_PAGE,
     }
+    if swept:
+        named["sweep"] = layout.SWEEP
     return named
 
 
-def success_message(task: Task, accuracy: float | None, images: int) -> str:
+def success_message(task: Task, evaluation: Evaluation) -> str:
     """Write how the job ended."""
-    if accuracy is None:
+    if evaluation.accuracy is None:
         return reasons.SUCCEEDED_UNTESTED(run=task.run_url)
-    return reasons.SUCCEEDED(accuracy=percent(accuracy), images=images, run=task.run_url)
+    return reasons.SUCCEEDED(
+        accuracy=percent(evaluation.accuracy), images=evaluation.images, run=task.run_url
+    )

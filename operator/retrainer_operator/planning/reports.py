@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from retrainer.api import Curve, Metrics, Progress, Report
+from retrainer.api import Curve, Metrics, Progress, Report, SweepStatus
 from retrainer.api.findings import FindingCounts
 
 _ARTIFACTS_MAX = 64
@@ -22,11 +22,20 @@ def parse_report(text: str | bytes) -> Report | None:
             "metrics": _sane_metrics(report.metrics),
             "progress": _sane_progress(report.progress),
             "curve": report.curve if _is_sane(report.curve) else Curve(),
+            "sweep": _sane_sweep(report.sweep),
             "label_count": report.label_count if _count(report.label_count) else None,
             "findings": _sane_findings(report.findings),
             "artifacts": dict(list(report.artifacts.items())[:_ARTIFACTS_MAX]),
         }
     )
+
+
+def _sane_sweep(sweep: SweepStatus | None) -> SweepStatus | None:
+    if sweep is None or not (_count(sweep.candidates) and _count(sweep.diverged)):
+        return None
+    chosen = sweep.chosen
+    values = (chosen.learning_rate or 0, chosen.l2) if chosen else ()
+    return sweep if all(math.isfinite(value) and value >= 0 for value in values) else None
 
 
 def _sane_metrics(metrics: Metrics) -> Metrics:

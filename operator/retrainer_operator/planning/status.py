@@ -22,7 +22,9 @@ _READY = "The bottlenecks of all images are in the cache."
 
 # A change of figures alone is written at most every ten seconds; startTime alone waits for the next
 # write of anything else.
-_FIGURES = frozenset({"message", "progress", "metrics", "curve", "labelCount", "run", "artifacts"})
+_FIGURES = frozenset(
+    {"message", "progress", "metrics", "curve", "sweep", "labelCount", "run", "artifacts"}
+)
 _OWN = frozenset(ConditionType)
 _RIDES_ALONG = frozenset({"startTime"})
 _RUNNING = frozenset(r.name for r in reasons.REASONS if r.kind == Kind.RUNNING)
@@ -183,6 +185,7 @@ def _figures(case: Case, verdict: Verdict) -> dict[str, Any]:
     if report is not None:
         figures["metrics"] = _merge_metrics(status.metrics, report.metrics)
         figures["curve"] = progress.curve_points(report) or status.curve
+        figures["sweep"] = report.sweep or status.sweep
         figures["label_count"] = report.label_count or status.label_count
         figures["findings"] = report.findings or status.findings
         figures["artifacts"] = report.artifacts or status.artifacts

@@ -12,6 +12,8 @@ from retrainer.api.status import (
     Phase,
     Progress,
     RetrainJobStatus,
+    SweepChoice,
+    SweepStatus,
 )
 from retrainer.api.task import Curve, Report, Task
 from retrainer.api.v1alpha1 import (
@@ -23,8 +25,10 @@ from retrainer.api.v1alpha1 import (
     RetrainJob,
     RetrainJobSpec,
     Sampling,
+    Solver,
     Split,
     Storage,
+    Sweep,
     Training,
 )
 
@@ -32,6 +36,6 @@ __all__ = [
     "ARCHITECTURES", "FINISHED", "Accuracy", "Architecture", "CommonestLabel", "Condition", "Curve",
     "CurvePoint", "Distortions", "EarlyStopping", "Evaluation", "Export", "ExportCheck", "LabelFigures",
     "Metadata", "Metrics", "Optimizer", "Phase", "Pod", "Progress", "Report", "Resources", "RetrainJob",
-    "RetrainJobSpec", "RetrainJobStatus", "Sampling", "Split", "Storage", "Task", "Toleration",
-    "Training", "architecture", "parse_job",
+    "RetrainJobSpec", "RetrainJobStatus", "Sampling", "Solver", "Split", "Storage", "Sweep",
+    "SweepChoice", "SweepStatus", "Task", "Toleration", "Training", "architecture", "parse_job",
 ]  # fmt: skip

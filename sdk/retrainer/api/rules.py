@@ -198,12 +198,35 @@ EXPORT_ONCE = Rule(
     ".export",
     got="self.export.join(', ')",
 )
-EARLY_STOPPING_WATCHES = Rule(
+VALIDATION_CHOOSES = Rule(
     "spec",
-    "!has(self.training.earlyStopping) || self.split.validationPercentage > 0",
-    "earlyStopping needs validation images: set validationPercentage above 0, or leave "
-    "earlyStopping out",
+    "self.split.validationPercentage > 0 || !(has(self.training.earlyStopping) || "
+    "has(self.training.sweep) || (self.training.solver == 'lbfgs' && !has(self.training.l2)))",
+    "earlyStopping, sweep and solver lbfgs without l2 choose by the validation images: set "
+    "validationPercentage above 0, or leave them out",
     ".training",
+)
+EARLY_STOPPING_ALONE = Rule(
+    "spec.training",
+    "!has(self.earlyStopping) || (self.solver == 'sgd' && !has(self.sweep))",
+    "earlyStopping goes with solver sgd and without a sweep, which compares finished heads",
+)
+SWEEP_SOLVER = Rule(
+    "spec.training",
+    "!has(self.sweep) || !has(self.sweep.learningRate) || self.solver == 'sgd'",
+    "sweep.learningRate goes with solver sgd only: lbfgs has no learning rate",
+)
+SWEEP_MAX = 1000
+SWEEP_OF_SOMETHING = Rule(
+    "spec.training.sweep",
+    "has(self.learningRate) || has(self.l2)",
+    "sweep must list values of learningRate or l2; leave sweep out to train once",
+)
+SWEEP_SIZE = Rule(
+    "spec.training.sweep",
+    "(has(self.learningRate) ? size(self.learningRate) : 1) * (has(self.l2) ? size(self.l2) : 1) "
+    f"<= {SWEEP_MAX}",
+    f"sweep must have at most {SWEEP_MAX:,} combinations",
 )
 OUTPUT_APART = Rule(
     "spec",
@@ -270,7 +293,11 @@ RULES = (
     PERCENTAGES,
     BUILTIN,
     EXPORT_ONCE,
-    EARLY_STOPPING_WATCHES,
+    VALIDATION_CHOOSES,
+    EARLY_STOPPING_ALONE,
+    SWEEP_SOLVER,
+    SWEEP_OF_SOMETHING,
+    SWEEP_SIZE,
     OUTPUT_APART,
     DISTORTED_VIEWS,
     LIMITS,
@@ -280,6 +307,7 @@ RULES = (
     TOLERATION_KEY,
     TOLERATION_SECONDS,
     LEARNING_RATE,
+    replace(LEARNING_RATE, at="spec.training.sweep.learningRate[]"),
     *map(batch_size, BATCH_SIZES),
 )
 

@@ -132,6 +132,23 @@ class CurvePoint(_StatusModel):
     validation_cross_entropy: float | None = Field(None, description="Nats.")
 
 
+class SweepChoice(Model):
+    """The values that a sweep chose."""
+
+    learning_rate: float | None = Field(None, description="With solver sgd.")
+    l2: float = Field(0, description="Strength of the weight decay.")
+
+
+class SweepStatus(Model):
+    """What a sweep tried and chose."""
+
+    candidates: int | None = Field(None, description="Combinations that were trained.")
+    diverged: int | None = Field(None, description="Those of them that diverged.")
+    chosen: SweepChoice | None = Field(
+        None, description="The combination with the lowest cross entropy on the validation images."
+    )
+
+
 CURVE_MAX = 20
 """Points of the learning curve kept in a job's status."""
 
@@ -167,6 +184,9 @@ class RetrainJobStatus(_StatusModel):
     metrics: Metrics | None = Field(None, description="Accuracies and cross entropies.")
     curve: list[CurvePoint] = Field(
         default_factory=list, max_length=CURVE_MAX, description="The learning curve, thinned."
+    )
+    sweep: SweepStatus | None = Field(
+        None, description="What a sweep tried and chose; only where the spec asks for one."
     )
     label_count: int | None = Field(None, description="Number of labels.")
     findings: FindingCounts | None = Field(

@@ -10,13 +10,14 @@ from retrainer.api.fields import Wire
 from retrainer.api.findings import FindingCounts
 from retrainer.api.layout import join
 from retrainer.api.names import run_name
-from retrainer.api.status import CURVE_MAX, CurvePoint, Metrics, Phase, Progress
+from retrainer.api.status import CURVE_MAX, CurvePoint, Metrics, Phase, Progress, SweepStatus
 from retrainer.api.v1alpha1 import RetrainJob, RetrainJobSpec
 
 TERMINATION_MAX_BYTES = 4096
 """What the kubelet keeps of a termination message."""
 MESSAGE_MAX_BYTES = 512
 DECIMALS = 4
+SMALL = 1e-3
 
 # Fields of the spec that only the operator acts on: a pod is not told.
 _OPERATOR_ONLY = {
@@ -133,6 +134,7 @@ class Report(Wire):
     progress: Progress = Field(default_factory=Progress)
     metrics: Metrics = Field(default_factory=Metrics)
     curve: Curve = Field(default_factory=Curve)
+    sweep: SweepStatus | None = None
     label_count: int | None = None
     findings: FindingCounts | None = None
     run: str | None = None
@@ -163,9 +165,15 @@ def _compact(report: Report) -> str:
 
 
 def rounded(value: Any) -> Any:
-    """`value` with every float in it rounded to 4 decimals; NaN and infinities become None."""
+    """Round every float in `value` to 4 decimals, a small one to 4 digits.
+
+    NaN and infinities become None.
+    """
     if isinstance(value, float):
-        return round(value, DECIMALS) if math.isfinite(value) else None
+        if not math.isfinite(value):
+            return None
+        # A small one (an L2 of 1e-6) keeps as many digits, not as many decimals.
+        return float(f"{value:.{DECIMALS}g}") if abs(value) < SMALL else round(value, DECIMALS)
     if isinstance(value, dict):
         return {k: rounded(v) for k, v in value.items()}
     if isinstance(value, list):

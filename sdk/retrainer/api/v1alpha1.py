@@ -105,6 +105,49 @@ class Sampling(StrEnum):
     UNIFORM = "uniform"
 
 
+class Solver(StrEnum):
+    """How the head comes to its minimum."""
+
+    SGD = "sgd"
+    LBFGS = "lbfgs"
+
+
+Rates = Annotated[
+    list[Annotated[Number, Field(le=1e9)]], Field(min_length=1, max_length=rules.SWEEP_MAX)
+]
+Strengths = Annotated[
+    list[Annotated[Number, Field(ge=0, le=1e6)]], Field(min_length=1, max_length=rules.SWEEP_MAX)
+]
+
+
+class Sweep(Model):
+    """Every combination of these values is trained at once, on the one matrix of bottlenecks.
+
+    The one with the lowest cross entropy on the validation images is chosen and trained alone.
+    """
+
+    learning_rate: Rates | None = Field(
+        None, description="Learning rates to try; training.learningRate if not given."
+    )
+    l2: Strengths | None = Field(None, description="L2 strengths to try; training.l2 if not given.")
+
+    @field_validator("learning_rate")
+    @classmethod
+    def _above_zero(cls, value: list[float] | None) -> list[float] | None:
+        for rate in value or ():
+            if rate < rules.LEARNING_RATE_LEAST:
+                raise rules.LEARNING_RATE.refusal(f"{rate:g}")
+        return value
+
+    @model_validator(mode="after")
+    def _not_too_many(self) -> Self:
+        if not self.learning_rate and not self.l2:
+            raise ValueError(rules.SWEEP_OF_SOMETHING.message)
+        if len(self.learning_rate or " ") * len(self.l2 or " ") > rules.SWEEP_MAX:
+            raise ValueError(rules.SWEEP_SIZE.message)
+        return self
+
+
 class EarlyStopping(Model):
     """Stop when the validation accuracy no longer gets better, and keep the best head."""
 
@@ -121,7 +164,12 @@ BatchSize = Annotated[Whole, Field(ge=-1, le=1_000_000)]
 class Training(Model):
     """How the head is trained."""
 
-    steps: Whole = Field(4000, ge=1, le=10_000_000, description="Training steps.")
+    solver: Solver = Field(
+        Solver.SGD,
+        description="sgd takes steps as retrain.py does; lbfgs goes to the minimum, with no learning "
+        "rate and no steps.",
+    )
+    steps: Whole = Field(4000, ge=1, le=10_000_000, description="Training steps of sgd.")
     learning_rate: Number = Field(0.01, le=1e9, description="Factor on the gradient in each step.")
     batch_size: BatchSize = Field(
         100, description="Images per step, drawn with replacement; -1 is the whole training set."
@@ -149,6 +197,14 @@ class Training(Model):
         description="perLabel draws the label first, then an image of it, as retrain.py does; "
         "uniform gives every image the same chance.",
     )
+    l2: Annotated[Number, Field(ge=0, le=1e6)] | None = Field(
+        None,
+        description="Weight decay: l2/2 times the sum of the squared weights is added to the loss. If "
+        "not given, 0 with sgd; with lbfgs 20 values from 1e-6 to 1 are tried as by sweep.",
+    )
+    sweep: Sweep | None = Field(
+        None, description="Values to choose from on the validation images; none if not given."
+    )
     early_stopping: EarlyStopping | None = Field(
         None, description="Off if not given. The whole validation set is then used each time."
     )
@@ -159,6 +215,20 @@ class Training(Model):
         if value < rules.LEARNING_RATE_LEAST:
             raise rules.LEARNING_RATE.refusal(f"{value:g}")
         return value
+
+    @model_validator(mode="after")
+    def _fits_its_solver(self) -> Self:
+        swept = self.sweep.learning_rate if self.sweep else None
+        if self.solver is Solver.LBFGS and swept:
+            raise ValueError(rules.SWEEP_SOLVER.message)
+        if self.early_stopping and (self.solver is Solver.LBFGS or self.sweep):
+            raise ValueError(rules.EARLY_STOPPING_ALONE.message)
+        return self
+
+    @property
+    def chooses(self) -> bool:
+        """Whether values are chosen on the validation images."""
+        return self.sweep is not None or (self.solver is Solver.LBFGS and self.l2 is None)
 
     @field_validator("batch_size", "validation_batch_size", "test_batch_size")
     @classmethod
@@ -296,8 +366,9 @@ class RetrainJobSpec(Model):
     @classmethod
     def _watches_something(cls, value: Training, info: ValidationInfo) -> Training:
         split = info.data.get("split")
-        if value.early_stopping and split is not None and not split.validation_percentage:
-            raise ValueError(rules.EARLY_STOPPING_WATCHES.message)
+        watched = value.early_stopping or value.chooses
+        if watched and split is not None and not split.validation_percentage:
+            raise ValueError(rules.VALIDATION_CHOOSES.message)
         return value
 
     @property

@@ -139,6 +139,13 @@ def frontier(
         str | None,
         typer.Option(metavar="PATH", help="Instead of the job's: a folder of Keras weights files."),
     ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=VALUE,...",
+            help="Values of learningRate or l2 of which each network takes its best.",
+        ),
+    ] = None,
     timeout: Timeout = None,
     output_format: FormatOption = Format.TABLE,
     picture: Picture = None,
@@ -154,7 +161,7 @@ def frontier(
     from retrainer.sweep import frontier as run_all
 
     where, document = jobfile.only_document(file)
-    job = job_with(document, {"weights": weights}, where=where, here=local)
+    job = job_with(document, {"weights": weights, "sweep": sweep}, where=where, here=local)
     cluster = None if local else reach.client()
     with terminated_as_ctrl_c():
         comparison = run_all(job, architectures, cluster, timeout=timeout, told=say)

@@ -24,6 +24,7 @@ from retrainer.api import (
     Optimizer,
     RetrainJob,
     RetrainJobSpec,
+    Solver,
     Split,
     Storage,
     Training,
@@ -43,8 +44,8 @@ _GROUPS: tuple[tuple[str, str, type[BaseModel], tuple[str, ...]], ...] = (
         "images", "output", "architecture", "weights", "cache", "export", "max_rejected_fraction",
     )),
     ("Training", "spec.training", Training, (
-        "steps", "learning_rate", "batch_size", "validation_batch_size", "eval_interval", "seed",
-        "optimizer",
+        "solver", "steps", "learning_rate", "l2", "sweep", "batch_size", "validation_batch_size",
+        "eval_interval", "seed", "optimizer",
     )),
     ("Training", "spec.training.earlyStopping", EarlyStopping, ("patience",)),
     ("Training", "spec.split", Split, ("testing_percentage", "validation_percentage")),
@@ -60,6 +61,8 @@ _HELP = {
     "architecture": "Network to retrain; `retrainer architectures` lists them.",
     "output": "Path or URL under which the run's folder is written.",
     "cache": "Path or URL of the bottleneck cache; OUTPUT/.bottlenecks if not given.",
+    "sweep": "Values to choose from on the validation images, such as "
+    "learningRate=0.003,0.01,0.03 or l2=0,0.001; may be given for both.",
     "weights": "imagenet (downloaded), builtin (only for mobilenet_0.25_128), or path or URL of a "
     "Keras weights file or of a folder of them.",
 }
@@ -107,6 +110,7 @@ _METAVARS = {
     "export": "FORMAT",
     "architecture": "NETWORK",
     "endpoint": "URL",
+    "sweep": "FIELD=VALUE,...",
 }
 
 
@@ -148,8 +152,11 @@ def run(
     cache: Annotated[str | None, _option("cache")] = None,
     export: Annotated[list[Export] | None, _option("export")] = None,
     max_rejected_fraction: Annotated[float | None, _option("max_rejected_fraction")] = None,
+    solver: Annotated[Solver | None, _option("solver")] = None,
     steps: Annotated[int | None, _option("steps")] = None,
     learning_rate: Annotated[float | None, _option("learning_rate")] = None,
+    l2: Annotated[float | None, _option("l2")] = None,
+    sweep: Annotated[list[str] | None, _option("sweep")] = None,
     batch_size: Annotated[int | None, _option("batch_size")] = None,
     validation_batch_size: Annotated[int | None, _option("validation_batch_size")] = None,
     eval_interval: Annotated[int | None, _option("eval_interval")] = None,
@@ -232,6 +239,8 @@ def job_with(
     values = {option: value for option, value in given.items() if value is not None}
     if alone:
         values = {"name": name_of(values.get("images", "")), **_WITHOUT_FILE, **values}
+    if "sweep" in values:
+        values["sweep"] = sweep_of(values["sweep"])
     for option, value in values.items():
         job = _set(job, _FIELDS[option].path.split("."), value)
     named = _FIELDS if alone else values
@@ -243,6 +252,27 @@ def job_with(
     if wrong := places.problems(parsed) if here else []:
         raise InvalidJob([_with_option(p, options) for p in wrong], where=where)
     return parsed
+
+
+def sweep_of(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Read `--sweep learningRate=0.01,0.1 --sweep l2=0,0.001` as the job's `spec.training.sweep`.
+
+    Raises:
+        InvalidJob: one is not FIELD=VALUE,... with numbers.
+    """
+    values: dict[str, list[Any]] = {}
+    for text in texts:
+        field, equals, listed = text.partition("=")
+        try:
+            numbers = [float(number) for number in listed.split(",")]
+        except ValueError:
+            numbers = []
+        if not equals or not numbers:
+            raise InvalidJob(
+                [f"--sweep: must be FIELD=VALUE,... such as learningRate=0.003,0.01, got {text!r}"]
+            )
+        values.setdefault(to_camel(field.replace("-", "_")), []).extend(numbers)
+    return values
 
 
 def _set(mapping: Any, path: Sequence[str], value: Any) -> dict[str, Any]:

@@ -1,5 +1,14 @@
 """The head: softmax regression on bottlenecks, in numpy float32 on one matrix that is never copied.
 
+With N rows x_i (D floats) of label y_i in a batch, weights W (L, D) and bias b (L), a step follows the
+gradient of
+
+    f(W, b) = 1/N sum_i -log softmax(W x_i + b)[y_i]  +  l2/2 sum(W^2)
+
+which is, with the errors E = softmax(W x_i + b) - onehot(y_i), (N, L):
+
+    df/dW = 1/N E^T X + l2 W    (L, D)        df/db = 1/N sum_i E_i    (L)
+
 Equal seeds give equal heads to the bit, whatever the number of cores: one seeded generator, a fixed
 order of additions, and BLAS held to one thread (which is also the fastest for products this small).
 """
@@ -11,10 +20,11 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from retrainer.api import CurvePoint, Optimizer, Sampling, Training
+from retrainer.api import CurvePoint, Optimizer, Sampling, Solver, Training
 from retrainer.api.reasons import DIVERGED
 from retrainer.errors import UserError
 from retrainer_trainer.arrays import Floats, Rows
+from retrainer_trainer.head import lbfgs
 
 INIT_STDDEV = 0.001  # retrain.py, add_final_training_ops: tf.truncated_normal(stddev=0.001)
 MOMENTUM = 0.9
@@ -140,7 +150,46 @@ def train(
         Diverged: the cross entropy left the range of float32's softmax.
     """
     with threadpool_limits(limits=1, user_api="blas"), np.errstate(over="ignore", invalid="ignore"):
+        if training.solver is Solver.LBFGS:
+            return _solve(examples, training, on_point)
         return _train(examples, training, on_point)
+
+
+def _solve(
+    examples: Examples, training: Training, on_point: Callable[[CurvePoint], None]
+) -> Trained:
+    """Go to the minimum by L-BFGS; all images and their views count alike."""
+    rows = examples.training.ravel()
+    watching = _Network(examples, _zero_head(examples), training, max(len(rows), 1))
+    curve: list[CurvePoint] = []
+
+    def evaluate(iteration: int, weights: Floats, bias: Floats) -> None:
+        watching.head = Head(weights[0], bias[0])
+        curve.append(watching.evaluate(iteration, rows, examples.validation))
+        on_point(curve[-1])
+
+    def on_iteration(iteration: int, weights: Floats, bias: Floats) -> None:
+        if iteration % training.eval_interval == 0:
+            evaluate(iteration, weights, bias)
+
+    strength = np.array([training.l2 or 0.0])
+    solved = lbfgs.solve(
+        examples.matrix,
+        rows,
+        examples.label[rows],
+        label_count=examples.label_count,
+        l2=strength,
+        on_iteration=on_iteration,
+    )
+    if curve[-1].step != solved.iterations:
+        evaluate(solved.iterations, solved.weights, solved.bias)
+    head = Head(solved.weights[0], solved.bias[0])
+    return Trained(head, solved.iterations, solved.iterations, curve)
+
+
+def _zero_head(examples: Examples) -> Head:
+    shape = (examples.label_count, examples.matrix.shape[1])
+    return Head(np.zeros(shape, np.float32), np.zeros(examples.label_count, np.float32))
 
 
 def _train(
@@ -148,7 +197,15 @@ def _train(
 ) -> Trained:
     # Three streams of one seed: evaluating more often must not change the head.
     init, batches, checks = np.random.default_rng(training.seed).spawn(3)
-    network = _Network(examples, initial_head(init, examples), training)
+    drawn = [
+        (training.batch_size, len(examples.training)),
+        (training.validation_batch_size, len(examples.validation)),
+    ]
+    if training.early_stopping:
+        drawn.append((-1, len(examples.validation)))
+    # The whole set may be smaller than a batch, which is drawn with replacement.
+    largest = max(whole if size == -1 else size for size, whole in drawn)
+    network = _Network(examples, initial_head(init, examples), training, largest)
     draw = draw_batches(
         examples, examples.training, training.sampling, training.batch_size, batches
     )
@@ -235,20 +292,13 @@ def draw_batches(
 class _Network:
     """The head being trained, and the buffers that its steps reuse."""
 
-    def __init__(self, examples: Examples, head: Head, training: Training) -> None:
+    def __init__(self, examples: Examples, head: Head, training: Training, largest: int) -> None:
         self.examples = examples
         self.head = head
         self._rate = np.float32(training.learning_rate)
+        self._l2 = np.float32(training.l2 or 0)
         self._optimizer = training.optimizer
         width = examples.matrix.shape[1]
-        drawn = [
-            (training.batch_size, len(examples.training)),
-            (training.validation_batch_size, len(examples.validation)),
-        ]
-        if training.early_stopping:
-            drawn.append((-1, len(examples.validation)))
-        # The whole set may be smaller than a batch, which is drawn with replacement.
-        largest = max(whole if size == -1 else size for size, whole in drawn)
         self._gathered = np.empty((max(1, min(largest, _CHUNK)), width), np.float32)
         self._first = Head(np.zeros_like(head.weights), np.zeros_like(head.bias))
         self._second = Head(np.zeros_like(head.weights), np.zeros_like(head.bias))
@@ -282,6 +332,8 @@ class _Network:
                 bias += by_bias
         if weights is not None and bias is not None:
             self._updates += 1
+            if self._l2:
+                weights += self._l2 * self.head.weights
             self._apply(self.head.weights, weights, self._first.weights, self._second.weights)
             self._apply(self.head.bias, bias, self._first.bias, self._second.bias)
 

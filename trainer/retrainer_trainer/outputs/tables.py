@@ -15,6 +15,7 @@ from retrainer_trainer.dataset.identity import Identities
 from retrainer_trainer.dataset.texts import shown
 from retrainer_trainer.findings.rows import FindingRow
 from retrainer_trainer.head.softmax import Head
+from retrainer_trainer.head.sweep import Candidate
 
 # A cell that begins so is a formula to spreadsheets (OWASP, CSV injection); a folder's or a file's name
 # can begin with anything.
@@ -88,6 +89,27 @@ def history_parquet(curve: Sequence[CurvePoint]) -> bytes:
             pa.int64() if name == "step" else pa.float64(),
         )
         for name in CurvePoint.model_fields
+    }
+    return _parquet(pa.table(columns))
+
+
+def sweep_parquet(candidates: Sequence[Candidate], chosen: int) -> bytes:
+    """A row per combination.
+
+    Columns: learning_rate (null with solver lbfgs), l2, validation_accuracy,
+    validation_cross_entropy (null if it diverged), diverged_step (null if it did not), chosen.
+    """
+    import pyarrow as pa
+
+    columns: dict[str, Any] = {
+        "learning_rate": pa.array([one.learning_rate for one in candidates], pa.float64()),
+        "l2": pa.array([one.l2 for one in candidates], pa.float64()),
+        "validation_accuracy": pa.array([one.accuracy for one in candidates], pa.float64()),
+        "validation_cross_entropy": pa.array(
+            [one.cross_entropy for one in candidates], pa.float64()
+        ),
+        "diverged_step": pa.array([one.diverged_step for one in candidates], pa.int64()),
+        "chosen": pa.array([number == chosen for number in range(len(candidates))], pa.bool_()),
     }
     return _parquet(pa.table(columns))
 

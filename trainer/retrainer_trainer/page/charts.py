@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrainer.api import CurvePoint
+from retrainer_trainer.head.sweep import Candidate
 
 # A curve of more evaluations is thinned to this many: no screen shows more, and the page stays small.
 MOST_POINTS = 500
@@ -24,6 +25,7 @@ FEWEST_JUDGED = 50
 STRONG = 0.75
 
 _WIDTH, _HEIGHT = 560.0, 286.0
+_SWEEP_LEFT = 72.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48.0, 14.0, 12.0, 42.0
 
 Points = list[tuple[int, float]]
@@ -198,6 +200,62 @@ def _ticks(low: float, high: float) -> list[float]:
     step = next(step * k for k in (1, 2, 5, 10) if (high - low) / (step * k) <= 5.5)
     first = math.ceil(low / step - 1e-9)
     return [round(i * step, 10) for i in range(first, int(high / step + 1e-9) + 1)]
+
+
+def sweep(candidates: Sequence[Candidate], chosen: int) -> str:
+    """An SVG of what a sweep tried: a column per learning rate, a row per L2, dark where it is good.
+
+    The shade goes by rank, so that a few bad ones do not make all others look alike.
+    """
+    rates = sorted({one.learning_rate or 0.0 for one in candidates})
+    strengths = sorted({one.l2 for one in candidates})
+    good = sorted(one.cross_entropy for one in candidates if one.cross_entropy is not None)
+    width, height = _WIDTH - _SWEEP_LEFT - _RIGHT, max(60.0, min(480.0, 26.0 * len(strengths)))
+    across, down = width / len(rates), height / len(strengths)
+    parts = [
+        f'<svg class="sweep" viewBox="0 0 {_WIDTH:.0f} {height + 44:.0f}" role="img" '
+        'aria-label="Validation cross entropy of each combination">'
+    ]
+    frame = ""
+    for number, one in enumerate(candidates):
+        x = _SWEEP_LEFT + across * rates.index(one.learning_rate or 0.0)
+        y = 4 + down * strengths.index(one.l2)
+        place = f'x="{x:.1f}" y="{y:.1f}" width="{across:.1f}" height="{down:.1f}"'
+        values = f"L2 {one.l2:g}"
+        if one.learning_rate is not None:
+            values = f"learning rate {one.learning_rate:g}, {values}"
+        if one.cross_entropy is None:
+            kind, shade, outcome = "wrong", 0.5, f"diverged at step {one.diverged_step}"
+        else:
+            rank = good.index(one.cross_entropy) / max(1, len(good) - 1)
+            kind, shade = "right", 0.95 - 0.9 * rank
+            outcome = f"cross entropy {one.cross_entropy:.4f}, accuracy {100 * one.accuracy:.1f}%"
+        parts.append(
+            f'<rect class="{kind}" {place} fill-opacity="{shade:.2f}">'
+            f"<title>{values}: {outcome}</title></rect>"
+        )
+        if number == chosen:
+            frame = f'<rect class="chosen" {place}/>'
+    parts.append(frame)
+    every = max(1, round(len(strengths) * 14 / height))
+    for row, l2 in list(enumerate(strengths))[::every]:
+        parts.append(
+            f'<text class="tick" x="{_SWEEP_LEFT - 8}" y="{8 + down * (row + 0.5):.1f}" '
+            f'text-anchor="end">{l2:g}</text>'
+        )
+    if rates != [0.0]:
+        every = max(1, round(len(rates) * 60 / width))
+        for column, rate in list(enumerate(rates))[::every]:
+            parts.append(
+                f'<text class="tick" x="{_SWEEP_LEFT + across * (column + 0.5):.1f}" '
+                f'y="{height + 20:.0f}" text-anchor="middle">{rate:g}</text>'
+            )
+    axes = "L2" if rates == [0.0] else "L2 from top to bottom, learning rate from left to right"
+    parts.append(
+        f'<text class="tick" x="{_SWEEP_LEFT + width / 2:.0f}" y="{height + 38:.0f}" '
+        f'text-anchor="middle">{axes}</text></svg>'
+    )
+    return "".join(parts)
 
 
 def confusion(matrix: npt.NDArray[np.intp], labels: Sequence[str]) -> str:

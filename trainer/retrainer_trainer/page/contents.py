@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 
 from retrainer import __version__
-from retrainer.api import Report, Task
+from retrainer.api import Report, Solver, Task, Training
 from retrainer.api.findings import FindingKind
 from retrainer.api.names import API_VERSION, KIND
 from retrainer_trainer.arrays import Floats, Rows
@@ -76,11 +76,12 @@ def findings(ready: Bottlenecks, of_run: FindingsOfRun, labels: list[str]) -> li
 
 
 def counts(
-    report: Report, ready: Bottlenecks, trained: Trained, task: Task, seconds: float
+    report: Report, ready: Bottlenecks, trained: Trained, training: Training, seconds: float
 ) -> list[tuple[str, str, str]]:
     """The small figures beside the accuracy: name, value, what it is of."""
     last = trained.curve[-1]
-    progress, training = report.progress, task.spec.training
+    whole = training.batch_size == -1 or training.solver is Solver.LBFGS
+    progress = report.progress
     sets = ", ".join(
         f"{len(ready.rows(which)):,} {name}"
         for which, name in (
@@ -97,9 +98,13 @@ def counts(
         return "none" if value is None else f"{100 * value:.1f}%"
 
     return [
-        ("Training accuracy", share(last.training_accuracy), "last batch"),
+        (
+            "Training accuracy",
+            share(last.training_accuracy),
+            "all images" if whole else "last batch",
+        ),
         ("Validation accuracy", share(last.validation_accuracy), "last evaluation"),
-        ("Steps", f"{trained.steps:,}", f"{stopped}learning rate {training.learning_rate:g}"),
+        ("Steps", f"{trained.steps:,}", f"{stopped}{_solver(training)}"),
         ("Images", f"{len(ready.catalog):,}", sets),
         (
             "Bottlenecks",
@@ -109,6 +114,13 @@ def counts(
         ),
         ("Time", f"{seconds:.1f} s", rate),
     ]
+
+
+def _solver(training: Training) -> str:
+    l2 = f", L2 {training.l2:g}" if training.l2 else ""
+    if training.solver is Solver.LBFGS:
+        return f"L-BFGS to the minimum{l2}"
+    return f"learning rate {training.learning_rate:g}{l2}"
 
 
 def spec_yaml(task: Task) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from retrainer.api import CommonestLabel, CurvePoint, Evaluation, LabelFigures
 from retrainer.api.evaluation import Check
+from retrainer_trainer.head.sweep import Candidate
 from retrainer_trainer.page import charts
 from retrainer_trainer.page.findings import FindingCard, findings_section
 from retrainer_trainer.page.html import percent, section, table
@@ -66,6 +67,8 @@ class Page:
         labels: names.
         evaluation: what `evaluation.json` holds.
         curve: every evaluation.
+        candidates: what a sweep tried; none if there was none.
+        chosen: index of the one that was chosen.
         validation_images: how many images each of them was validated on.
         counts: heading and value of the small figures under the accuracy.
         mistakes: the worst, worst first.
@@ -86,6 +89,8 @@ class Page:
     evaluation: Evaluation
     curve: Sequence[CurvePoint]
     validation_images: int
+    candidates: Sequence[Candidate] = ()
+    chosen: int = 0
     counts: Sequence[tuple[str, str, str]] = ()
     mistakes: Sequence[Mistake] = ()
     mistake_count: int = 0
@@ -103,6 +108,7 @@ def render(page: Page) -> str:
         _hero(page),
         _warnings(page),
         _curves(page),
+        _sweep(page),
         _confusion(page),
         _labels(page),
         _mistakes(page),
@@ -187,6 +193,18 @@ def _curves(page: Page) -> str:
     return section(
         "Learning curves", body, escape(charts.verdict(page.curve, page.validation_images))
     )
+
+
+def _sweep(page: Page) -> str:
+    if not page.candidates:
+        return ""
+    broken = sum(one.cross_entropy is None for one in page.candidates)
+    ended = f" {broken:,} diverged." if broken else ""
+    intro = (
+        f"{len(page.candidates):,} combinations were trained at once.{ended} The one with the lowest "
+        "cross entropy on the validation images, framed, was trained alone."
+    )
+    return section("What was tried", charts.sweep(page.candidates, page.chosen), intro)
 
 
 def _confusion(page: Page) -> str:

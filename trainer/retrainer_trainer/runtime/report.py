@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TextIO, TypedDict
 
-from retrainer.api import CurvePoint, Phase, Report, Task
+from retrainer.api import CurvePoint, Phase, Report, SweepStatus, Task
 from retrainer.api import prometheus as metrics
 from retrainer.api.findings import FindingCounts
 from retrainer.api.names import ENV_EVENTS, ENV_PORT, REPORT_PORT, TASK_TRAIN
@@ -98,6 +98,7 @@ class Reporter:
         message: str | None = None,
         progress: ProgressChange | None = None,
         metrics: MetricsChange | None = None,
+        sweep: SweepStatus | None = None,
         label_count: int | None = None,
         findings: FindingCounts | None = None,
         artifacts: dict[str, str] | None = None,
@@ -111,6 +112,7 @@ class Reporter:
             message: one sentence for people.
             progress: fields of `retrainer.api.Progress` to change; the others stay.
             metrics: fields of `retrainer.api.Metrics` to change; the others stay.
+            sweep: what a sweep tried and chose.
             label_count: number of labels.
             findings: how many there are among the images.
             artifacts: name and path of each file of the run.
@@ -120,6 +122,7 @@ class Reporter:
             "stage": stage,
             "reason": reason,
             "message": message,
+            "sweep": sweep,
             "label_count": label_count,
             "findings": findings,
             "artifacts": artifacts,
