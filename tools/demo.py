@@ -45,20 +45,20 @@ def architecture_for(weights: str) -> str:
     """
     place = Path(weights).expanduser()
     files = [f.name for f in place.iterdir()] if place.is_dir() else [place.name]
-    found = {}
+    ranks = {}
     for name in files:
         match = re.match(r"mobilenet_(\d_\d)_(\d+)_tf_no_top", name)
         if match and match[1] in WIDTHS:
             architecture = f"mobilenet_{WIDTHS[match[1]]}_{match[2]}"
             if architecture in ARCHITECTURES:
                 width = PREFERRED.index(WIDTHS[match[1]])
-                found[architecture] = (width, -int(match[2]))
-    if not found:
+                ranks[architecture] = (width, -int(match[2]))
+    if not ranks:
         raise SystemExit(
             f"no weights in {weights}: files are named as Keras Applications names them, "
             "such as mobilenet_5_0_224_tf_no_top.h5 (or give --architecture)"
         )
-    return min(found, key=lambda name: found[name])
+    return min(ranks, key=lambda name: ranks[name])
 
 
 def jobs(options: argparse.Namespace) -> list[RetrainJob]:

@@ -32,9 +32,9 @@ def say(text: str) -> None:
 
 def shown(cluster: DevCluster, *arguments: str) -> int:
     """Run kubectl, its command line printed as a user would type it."""
-    words = ["kubectl", "-n", NAMESPACE, *arguments]
-    print(f"$ {shlex.join(words)}", flush=True)
-    command = [cluster.kubectl_program, "--kubeconfig", str(cluster.kubeconfig), *words[1:]]
+    command_line = ["kubectl", "-n", NAMESPACE, *arguments]
+    print(f"$ {shlex.join(command_line)}", flush=True)
+    command = [cluster.kubectl_program, "--kubeconfig", str(cluster.kubeconfig), *command_line[1:]]
     return subprocess.run(command, check=False).returncode
 
 

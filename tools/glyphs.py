@@ -53,8 +53,8 @@ class Glyphs:
 
 def read_fonts(folders: list[Path]) -> Glyphs:
     """Render every class in every usable font below `folders`."""
-    found = [p for folder in folders for p in folder.rglob("*") if p.suffix in FONT_SUFFIXES]
-    by_name = {path.name: path for path in sorted(found)}  # some packages ship a font twice
+    files = [p for folder in folders for p in folder.rglob("*") if p.suffix in FONT_SUFFIXES]
+    by_name = {path.name: path for path in sorted(files)}  # some packages ship a font twice
     paths = [by_name[name] for name in sorted(by_name)]
     pictures: list[Bytes] = []
     classes: list[int] = []

@@ -259,10 +259,10 @@ def choice(name: str, label: str, values: str) -> Any:
     )
 
 
-def assembled(made: Any, *rows: tuple[str, tuple[Any, ...]]) -> Any:
+def assembled(board: Any, *rows: tuple[str, tuple[Any, ...]]) -> Any:
     """The dashboard with its rows, each with a title and its panels."""
     for title, panels in rows:
-        made = made.with_row(dashboard.Row(title))
+        board = board.with_row(dashboard.Row(title))
         for panel in panels:
-            made = made.with_panel(panel)
-    return made
+            board = board.with_panel(panel)
+    return board

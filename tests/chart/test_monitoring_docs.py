@@ -18,11 +18,11 @@ PAGE = (REPOSITORY / "docs" / "howto" / "monitoring.md").read_text()
 
 def block(title: str) -> str:
     """The file of this title, as the page shows it."""
-    found = re.search(
+    match = re.search(
         rf'^```yaml title="{re.escape(title)}"\n(.*?)^```', PAGE, re.MULTILINE | re.DOTALL
     )
-    assert found is not None
-    return found[1]
+    assert match is not None
+    return match[1]
 
 
 @pytest.mark.needs("promtool")
@@ -59,9 +59,9 @@ def test_the_configuration_chooses_the_operators_service_by_labels_that_it_has()
 @pytest.mark.needs("helm")
 def test_the_chart_takes_the_values_and_installs_monitors_and_rules(tmp_path: Path) -> None:
     (tmp_path / "values.yaml").write_text(block("values.yaml"))
-    made = {o["kind"]: o for o in rendered("-f", str(tmp_path / "values.yaml"))}
+    objects = {o["kind"]: o for o in rendered("-f", str(tmp_path / "values.yaml"))}
     for kind in ("ServiceMonitor", "PodMonitor", "PrometheusRule"):
-        assert made[kind]["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+        assert objects[kind]["metadata"]["labels"]["release"] == "kube-prometheus-stack"
 
 
 def test_the_page_lists_every_alert_and_the_annotation() -> None:

@@ -93,11 +93,11 @@ def training(points: int) -> Report:
 
 def series(page: bytes) -> dict[str, list[tuple[dict[str, str], float]]]:
     """Labels and value of every sample, by its name; Prometheus's own parser reads the page."""
-    found: dict[str, list[tuple[dict[str, str], float]]] = {}
+    by_name: dict[str, list[tuple[dict[str, str], float]]] = {}
     for family in text_string_to_metric_families(page.decode()):
         for sample in family.samples:
-            found.setdefault(sample.name, []).append((sample.labels, sample.value))
-    return found
+            by_name.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return by_name
 
 
 def steps(page: bytes) -> set[int]:
@@ -126,9 +126,9 @@ def test_five_thousand_finished_jobs_take_less_than_5_mb_a_scrape() -> None:
     for lasting in ("test_accuracy", "phase", "reason", "info", "finished_timestamp_seconds"):
         assert len(shown[f"retrainer_job_{lasting}"]) == 5000
     # What is left out for want of room are figures of those that ended first.
-    told = {labels["name"] for labels, _ in shown["retrainer_job_validation_accuracy"]}
-    assert told == {f"flowers-of-the-{i:05d}" for i in range(5000 - len(told), 5000)}
-    assert len(told) > 1000
+    names = {labels["name"] for labels, _ in shown["retrainer_job_validation_accuracy"]}
+    assert names == {f"flowers-of-the-{i:05d}" for i in range(5000 - len(names), 5000)}
+    assert len(names) > 1000
 
 
 def test_five_thousand_running_jobs_of_the_longest_names_take_less_than_5_mb_a_scrape() -> None:
@@ -230,10 +230,12 @@ def test_the_series_of_a_deleted_job_go() -> None:
 def test_outcomes_are_counted_from_0_so_that_the_first_one_is_an_increase() -> None:
     shown = series(OperatorMetrics().render(()))["retrainer_jobs_finished_total"]
     assert all(value == 0 for _, value in shown)
-    said = {(labels["outcome"], labels["reason"]) for labels, _ in shown}
-    assert {("Succeeded", "Succeeded"), ("Failed", "OOMKilled")} <= said
+    outcomes = {(labels["outcome"], labels["reason"]) for labels, _ in shown}
+    assert {("Succeeded", "Succeeded"), ("Failed", "OOMKilled")} <= outcomes
     final = (reasons.Kind.SUCCEEDED, reasons.Kind.FAILED)
-    assert {reason for _, reason in said} == {r.name for r in reasons.REASONS if r.kind in final}
+    assert {reason for _, reason in outcomes} == {
+        r.name for r in reasons.REASONS if r.kind in final
+    }
 
 
 def test_every_family_on_the_page_is_one_that_the_reference_lists() -> None:
@@ -243,10 +245,10 @@ def test_every_family_on_the_page_is_one_that_the_reference_lists() -> None:
     lives = [Live(job("done", status=succeeded()), ())]
     page = metrics.render(lives).decode()
     families = {f.name: f.type for f in text_string_to_metric_families(page)}
-    known = {m.name: m.kind for m in METRICS}
+    kinds = {m.name: m.kind for m in METRICS}
     assert {
         n: k for n, k in families.items() if not n.startswith("process_")
-    }.items() <= known.items()
+    }.items() <= kinds.items()
 
 
 def test_the_operators_own_memory_is_exported() -> None:

@@ -113,9 +113,9 @@ def test_the_longest_interval_of_the_full_list_leaves_the_alert_time() -> None:
 @pytest.mark.parametrize("alert", alerts(), ids=NAMES)
 def test_an_alert_says_what_is_wrong_and_where_to_read_on(alert: dict[str, Any]) -> None:
     assert alert["labels"]["severity"] in ("info", "warning", "critical")
-    said = alert["annotations"]
-    assert set(said) == {"summary", "description"}
-    assert said["description"].endswith(".")
+    texts = alert["annotations"]
+    assert set(texts) == {"summary", "description"}
+    assert texts["description"].endswith(".")
     sections = re.split(r"^## ", RUNBOOKS.read_text(), flags=re.MULTILINE)
     anchors = {section.split("\n", 1)[0].strip().lower(): section for section in sections[1:]}
     section = anchors[alert["alert"].lower()]

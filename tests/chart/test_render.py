@@ -134,8 +134,8 @@ def test_labels_reach_every_object_and_pod_but_no_selector_and_an_objects_own_wi
 @combinations
 def test_the_operator_understands_its_environment(values: list[str]) -> None:
     environment = _environment(rendered(*values))
-    known = {field.alias for field in Settings.model_fields.values()}
-    assert set(environment) <= known
+    aliases = {field.alias for field in Settings.model_fields.values()}
+    assert set(environment) <= aliases
     Settings.from_environment(environment)
 
 
@@ -201,8 +201,8 @@ def test_no_right_is_a_wildcard_and_none_is_on_secrets(values: list[str]) -> Non
     objects = rendered(*values)
     for role in _of_kind(objects, "Role") + _of_kind(objects, "ClusterRole"):
         for rule in role["rules"]:
-            said = [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
-            assert not [word for word in said if "*" in word or "secret" in word]
+            texts = [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+            assert not [word for word in texts if "*" in word or "secret" in word]
 
 
 def test_the_role_gives_every_right_that_the_operator_checks_at_start() -> None:
@@ -382,13 +382,13 @@ def test_the_schema_knows_exactly_the_values_that_there_are() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     schema = json.loads((CHART / "values.schema.json").read_text())
 
-    def compare(value: Any, known: Any, path: str) -> None:
-        if "$ref" in known:
-            known = schema["definitions"][known["$ref"].rpartition("/")[2]]
-        if isinstance(value, dict) and known.get("additionalProperties") is False:
-            assert set(value) <= set(known["properties"]), path
+    def compare(value: Any, schema_part: Any, path: str) -> None:
+        if "$ref" in schema_part:
+            schema_part = schema["definitions"][schema_part["$ref"].rpartition("/")[2]]
+        if isinstance(value, dict) and schema_part.get("additionalProperties") is False:
+            assert set(value) <= set(schema_part["properties"]), path
             for name in value:
-                compare(value[name], known["properties"][name], f"{path}.{name}")
+                compare(value[name], schema_part["properties"][name], f"{path}.{name}")
 
     compare(values, schema, "values")
     assert set(schema["properties"]) - set(values) == {"global"}

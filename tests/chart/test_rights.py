@@ -40,12 +40,12 @@ class Operator:
         return f"system:serviceaccount:{self.release}:rt-retrainer-operator"
 
 
-def _until(found: Callable[[], Any], what: str, log: Path, seconds: float = 120) -> Any:
+def _until(check: Callable[[], Any], what: str, log: Path, seconds: float = 120) -> Any:
     """What `found` gives as soon as it is true; each try is a request that takes its time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if seen := found():
-            return seen
+        if answer := check():
+            return answer
     pytest.fail(f"{what} not within {seconds} s; the operator's log:\n{log.read_text()[-3000:]}")
 
 
@@ -123,8 +123,8 @@ def test_a_retrainjob_gets_its_job_and_a_status_with_the_charts_rights(
     else:
         assert not seen("team-b")
     elsewhere = get(cluster, "jobs", "-n", "team-b")["items"]
-    found = [job["metadata"]["name"] for job in elsewhere]
-    assert (f"{name}-train" in found) == (operator.release == "wide")
+    names = [job["metadata"]["name"] for job in elsewhere]
+    assert (f"{name}-train" in names) == (operator.release == "wide")
 
     codes = {event["responseStatus"]["code"] for event in cluster.requests(operator.user)}
     assert codes

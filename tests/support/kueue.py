@@ -93,13 +93,13 @@ def _manifests(bed: Bed, server: str, authority: str) -> list[dict[str, Any]]:
     go = golang.ensure()
     module = json.loads(_run([go, "mod", "download", "-json", "sigs.k8s.io/kueue"], cwd=_MODULE))
     folder = Path(module["Dir"]) / "config" / "components"
-    found = [
+    bodies = [
         body
         for part in ("crd", "webhook")
         for body in yaml.safe_load_all(bed.cluster.kubectl("kustomize", str(folder / part)))
     ]
     wanted = []
-    for body in found:
+    for body in bodies:
         if body["kind"] == "CustomResourceDefinition":
             if "webhook" in (conversion := body["spec"].get("conversion", {})):
                 called = {"url": f"{server}/convert", "caBundle": authority}

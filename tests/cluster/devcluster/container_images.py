@@ -103,9 +103,9 @@ def _target(target: str) -> Built:
     python = _python()
     sources = [dockerfile, *(places.CHECKOUT / each for each in _SOURCES[target])]
     key = _digest([python.name], sources)
-    known = _folder() / f"{target}.json"
-    if known.exists():
-        built = json.loads(known.read_text())
+    record = _folder() / f"{target}.json"
+    if record.exists():
+        built = json.loads(record.read_text())
         if built["key"] == key:
             return Built(reference(target), descriptor=built["descriptor"])
     packages.ensure(packages.IMAGES)
@@ -125,7 +125,7 @@ def _target(target: str) -> Built:
         push = ("push", "--quiet", "--format=oci", *light, name, destination)
         _buildah(*push, run=lambda command: _run_watched(command, f"packing {target}"))
         descriptor = layout().descriptor(target)
-        known.write_text(json.dumps({"key": key, "descriptor": descriptor}))
+        record.write_text(json.dumps({"key": key, "descriptor": descriptor}))
         layout().prune()
     return Built(reference(target), descriptor=descriptor)
 
@@ -160,8 +160,8 @@ def _unmount() -> None:
 def _driver() -> str:
     """overlay where the kernel lets us: vfs copies the whole tree for every line of the file."""
     builder = _builder()
-    known = builder / "driver"
-    if not known.exists():
+    choice = builder / "driver"
+    if not choice.exists():
         builder.mkdir(parents=True, exist_ok=True)
         lower, upper, work, merged = (
             builder / "try" / each for each in ("lower", "upper", "work", "merged")
@@ -177,12 +177,12 @@ def _driver() -> str:
         if tried.returncode == 0:
             _run(["umount", str(merged)])
         shutil.rmtree(builder / "try")
-        known.write_text("overlay" if tried.returncode == 0 else "vfs")
-    return known.read_text()
+        choice.write_text("overlay" if tried.returncode == 0 else "vfs")
+    return choice.read_text()
 
 
-def _digest(words: list[str], sources: list[Path]) -> str:
-    digest = hashlib.sha256("\0".join(words).encode())
+def _digest(texts: list[str], sources: list[Path]) -> str:
+    digest = hashlib.sha256("\0".join(texts).encode())
     for source in sources:
         files = sorted(source.rglob("*")) if source.is_dir() else [source]
         for file in files:

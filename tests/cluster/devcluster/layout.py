@@ -25,14 +25,14 @@ class Layout:
 
     def descriptor(self, target: str) -> dict[str, Any]:
         """What the index says of the image that was pushed last for this target."""
-        for found in self._index()["manifests"]:
-            if found.get("annotations", {}).get(_REFERENCE) == target:
-                return {key: found[key] for key in ("mediaType", "digest", "size")}
+        for entry in self._index()["manifests"]:
+            if entry.get("annotations", {}).get(_REFERENCE) == target:
+                return {key: entry[key] for key in ("mediaType", "digest", "size")}
         raise KeyError(target)
 
     def prune(self) -> None:
         """Delete the layers that no image in the index has any more."""
-        wanted = {digest for found in self._index()["manifests"] for digest in self._digests(found)}
+        wanted = {digest for entry in self._index()["manifests"] for digest in self._digests(entry)}
         for blob in (self.folder / "blobs" / "sha256").iterdir():
             if f"sha256:{blob.name}" not in wanted:
                 blob.unlink()

@@ -64,7 +64,7 @@ def up(name: str, settings: Settings) -> tuple[Cluster, bool]:
 
 def facts(cluster: Cluster, new: bool) -> dict[str, Any]:
     """What tests ask for, as JSON."""
-    found: dict[str, Any] = {
+    contents: dict[str, Any] = {
         "new": new,
         "kubeconfig": str(cluster.admin),
         "kubectl": str(binaries.path("kubectl")),
@@ -72,14 +72,14 @@ def facts(cluster: Cluster, new: bool) -> dict[str, Any]:
         "audit_log": str(cluster.audit_log),
     }
     if cluster.is_node:
-        found["prometheus"] = services.PROMETHEUS_FOR_HOST
-        found["s3"] = {
+        contents["prometheus"] = services.PROMETHEUS_FOR_HOST
+        contents["s3"] = {
             "for_pods": services.S3_FOR_PODS,
             "for_host": services.S3_FOR_HOST,
             "access_key": cluster.settings.access_key,
             "secret_key": cluster.settings.secret_key,
         }
-    return found
+    return contents
 
 
 def down(name: str, keep_logs: bool) -> None:

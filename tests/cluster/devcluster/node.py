@@ -67,14 +67,14 @@ def load_shared(
     """Import an image of which the node may have most layers already."""
     present = set(_listed(cluster, "content", "ls", "-q"))
     command = _ctr(cluster, "images", "import", "-")
-    with tempfile.TemporaryFile() as words:
-        ctr = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=words, stderr=words)
+    with tempfile.TemporaryFile() as errors:
+        ctr = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=errors, stderr=errors)
         assert ctr.stdin is not None
         with contextlib.suppress(BrokenPipeError), ctr.stdin as sink:
             layout.stream(descriptor, _full_name(cluster, reference), present, sink)
         if ctr.wait() != 0:
-            words.seek(0)
-            raise ClusterError(f"{reference} was not imported: {words.read().decode().strip()}")
+            errors.seek(0)
+            raise ClusterError(f"{reference} was not imported: {errors.read().decode().strip()}")
 
 
 def _full_name(cluster: Cluster, reference: str) -> str:
@@ -119,17 +119,17 @@ def _hold_namespaces(cluster: Cluster) -> None:
     holder = process.read(cluster.records, HOLDER)
     if holder is not None and process.is_alive(holder):
         return
-    made = list(cluster.recall("made") or [])
+    folders = list(cluster.recall("made") or [])
     marker = cluster.folder / "namespaces-ready"
     marker.unlink(missing_ok=True)
     script = ["set -e"]
     for public, private in _PRIVATE.items():
         if not Path(public).exists():
             Path(public).mkdir(parents=True)
-            made.append(public)
+            folders.append(public)
         (cluster.folder / private).mkdir(parents=True, exist_ok=True)
         script.append(f"mount --bind {shlex.quote(str(cluster.folder / private))} {public}")
-    cluster.remember("made", made)
+    cluster.remember("made", folders)
     script += [f"touch {shlex.quote(str(marker))}", f"exec {binaries.path('pause')}"]
     command = ["unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child"]
     command += ["--mount-proc", "sh", "-c", "\n".join(script)]
@@ -243,7 +243,7 @@ def _start_kubelet(cluster: Cluster) -> None:
             "failCgroupV1": False,
             "enforceNodeAllocatable": [],
             "failSwapOn": False,
-            # Chains that only cloud networks need, and that nothing would take away again.
+            # Chains that only cloud folders need, and that nothing would take away again.
             "makeIPTablesUtilChains": False,
             "clusterDomain": "cluster.local",
             "clusterDNS": [DNS_ADDRESS],

@@ -41,9 +41,9 @@ def is_alive(record: Record) -> bool:
 
 def start(component: Component, records: Path, logs: Path) -> Record:
     """Start it with its log appended to `logs`; one that runs already is left alone."""
-    known = read(records, component.name)
-    if known is not None and is_alive(known):
-        return known
+    earlier = read(records, component.name)
+    if earlier is not None and is_alive(earlier):
+        return earlier
     records.mkdir(parents=True, exist_ok=True)
     logs.mkdir(parents=True, exist_ok=True)
     with (logs / f"{component.name}.log").open("ab") as log:
@@ -78,8 +78,10 @@ def read(records: Path, name: str) -> Record | None:
 def read_all(records: Path) -> list[Record]:
     """In the order in which they were started."""
     names = [file.stem for file in records.glob("*.json")]
-    found = [record for record in (read(records, name) for name in names) if record is not None]
-    return sorted(found, key=lambda record: record.since)
+    records_read = [
+        record for record in (read(records, name) for name in names) if record is not None
+    ]
+    return sorted(records_read, key=lambda record: record.since)
 
 
 def end(pid: int, started: int, patience: float) -> None:
@@ -112,14 +114,14 @@ def stop(record: Record, records: Path, patience: float) -> None:
 
 def in_namespace(namespace: str) -> list[int]:
     """Pids of the processes in a PID namespace (as /proc/<pid>/ns/pid names it)."""
-    found: list[int] = []
+    pids: list[int] = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if str((folder / "ns" / "pid").readlink()) == namespace:
-                found.append(int(folder.name))
+                pids.append(int(folder.name))
         except OSError:  # ended while we looked
             continue
-    return found
+    return pids
 
 
 def _started(pid: int) -> int:
