@@ -122,10 +122,10 @@ class World:
 
 def _end_of_child(child: Body) -> str:
     task = child["metadata"]["name"].rpartition("-")[2]
-    held = " suspended" if child["spec"].get("suspend") else ""
+    suspended = " suspended" if child["spec"].get("suspend") else ""
     conditions = (child.get("status") or {}).get("conditions") or ()
     ends = sorted(c["type"] for c in conditions if c["status"] == "True")
-    return f"{task} {'/'.join(e for e in ends if e in ('Complete', 'Failed'))}{held}"
+    return f"{task} {'/'.join(e for e in ends if e in ('Complete', 'Failed'))}{suspended}"
 
 
 async def _succeed(world: World, name: str, shards: int) -> None:

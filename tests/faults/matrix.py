@@ -144,7 +144,7 @@ class Matrix:
         self.bed = bed
         self.sample = sample
         self.calm: dict[Life, Course] = {}
-        self._made: dict[Life, Counter[str]] = {}
+        self._created: dict[Life, Counter[str]] = {}
         self._counts = Counts()
         self._number = 0
         os.environ["KUBECONFIG"] = str(bed.cluster.kubeconfig)
@@ -163,7 +163,7 @@ class Matrix:
                 if request.is_write:
                     self._counts.writes[_job_of(request.name)] += 1
             self.calm = {course.life: course for course in courses}
-            self._made = {c.life: self._children_made(world, c.name) for c in courses}
+            self._created = {c.life: self._creations(world, c.name) for c in courses}
         for course in courses:
             if course.end is None:
                 raise RuntimeError(f"The undisturbed life {course.life} did not end.")
@@ -270,8 +270,10 @@ class Matrix:
         behind.proxy.clear()
         course = await living
         result.add(course, self.calm[life], f"killed {how} write {index}", hit=fault.hits > 0)
-        if (made := self._children_made(world, name)) != self._made[life]:
-            result.problems.append(f"{life}: killed {how} write {index}: made {made} ({name})")
+        if (created := self._creations(world, name)) != self._created[life]:
+            result.problems.append(
+                f"{life}: killed {how} write {index}: created {dict(created)} ({name})"
+            )
 
     async def _disturb(  # noqa: PLR0917
         self, behind: Behind, world: World, life: Life, name: str,
@@ -281,8 +283,8 @@ class Matrix:
         course = await live(world, life, name, self.calm[life])
         behind.proxy.remove(fault)
         result.add(course, self.calm[life], what, hit=fault.hits > 0)
-        if (made := self._children_made(world, name)) != self._made[life]:
-            result.problems.append(f"{life}: {what}: made {dict(made)} ({name})")
+        if (created := self._creations(world, name)) != self._created[life]:
+            result.problems.append(f"{life}: {what}: created {dict(created)} ({name})")
 
     @asynccontextmanager
     async def _operator(
@@ -308,7 +310,7 @@ class Matrix:
                 looking.cancel()
         self.bed.cluster.kubectl("delete", "namespace", namespace, "--wait=false")
 
-    def _children_made(self, world: World, name: str) -> Counter[str]:
+    def _creations(self, world: World, name: str) -> Counter[str]:
         """How often each child of a job was made, by the API server's own log."""
         return Counter(
             event["objectRef"]["name"].removeprefix(name)

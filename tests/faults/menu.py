@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from kubernetes.client import ApiException
@@ -62,11 +63,15 @@ class Scene:
 
 @dataclass(frozen=True)
 class Entry:
-    """A fault of the menu: what it is called, what is done, and the most seconds it may take."""
+    """A fault of the menu: what it is called, what is done, and the most seconds it may take.
+
+    With a `clock`, the operator's own is off by so many seconds.
+    """
 
     name: str
     play: Callable[[Scene], float]
     limit: float
+    clock: float = 0.0
 
 
 def _kill_operator(scene: Scene) -> float:
@@ -94,15 +99,18 @@ def _two_operators(scene: Scene) -> float:
 
 
 def _lease_stolen(scene: Scene) -> float:
-    lease = scene.bed.api.call("GET", _LEASE)
-    lease["spec"]["holderIdentity"] = "somebody-else"
-    scene.bed.api.call("PUT", _LEASE, lease)
-    return scene.seconds_to_a_job()
+    spec = {"holderIdentity": "somebody-else"}
+    scene.bed.api.call("PATCH", _LEASE, {"spec": spec})
+    started = time.monotonic()
+    eventually(lambda: not scene.operator.leads())
+    return scene.seconds_to_a_job(since=started)
 
 
 def _lease_deleted(scene: Scene) -> float:
     scene.bed.api.call("DELETE", _LEASE)
-    return scene.seconds_to_a_job()
+    started = time.monotonic()
+    eventually(lambda: scene.bed.api.found(_LEASE))
+    return scene.seconds_to_a_job(since=started)
 
 
 def _component(scene: Scene, name: str) -> int:
@@ -253,6 +261,19 @@ def _child_changed(metadata: Body, scene: Scene) -> float:
     return time.monotonic() - started
 
 
+def _deadline_kept(scene: Scene) -> float:
+    """A job with a deadline far shorter than the clock is off: it succeeds, and has a duration."""
+    started = time.monotonic()
+    scene.team.apply("job", activeDeadlineSeconds=60, annotations={"delay": "2s"})
+    status = scene.team.until("job", within=60, phase="Succeeded")
+    if not status["startTime"] <= status["completionTime"]:
+        raise AssertionError(f"it ends before it starts: {status}")
+    seconds = time.monotonic() - started
+    scene.team.apply("late", activeDeadlineSeconds=4, annotations={"delay": "never"})
+    scene.team.until("late", within=60, phase="Failed", reason="DeadlineExceeded")
+    return seconds
+
+
 _RELABELLED: Body = {"labels": {"retrainer.dev/job": "another"}}
 _STRIPPED: Body = {"labels": {"retrainer.dev/job": None, "app.kubernetes.io/managed-by": None}}
 
@@ -280,21 +301,35 @@ MENU = [
     Entry("child relabelled", partial(_child_changed, _RELABELLED), 30),
     Entry("child's labels stripped", partial(_child_changed, _STRIPPED), 30),
     Entry("child's owner stripped", partial(_child_changed, {"ownerReferences": None}), 30),
+    Entry("operator's clock 10 minutes ahead", _deadline_kept, 20, clock=600),
+    Entry("operator's clock 10 minutes behind", _deadline_kept, 20, clock=-600),
 ]
 
 
 @contextmanager
-def _scene(bed: Bed) -> Iterator[Scene]:
-    with operator_behind_proxy(bed, f"menu-{secrets.token_hex(3)}") as behind:
+def _scene(bed: Bed, clock: float) -> Iterator[Scene]:
+    path = os.environ.get("PYTHONPATH", "")
+    if clock:
+        path = str(_wrong_clock(bed.folder, clock))
+    with operator_behind_proxy(bed, f"menu-{secrets.token_hex(3)}", PYTHONPATH=path) as behind:
         eventually(behind.operator.leads, within=60)
         team = bed.team("menu")
         yield Scene(bed, behind, team)
         bed.cluster.kubectl("delete", "namespace", team.name, "--wait=false")
 
 
+def _wrong_clock(folder: Path, seconds: float) -> Path:
+    """A folder that, on Python's path, sets a process's clock off."""
+    place = folder / f"clock{seconds:+.0f}"
+    place.mkdir(exist_ok=True)
+    text = f"import time\n_true = time.time\ntime.time = lambda: _true() + {seconds}\n"
+    (place / "sitecustomize.py").write_text(text)
+    return place
+
+
 def play(bed: Bed, entry: Entry) -> float:
     """Play a fault once; the seconds until useful work."""
-    with _scene(bed) as scene:
+    with _scene(bed, entry.clock) as scene:
         return entry.play(scene)
 
 

@@ -99,8 +99,8 @@ def test_without_a_fault_all_passes_and_is_counted(proxy: Proxy) -> None:
     assert _create(proxy) == {"kind": "Job"}
     assert json.loads(_get(proxy))["writes"] == 1
     assert _watch(proxy) == EVENTS
-    told = [(r.method, r.resource, r.namespace, r.name, r.is_list) for r in proxy.requests]
-    assert told == [
+    requests = [(r.method, r.resource, r.namespace, r.name, r.is_list) for r in proxy.requests]
+    assert requests == [
         ("POST", "jobs", "team", "flowers-train", False),
         ("GET", "jobs", "team", "", True),
         ("GET", "jobs", "team", "", False),
