@@ -16,7 +16,7 @@ def import_pandas() -> Any:
     try:
         import pandas
     except ImportError as error:
-        raise MissingExtra("pandas is not installed: pip install 'retrainer[pandas]'") from error
+        raise MissingExtra("Install pandas for this: pip install 'retrainer[pandas]'.") from error
     return pandas
 
 
@@ -26,5 +26,5 @@ def require_trainer(
     """Raise MissingExtra unless the trainer's libraries are installed."""
     if find(what) is None:
         raise MissingExtra(
-            f"this needs {what}, which is not installed here: pip install 'retrainer[trainer]'"
+            f"This needs {what}, which is not installed here: pip install 'retrainer[trainer]'."
         )

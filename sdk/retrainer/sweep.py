@@ -57,7 +57,7 @@ def jobs_for(job: RetrainJob, architectures: Iterable[str]) -> list[RetrainJob]:
         "mobilenet_0.25_128"
     }:
         raise UserError(
-            "weights: builtin exists only for mobilenet_0.25_128; use imagenet, or a folder of weights."
+            "The weights builtin exist only for mobilenet_0.25_128: use imagenet, or a folder of them."
         )
     return [_for(job, name) for name in names]
 

@@ -132,9 +132,9 @@ def test_a_failed_pod_is_tried_again_and_the_last_failure_told(team: Namespace) 
     assert "was killed for using more memory than its limit of 4Gi." in status["message"]
     team.apply("again", backoffLimit=1, annotations={"exit-code": "1", "message": "no route"})
     status = team.until("again", reason="Retrying")
-    assert status["message"].endswith("failed and is tried again: exit code 1: no route")
+    assert status["message"].endswith("failed and is tried again: exit code 1: no route.")
     status = team.until("again", phase="Failed")
-    assert status["message"] == "Failed 2 times; the last pod: exit code 1: no route"
+    assert status["message"] == "Failed 2 times; the last pod: exit code 1: no route."
 
 
 def test_the_deadline_ends_a_job_and_an_edited_one_holds(team: Namespace) -> None:

@@ -57,7 +57,7 @@ def test_a_long_name_is_cut_to_what_kubernetes_allows() -> None:
 def test_builtin_weights_are_refused_for_other_architectures() -> None:
     job = base().model_copy(deep=True)
     job.spec.weights = "builtin"
-    with pytest.raises(UserError, match=r"weights: builtin exists only for mobilenet_0.25_128"):
+    with pytest.raises(UserError, match=r"The weights builtin exist only for mobilenet_0.25_128"):
         jobs_for(job, ["mobilenet_0.25_128", "mobilenet_1.0_224"])
 
 

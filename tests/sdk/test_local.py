@@ -394,7 +394,7 @@ def test_a_missing_part_says_how_to_install_it() -> None:
     with pytest.raises(MissingExtra) as caught:
         require_trainer(lambda _: None)
     assert str(caught.value) == (
-        "this needs tensorflow, which is not installed here: pip install 'retrainer[trainer]'"
+        "This needs h5py, which is not installed here: pip install 'retrainer[trainer]'."
     )
     assert caught.value.exit_code == 64
 

@@ -112,7 +112,7 @@ def unreadable(body: bytes, name: str = ARCHITECTURE) -> str:
 
 def test_a_file_that_is_no_hdf5_is_refused() -> None:
     assert unreadable(b"no weights at all") == (
-        "s3://w/x.h5 holds no weights for mobilenet_0.25_128: not an HDF5 file, or a damaged one"
+        "s3://w/x.h5 holds no weights for mobilenet_0.25_128: not an HDF5 file, or a damaged one."
     )
 
 

@@ -106,7 +106,7 @@ def test_files_beside_photos_are_left_out_and_counted(tmp_path: Path) -> None:
 def test_a_folder_of_annotations_alone_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in/a").mkdir(parents=True)
     (tmp_path / "in/a/x.xml").write_text("<annotation/>")
-    assert refusal(tmp_path / "in", tmp_path).endswith("its files are no images, such as a/x.xml")
+    assert refusal(tmp_path / "in", tmp_path).endswith("its files are no images, such as a/x.xml.")
 
 
 def test_odd_names_are_kept_and_shown_on_one_line(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_odd_names_are_kept_and_shown_on_one_line(tmp_path: Path) -> None:
 # --- refused ---
 def test_no_such_folder_is_refused_by_name(tmp_path: Path) -> None:
     gone = tmp_path / "nowhere"
-    assert refusal(gone, tmp_path) == f"No images under {gone}: there is no such folder"
+    assert refusal(gone, tmp_path) == f"No images under {gone}: there is no such folder."
 
 
 def test_a_file_instead_of_a_folder_is_refused(tmp_path: Path) -> None:
@@ -142,20 +142,20 @@ def test_a_file_instead_of_a_folder_is_refused(tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    assert refusal(tmp_path / "in", tmp_path).endswith("it is empty")
+    assert refusal(tmp_path / "in", tmp_path).endswith("it is empty.")
 
 
 def test_images_without_label_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/x.jpg").write_bytes(photo(1))
-    assert refusal(tmp_path / "in", tmp_path).endswith("it has files but no label folders")
+    assert refusal(tmp_path / "in", tmp_path).endswith("it has files but no label folders.")
 
 
 def test_one_label_is_refused(tmp_path: Path) -> None:
     images = photos(tmp_path / "in", {"daisy": 30})
     assert (
         refusal(images, tmp_path)
-        == f"At least 2 label folders are needed in {images}, which has 1: daisy"
+        == f"At least 2 label folders are needed in {images}, which has 1: daisy."
     )
 
 

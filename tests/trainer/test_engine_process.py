@@ -68,7 +68,7 @@ def test_a_user_s_mistake_ends_with_64_and_one_sentence(tmp_path: Path) -> None:
     done = run(spec(tmp_path / "gone", tmp_path / "out"), tmp_path)
     assert done.code == 64
     assert done.stderr == ""
-    text = f"No images under {tmp_path / 'gone'}: there is no such folder"
+    text = f"No images under {tmp_path / 'gone'}: there is no such folder."
     assert done.stdout == f"Error: {text}\n"
     assert done.report.message == text
     assert done.report.reason == "ImagesNotFound"
@@ -81,7 +81,7 @@ def test_a_store_that_cannot_be_reached_ends_with_1_to_be_tried_again(tmp_path: 
     keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret-value"}
     done = run(wanted, tmp_path, env=keys)
     assert done.code == 1
-    assert done.report.message == "Cannot reach http://127.0.0.1:9: connection refused"
+    assert done.report.message == "Cannot reach http://127.0.0.1:9: connection refused."
     assert "secret-value" not in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 

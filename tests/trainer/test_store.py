@@ -261,7 +261,7 @@ def _seconds(store: Store) -> tuple[float, RetrainerError]:
 def test_a_refused_connection_is_told_in_time(keys: None) -> None:
     seconds, error = _seconds(open_store("s3://b/x", Storage(endpoint="http://127.0.0.1:9")))
     assert seconds < 60  # 12 of patience, and a last request of 10
-    assert str(error) == "Cannot reach http://127.0.0.1:9: connection refused"
+    assert str(error) == "Cannot reach http://127.0.0.1:9: connection refused."
     assert error.exit_code == 1
 
 
@@ -271,7 +271,7 @@ def test_a_server_that_never_answers_is_told_in_time(keys: None) -> None:
         tiny.silent.set()
         seconds, error = _seconds(open_store("s3://b/x", Storage(endpoint=tiny.endpoint)))
     assert seconds < 60  # 12 of patience, and a last request of 10
-    assert str(error) == f"Cannot reach {tiny.endpoint}: no answer in time"
+    assert str(error) == f"Cannot reach {tiny.endpoint}: no answer in time."
 
 
 def test_a_web_server_that_is_no_s3_is_told(keys: None) -> None:

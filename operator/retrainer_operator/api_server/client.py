@@ -168,7 +168,9 @@ class Kube:
                     for line in lines:
                         yield line
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise ClusterError(f"watch {path}: {error or type(error).__name__}") from error
+            raise ClusterError(
+                f"The watch of {path} broke: {error or type(error).__name__}"
+            ) from error
 
     async def may(self, verb: str, resource: str, namespace: str | None) -> bool:
         """Whether RBAC allows this; `resource` as `jobs.batch` or `retrainjobs.group/status`."""

@@ -153,7 +153,7 @@ class Stream:
             elif change in ("ADDED", "MODIFIED"):
                 self._intake.put(self._kind, body)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise ClusterError("the watch sent what is no event") from error
+            raise ClusterError("The watch sent what is no event.") from error
         self._reached = max(self._reached, version)
 
     @property

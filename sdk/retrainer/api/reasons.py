@@ -58,8 +58,9 @@ class Reason:
     error_class: type[RetrainerError] = RetrainerError
 
     def __call__(self, **values: object) -> str:
-        """Fill the sentence with what was observed."""
-        return self.sentence.format(**values)
+        """Fill the sentence with what was observed; a stop ends it, whatever a detail ends with."""
+        text = self.sentence.format(**values).rstrip()
+        return text if text.endswith((".", "?", "!")) else f"{text}."
 
     def error(self, **values: object) -> RetrainerError:
         """Make the exception that says this sentence and carries this reason."""

@@ -66,11 +66,11 @@ def kstatus(resource: Body) -> tuple[str, str]:
                 make_failed_child("BackoffLimitExceeded", failures=2),
                 pods=(make_pod(ended=(1, "Error", "boom")),),
             ),
-            ("Failed", "Failed 2 times; the last pod: exit code 1: boom"),
+            ("Failed", "Failed 2 times; the last pod: exit code 1: boom."),
         ),
         (
             make_observed(make_job(shards="many")),
-            ("Failed", "spec.shards: must be a whole number, got 'many'"),
+            ("Failed", "spec.shards: must be a whole number, got 'many'."),
         ),
     ],
     ids=["new", "running", "succeeded", "failed", "invalid"],

@@ -42,7 +42,7 @@ def test_exit_64_without_a_report_gives_the_last_line_of_the_log() -> None:
     decision = decide(
         make_observed(make_job(RUNNING), make_failed_child("PodFailurePolicy"), pods=(pod,))
     )
-    assert summary(decision)[1:] == ("TrainerFailed", "exit code 64: retrainer: no images")
+    assert summary(decision)[1:] == ("TrainerFailed", "exit code 64: retrainer: no images.")
 
 
 def test_a_reason_that_is_no_word_is_not_taken_over() -> None:
@@ -74,7 +74,7 @@ def test_the_last_failure_is_told_with_the_number_of_tries() -> None:
     assert summary(decision) == (
         "Failed",
         "BackoffLimitExceeded",
-        "Failed 4 times; the last pod: exit code 1: Connection reset by peer",
+        "Failed 4 times; the last pod: exit code 1: Connection reset by peer.",
     )
 
 
@@ -84,7 +84,7 @@ def test_a_failed_job_without_pods_gives_the_jobs_own_message() -> None:
     decision = decide(make_observed(make_job(RUNNING), child, listed=frozenset({CHILD_UID})))
     assert summary(decision)[1:] == (
         "ChildFailed",
-        "Job flowers-train failed: Job has reached the specified backoff limit",
+        "Job flowers-train failed: Job has reached the specified backoff limit.",
     )
 
 
@@ -102,7 +102,7 @@ def test_a_failed_shard_fails_the_job() -> None:
     decision = decide(make_observed(make_job(RUNNING, shards=3), child, pods=(pod,)))
     assert summary(decision)[1:] == (
         "BackoffLimitExceeded",
-        "Failed once; the last pod: exit code 1: no route to host",
+        "Failed once; the last pod: exit code 1: no route to host.",
     )
     assert created_names(decision) == []
 
@@ -118,7 +118,7 @@ def test_pods_that_kubernetes_ended_beside_a_failed_shard_are_not_its_cause() ->
     observed = make_observed(make_job(RUNNING, shards=3), child, pods=(*culprits, stopped))
     assert (
         summary(decide(observed))[2]
-        == "Failed 2 times; the last pod: exit code 1: no route to host"
+        == "Failed 2 times; the last pod: exit code 1: no route to host."
     )
 
 
@@ -127,7 +127,7 @@ def test_a_failed_pod_that_will_be_replaced_is_told_of() -> None:
     decision = decide(make_observed(make_job(RUNNING), make_child(failures=1), pods=(pod,)))
     assert decision.status is not None
     assert decision.status["message"] == (
-        "Pod flowers-train-x1 failed and is tried again: exit code 1: Connection reset"
+        "Pod flowers-train-x1 failed and is tried again: exit code 1: Connection reset."
     )
     evicted = make_pod(disrupted="Eviction API: evicting", phase="Failed")
     decision = decide(make_observed(make_job(RUNNING), make_child(), pods=(evicted,)))
@@ -144,7 +144,7 @@ def test_a_pod_that_will_not_be_replaced_is_not_said_to_be(ended: tuple[int, str
 def test_a_job_that_cannot_be_parsed_fails_with_the_field() -> None:
     decision = decide(make_observed(make_job(shards="many")))
     assert summary(decision) == (
-        "Failed", "InvalidSpec", "spec.shards: must be a whole number, got 'many'",
+        "Failed", "InvalidSpec", "spec.shards: must be a whole number, got 'many'.",
     )  # fmt: skip
     assert decision.writes == ()
 
@@ -197,7 +197,7 @@ def test_a_deadline_that_was_taken_off_after_it_passed_is_not_told_as_none() -> 
     decision = decide(
         make_observed(make_job(RUNNING), make_failed_child("DeadlineExceeded", message))
     )
-    assert summary(decision)[1:] == ("ChildFailed", f"Job flowers-train failed: {message}")
+    assert summary(decision)[1:] == ("ChildFailed", f"Job flowers-train failed: {message}.")
 
 
 @pytest.mark.parametrize(

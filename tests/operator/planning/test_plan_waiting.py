@@ -23,18 +23,18 @@ from retrainer_operator.planning.snapshots import ChildEvents, Refusal
             {"waiting": ("ImagePullBackOff", "Back-off pulling image \"x\"")},
             "ImagePullFailed",
             "The trainer's container image cannot be pulled for pod flowers-train-x1: "
-            "Back-off pulling image \"x\"",
+            "Back-off pulling image \"x\".",
         ),
         (
             {"waiting": ("CreateContainerConfigError", 'secret "s3" not found')},
             "SecretMissing",
             "Pod flowers-train-x1 waits for Secret s3 with AWS_ACCESS_KEY_ID and "
-            'AWS_SECRET_ACCESS_KEY: secret "s3" not found',
+            'AWS_SECRET_ACCESS_KEY: secret "s3" not found.',
         ),
         (
             {"waiting": ("CreateContainerError", "no such device")},
             "PodBlocked",
-            "Pod flowers-train-x1 cannot start: no such device",
+            "Pod flowers-train-x1 cannot start: no such device.",
         ),
         ({"waiting": ("ContainerCreating", "")}, "PodStarting", "Pod flowers-train-x1 is starting."),
     ],
@@ -87,7 +87,7 @@ def test_a_job_without_pods_is_asked_why_after_ten_seconds_and_then_once_a_minut
     assert decision.status is not None
     assert decision.status["reason"] == "QuotaExceeded"
     assert decision.status["message"] == (
-        "A quota of the namespace is used up, and Job flowers-train waits: " + quota
+        "A quota of the namespace is used up, and Job flowers-train waits: " + quota + "."
     )
     assert decision.again_at == late + 60
     assert decide(make_observed(job, child, child_events=asked), late + 61).look is not None
@@ -95,7 +95,7 @@ def test_a_job_without_pods_is_asked_why_after_ten_seconds_and_then_once_a_minut
     decision = decide(make_observed(job, child, child_events=refused), late + 1)
     assert decision.status is not None
     assert decision.status["message"] == (
-        "Job flowers-train cannot create a pod: violates PodSecurity"
+        "Job flowers-train cannot create a pod: violates PodSecurity."
     )
 
 
@@ -129,7 +129,7 @@ def test_a_child_that_rbac_refuses_is_tried_again_later() -> None:
     assert summary(decision)[1:] == (
         "NotPermitted",
         "The operator may not create jobs.batch in namespace team: "
-        'jobs.batch is forbidden: User "x" cannot create',
+        'jobs.batch is forbidden: User "x" cannot create.',
     )
     assert decision.again_at == NOW + 15
     assert created_names(decide(observed, NOW + 15)) == ["flowers-train"]
@@ -142,5 +142,5 @@ def test_a_child_that_is_invalid_fails_the_job_at_once() -> None:
         "Failed",
         "ChildRefused",
         "The API server refused Job flowers-train as invalid: "
-        "spec.template.spec.priorityClassName: not found",
+        "spec.template.spec.priorityClassName: not found.",
     )
