@@ -1,7 +1,8 @@
-# Two container images from one file: `--target operator` and `--target trainer`.
+# Three container images from one file: `--target operator`, `--target trainer`, and, for jobs that need
+# TensorFlow (exports to keras and tfliteInt8, GPUs), `--target trainer-tensorflow`.
 #
 # PYTHON_IMAGE is any image with Python 3.11 or newer and its venv module (Debian's python3-venv).
-# TRAINER_REQUIREMENTS=requirements/trainer-gpu.txt makes the trainer image for nodes with a GPU.
+# TENSORFLOW_REQUIREMENTS=requirements/trainer-gpu.txt makes the latter for nodes with a GPU.
 # PIP_CERT is a file of certificates inside the build, where the way to the package index has its own:
 #   buildah build -v /etc/ssl/certs:/etc/ssl/certs:ro --build-arg PIP_CERT=/etc/ssl/certs/ca-certificates.crt
 ARG PYTHON_IMAGE=python:3.13-slim
@@ -17,10 +18,18 @@ COPY requirements/operator.txt /build/
 RUN /opt/retrainer/bin/python -m pip install --require-hashes --only-binary :all: -r /build/operator.txt \
  && /opt/retrainer/bin/python -m pip uninstall --yes pip
 
-# Headers, a compiler's library and the libraries' own tests: 370 MB that nothing here ever opens.
+# Headers and the libraries' own tests: nothing here ever opens them.
 FROM builder AS trainer-packages
-ARG TRAINER_REQUIREMENTS=requirements/trainer.txt
-COPY ${TRAINER_REQUIREMENTS} /build/trainer.txt
+COPY requirements/trainer.txt /build/
+RUN /opt/retrainer/bin/python -m pip install --require-hashes --only-binary :all: -r /build/trainer.txt \
+ && cd /opt/retrainer/lib/python3.*/site-packages \
+ && rm -r pyarrow/include pyarrow/tests onnx/backend/test \
+ && /opt/retrainer/bin/python -m pip uninstall --yes pip
+
+# With TensorFlow's headers and a compiler's library these are 370 MB.
+FROM builder AS trainer-tensorflow-packages
+ARG TENSORFLOW_REQUIREMENTS=requirements/trainer-tensorflow.txt
+COPY ${TENSORFLOW_REQUIREMENTS} /build/trainer.txt
 RUN /opt/retrainer/bin/python -m pip install --require-hashes --only-binary :all: -r /build/trainer.txt \
  && cd /opt/retrainer/lib/python3.*/site-packages \
  && rm -r tensorflow/include pyarrow/include pyarrow/tests onnx/backend/test clang \
@@ -61,4 +70,12 @@ LABEL org.opencontainers.image.title="Retrainer trainer" \
 EXPOSE 9464
 ENTRYPOINT ["/opt/retrainer/bin/python", "-m", "retrainer_trainer"]
 COPY --from=trainer-packages /opt/retrainer /opt/retrainer
+COPY --from=trainer-program /app /app
+
+FROM runtime AS trainer-tensorflow
+LABEL org.opencontainers.image.title="Retrainer trainer with TensorFlow" \
+      org.opencontainers.image.description="Computes bottlenecks and trains the head of one RetrainJob"
+EXPOSE 9464
+ENTRYPOINT ["/opt/retrainer/bin/python", "-m", "retrainer_trainer"]
+COPY --from=trainer-tensorflow-packages /opt/retrainer /opt/retrainer
 COPY --from=trainer-program /app /app

@@ -3,6 +3,8 @@
 | variable | default | meaning |
 |---|---|---|
 | RETRAINER_TRAINER_IMAGE | required | container image of the trainer pods |
+| RETRAINER_TRAINER_TENSORFLOW_IMAGE | that of the others | the same with \
+TensorFlow, for jobs that need it |
 | RETRAINER_IMAGE_PULL_POLICY | IfNotPresent | Always, IfNotPresent or Never |
 | RETRAINER_IMAGE_PULL_SECRETS | none | names, comma between them; in the job's namespace |
 | RETRAINER_TRAINER_SERVICE_ACCOUNT | the namespace's default | ServiceAccount of the trainer pods |
@@ -80,6 +82,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     trainer_image: Annotated[str, Field(min_length=1)] = Field(alias="RETRAINER_TRAINER_IMAGE")
+    trainer_tensorflow_image: str = Field("", alias="RETRAINER_TRAINER_TENSORFLOW_IMAGE")
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
         "IfNotPresent", alias="RETRAINER_IMAGE_PULL_POLICY"
     )

@@ -27,6 +27,8 @@ EVERYTHING = [
     "--set=networkPolicy.enabled=true",
     f"--set=operator.image.digest={DIGEST}",
     "--set=trainer.image.tag=v2",
+    "--set=trainer.tensorflowImage.repository=retrainer/trainer-tensorflow",
+    "--set=trainer.tensorflowImage.tag=v2",
     "--set=operator.imagePullSecrets={pull}",
     "--set=trainer.imagePullSecrets={pull,other}",
     "--set=trainer.serviceAccount.create=true",
@@ -154,6 +156,7 @@ def test_values_reach_the_operator() -> None:
     settings = Settings.from_environment(_environment(rendered(*EVERYTHING)))
     assert settings.namespaces == ("team-a", "team-b")
     assert settings.trainer_image == "retrainer/trainer:v2"
+    assert settings.trainer_tensorflow_image == "retrainer/trainer-tensorflow:v2"
     assert settings.image_pull_secrets == ("pull", "other")
     assert settings.service_accounts == {"trainer", "gpu"}
     assert settings.allowed_pod_metadata_prefixes == ("example.com/",)

@@ -123,10 +123,10 @@ def test_each_export_of_each_backbone_gives_what_keras_gives(name: str, tmp_path
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_every_template_is_there_small_and_without_numbers(name: str) -> None:
+def test_every_template_is_there_without_its_numbers(name: str) -> None:
     chosen = architecture(name)
     for form in (templates.TFLITE, templates.FROZEN_GRAPH, templates.SAVED_MODEL, templates.ONNX):
-        assert len(templates.template(name, form)) < 400_000
+        assert 10_000 < len(templates.template(name, form)) < 1_000_000  # unpacked
     assert templates.convolutions(name)[-1].channels in (chosen.bottleneck, 192)
     graph = protobuf.frozen_graph(chosen, None, 7)
     assert b"final_result" in graph

@@ -149,7 +149,7 @@ def _pod(job: RetrainJob, settings: Settings, task: Task) -> Body:
         "containers": [
             {
                 "name": CONTAINER,
-                "image": settings.trainer_image,
+                "image": _image(job, settings),
                 "imagePullPolicy": settings.image_pull_policy,
                 "env": _environment(job, task),
                 "ports": [{"name": "metrics", "containerPort": REPORT_PORT}],
@@ -185,6 +185,14 @@ def _resources(asked: Resources | None, usual: Resources) -> Body:
         requests={k: v for k, v in usual.requests.items() if k not in named} | asked.requests,
         limits={k: v for k, v in usual.limits.items() if k not in named} | asked.limits,
     ).dump()
+
+
+def _image(job: RetrainJob, settings: Settings) -> str:
+    """The container image with TensorFlow for a job that needs it, where there is one."""
+    resources = _resources(job.spec.pod.resources, settings.trainer_resources)
+    if job.spec.tensorflow_field or Resources.model_validate(resources).gpu:
+        return settings.trainer_tensorflow_image or settings.trainer_image
+    return settings.trainer_image
 
 
 def _environment(job: RetrainJob, task: Task) -> list[Body]:

@@ -24,6 +24,11 @@ from tests.cluster.devcluster.layout import Layout
 _SOURCES = {
     "operator": ("requirements/operator.txt", "sdk/retrainer", "operator/retrainer_operator"),
     "trainer": ("requirements/trainer.txt", "sdk/retrainer", "trainer/retrainer_trainer"),
+    "trainer-tensorflow": (
+        "requirements/trainer-tensorflow.txt",
+        "sdk/retrainer",
+        "trainer/retrainer_trainer",
+    ),
 }
 TARGETS = ("python", *_SOURCES)
 _CERTIFICATES = Path("/etc/ssl/certs")

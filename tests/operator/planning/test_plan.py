@@ -18,11 +18,13 @@ from tests.operator.objects import (
     make_observed,
     make_pod,
     make_report,
+    make_settings,
     status_after,
 )
 
-from retrainer.api import Pod
+from retrainer.api import Pod, RetrainJob
 from retrainer.api.names import LABEL_UID
+from retrainer_operator.planning import children
 from retrainer_operator.planning.actions import CreateChild, Look, RestoreChild
 from retrainer_operator.planning.objects import read_job
 from retrainer_operator.planning.plan import NOTHING, Plan
@@ -307,3 +309,31 @@ def test_a_job_keeps_the_operators_resources_for_what_it_does_not_name(
     assert isinstance(write, CreateChild)
     (container,) = write.body["spec"]["template"]["spec"]["containers"]
     assert container["resources"] == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "image"),
+    [
+        ({}, "example.com/trainer:1"),
+        ({"export": ["savedModel", "tflite", "frozenGraph", "onnx"]}, "example.com/trainer:1"),
+        ({"export": ["keras"]}, "example.com/trainer-tensorflow:1"),
+        ({"export": ["tflite", "tfliteInt8"]}, "example.com/trainer-tensorflow:1"),
+        ({"architecture": "mobilenet_0.50_224_quantized"}, "example.com/trainer-tensorflow:1"),
+        (
+            {"pod": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}},
+            "example.com/trainer-tensorflow:1",
+        ),
+    ],
+)
+def test_a_job_that_needs_tensorflow_gets_the_container_image_that_has_it(
+    spec: dict[str, Any], image: str
+) -> None:
+    body = make_job_body()
+    body["spec"] |= spec
+    settings = make_settings(trainer_tensorflow_image="example.com/trainer-tensorflow:1")
+    for build in (children.train, children.bottlenecks):
+        job = RetrainJob.model_validate(body)
+        pod = build(job, settings, deadline=None)["spec"]["template"]["spec"]
+        assert pod["containers"][0]["image"] == image
+        usual = build(job, make_settings(), deadline=None)["spec"]["template"]["spec"]
+        assert usual["containers"][0]["image"] == "example.com/trainer:1"
