@@ -6,17 +6,18 @@ The operator's own code runs against it unchanged: `FakeCluster` answers the rec
 
 import copy
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 from tests.operator import objects
 
-from retrainer.api.names import LABEL_JOB
+from retrainer.api.names import LABEL_JOB, LABEL_MANAGED_BY, MANAGED_BY
 from retrainer.errors import ClusterError
 from retrainer_operator.api_server.client import ApiError
 from retrainer_operator.planning.objects import read_child, read_job, read_pod
-from retrainer_operator.planning.snapshots import ChildSnapshot, PodSnapshot, RetrainJobSnapshot
+from retrainer_operator.planning.snapshots import RetrainJobSnapshot
 from retrainer_operator.planning.times import format_time
-from retrainer_operator.reconciling.memory import Memory
+from retrainer_operator.reconciling.memory import Memory, Watched
 from retrainer_operator.reconciling.reconciler import Reconciler
 from retrainer_operator.settings import Settings
 
@@ -37,6 +38,7 @@ class FakeCluster:
         self.objects: dict[str, Body] = {}
         self.writes: list[tuple[str, str]] = []
         self.fault = ""
+        self.created = 0
         self._numbers = itertools.count(1000)
         self._gone: dict[str, int] = {}
 
@@ -88,12 +90,14 @@ class FakeCluster:
                 changed[part] = objects.merge(current.get(part), body[part])
         return self._answer(self.put(where, changed))
 
-    async def delete(self, path: str, uid: str) -> Body:
+    async def delete(self, path: str, uid: str, version: int | None = None) -> Body:
         self.writes.append(("delete", path))
         self._maybe_fail("refused")
         current = self._existing(path)
         if current["metadata"]["uid"] != uid:
             raise ApiError(409, "Conflict", "uid differs", None)
+        if version is not None and str(version) != current["metadata"]["resourceVersion"]:
+            raise ApiError(409, "Conflict", "resourceVersion differs", None)
         self.remove(path)
         return self._answer({"kind": "Status"})
 
@@ -112,8 +116,23 @@ class FakeCluster:
     def apply_job(self, **options: Any) -> None:
         """`options` are those of `make_job_body`."""
         body = objects.make_job_body(**options)
-        body["metadata"] |= {"uid": objects.UID, "creationTimestamp": self._stamp()}
+        # A job that is created again under its name has another uid.
+        self.created += 1
+        uid = objects.UID if self.created == 1 else f"{objects.UID[:-4]}{self.created:04}"
+        body["metadata"] |= {"uid": uid, "creationTimestamp": self._stamp()}
         self.put(JOB, body)
+
+    def collect_garbage(self) -> None:
+        """Remove what is owned by an object that is gone."""
+        uids = {body["metadata"]["uid"] for body in self.objects.values()}
+        for path, body in list(self.objects.items()):
+            owners = body["metadata"].get("ownerReferences") or ()
+            if path in self.objects and owners and not any(o["uid"] in uids for o in owners):
+                self.remove(path)
+
+    def snapshot(self) -> dict[str, Body]:
+        """Everything as it is now, for a list that is served late."""
+        return copy.deepcopy(self.objects)
 
     def edit_job(self, spec: Body) -> None:
         """Set these fields of the spec; None drops one."""
@@ -244,8 +263,12 @@ class FakeCluster:
 class Run:
     """One process of the operator: it may be replaced by another, which remembers nothing."""
 
-    def __init__(self, cluster: FakeCluster, settings: Settings) -> None:
+    def __init__(
+        self, cluster: FakeCluster, settings: Settings, stale: dict[str, Body] | None = None
+    ) -> None:
+        """Start with the lists as they are, or as they were (`stale`)."""
         self.cluster = cluster
+        self._lost: set[tuple[str, int]] = set()
         self.memory = Memory()
         self.finished: list[tuple[str, str]] = []
         self.refused = 0
@@ -258,23 +281,44 @@ class Run:
             on_refused=self._count_refusal,
             clock=lambda: cluster.now,
         )
-        self.sync()
+        if stale is None:
+            self.sync()
+        else:
+            self.take(stale)
 
     def _count_refusal(self) -> None:
         self.refused += 1
 
     def sync(self) -> None:
         """Let the watches catch up: they show what has our labels, and that anything else went."""
-        jobs = [read_job(self.cluster.job)] if self.cluster.job else []
-        snapshots: list[RetrainJobSnapshot | ChildSnapshot | PodSnapshot] = [
-            *jobs,
-            *(read_child(body) for body in self.cluster.children() if _is_watched(body)),
-            *(read_pod(body) for body in self.cluster.pods() if _is_watched(body)),
+        snapshots = [
+            s for s in _snapshots(self.cluster.objects) if (s.uid, s.version) not in self._lost
         ]
         for snapshot in snapshots:
+            if _is_watched(snapshot, self.cluster.objects):
+                self.memory.put(snapshot)
+        shown = {s.uid for s in snapshots if _is_watched(s, self.cluster.objects)}
+        for uid in {s.uid for s in self.memory.snapshots()} - shown:
+            version = self.cluster.gone_at(uid)
+            if (uid, version) not in self._lost:
+                self.memory.remove(uid, version)
+
+    def lose(self, uid: str) -> None:
+        """Lose the event of the latest change to this object, or of its deletion."""
+        self._lost.add((uid, self.cluster.gone_at(uid)))
+
+    def take(self, listed: dict[str, Body]) -> None:
+        """Take in a list, which may be older than what is here."""
+        for snapshot in _snapshots(listed):
             self.memory.put(snapshot)
-        for uid in {s.uid for s in self.memory.snapshots()} - {s.uid for s in snapshots}:
-            self.memory.remove(uid, self.cluster.gone_at(uid))
+
+    def resync(self) -> None:
+        """Read what is here and in no list, and what is listed and not here."""
+        self._lost.clear()
+        self.take(self.cluster.objects)
+        there = {body["metadata"]["uid"] for body in self.cluster.objects.values()}
+        for uid in {s.uid for s in self.memory.snapshots()} - there:
+            self.memory.remove(uid)
 
     async def make_pass(self) -> float | None:
         return await self.reconciler(KEY)
@@ -284,8 +328,28 @@ def ended(body: Body) -> bool:
     return bool(body.get("status", {}).get("conditions"))
 
 
-def _is_watched(body: Body) -> bool:
-    return LABEL_JOB in (body["metadata"].get("labels") or {})
+def _snapshots(bodies: dict[str, Body]) -> list[Watched]:
+    """Each object as the operator reads it, RetrainJobs first."""
+    readers: dict[str, Callable[[Body], Watched]] = {
+        JOB: read_job,
+        JOBS: read_child,
+        PODS: read_pod,
+    }
+    return [
+        read(body)
+        for start, read in readers.items()
+        for path, body in bodies.items()
+        if path.startswith(start)
+    ]
+
+
+def _is_watched(snapshot: Watched, bodies: dict[str, Body]) -> bool:
+    """Whether the watches' selector finds it."""
+    (body,) = (b for b in bodies.values() if b["metadata"]["uid"] == snapshot.uid)
+    labels = body["metadata"].get("labels") or {}
+    return isinstance(snapshot, RetrainJobSnapshot) or (
+        labels.get(LABEL_MANAGED_BY) == MANAGED_BY and LABEL_JOB in labels
+    )
 
 
 def _shard(pod: Body) -> int:

@@ -9,7 +9,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from retrainer.api import Report, RetrainJob, parse_job
-from retrainer.api.names import LABEL_JOB, LABEL_MANAGED_BY, LABEL_TASK, LABEL_UID, MANAGED_BY
+from retrainer.api.names import (
+    KUEUE_QUEUE,
+    LABEL_JOB,
+    LABEL_MANAGED_BY,
+    LABEL_TASK,
+    LABEL_UID,
+    MANAGED_BY,
+)
 from retrainer.api.status import UNSEEN
 from retrainer_operator.planning.objects import read_child, read_job, read_pod
 from retrainer_operator.planning.snapshots import (
@@ -142,6 +149,7 @@ def make_child_body(
     owner_kind: str = "RetrainJob",
     orphan: bool = False,
     labels: Mapping[str, str] | None = None,
+    queue: str | None = None,
     created: float = NOW,
     start: float | None = NOW,
     completed: float | None = None,
@@ -158,7 +166,8 @@ def make_child_body(
         "uid": uid,
         "resourceVersion": str(next(_versions)),
         "creationTimestamp": format_time(created),
-        "labels": child_labels(task) if labels is None else dict(labels),
+        "labels": (child_labels(task) if labels is None else dict(labels))
+        | ({} if queue is None else {KUEUE_QUEUE: queue}),
         "ownerReferences": [
             {"kind": owner_kind, "name": owner, "uid": owner_uid, "controller": True}
         ],
@@ -194,6 +203,7 @@ def make_child(
     owner_kind: str = "RetrainJob",
     orphan: bool = False,
     labels: Mapping[str, str] | None = None,
+    queue: str | None = None,
     created: float = NOW,
     start: float | None = NOW,
     completed: float | None = None,
@@ -213,6 +223,7 @@ def make_child(
             owner_kind=owner_kind,
             orphan=orphan,
             labels=labels,
+            queue=queue,
             created=created,
             start=start,
             completed=completed,
@@ -289,7 +300,9 @@ def make_pod_body(
         "uid": uid or f"uid-of-{name}",
         "resourceVersion": str(next(_versions)),
         "creationTimestamp": format_time(created),
-        "labels": dict({LABEL_JOB: "flowers"} if labels is None else labels),
+        "labels": (
+            {LABEL_MANAGED_BY: MANAGED_BY, LABEL_JOB: "flowers"} if labels is None else dict(labels)
+        ),
         "annotations": {"batch.kubernetes.io/job-completion-index": str(shard)},
         "ownerReferences": [
             {"kind": "Job", "name": "flowers-train", "uid": child_uid, "controller": True}

@@ -105,9 +105,12 @@ class Kube:
         """The object after it was replaced."""
         return await self._request("PUT", path, body=body)
 
-    async def delete(self, path: str, uid: str) -> Body:
+    async def delete(self, path: str, uid: str, version: int | None = None) -> Body:
         """Delete what is at `path` if it still has this uid; its dependents go in the background."""
-        options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        preconditions = {"uid": uid} | (
+            {} if version is None else {"resourceVersion": str(version)}
+        )
+        options = {"preconditions": preconditions, "propagationPolicy": "Background"}
         return await self._request("DELETE", path, body=options)
 
     async def metadata(self, path: str, selector: str = "") -> AsyncIterator[Body]:

@@ -63,6 +63,11 @@ def labels_of(job: RetrainJob, task: str) -> dict[str, str]:
     }
 
 
+def kueue_labels(job: RetrainJob) -> dict[str, str]:
+    """The job's labels that are meant for Kueue, which reads those of the child."""
+    return {k: v for k, v in job.metadata.labels.items() if k.startswith(KUEUE_PREFIX)}
+
+
 def owner_reference(job: RetrainJob) -> Body:
     """The reference by which a child belongs to its job, and goes with it."""
     return {
@@ -89,14 +94,13 @@ def _child(
     deadline: int | None,
 ) -> Body:
     labels = labels_of(job, task)
-    kueue = {k: v for k, v in job.metadata.labels.items() if k.startswith(KUEUE_PREFIX)}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
             "name": child(job.name, task),
             "namespace": job.namespace,
-            "labels": {**kueue, **labels},
+            "labels": {**kueue_labels(job), **labels},
             "ownerReferences": [owner_reference(job)],
         },
         "spec": {

@@ -8,6 +8,7 @@ from retrainer.api.names import (
     ANNOTATION_MIN_ACCURACY,
     CONTAINER,
     KUEUE_PREFIX,
+    KUEUE_QUEUE,
     LABEL_JOB,
     LABEL_MANAGED_BY,
     LABEL_TASK,
@@ -88,6 +89,7 @@ def read_child(body: Body) -> ChildSnapshot:
         failed=(failed.get("reason", ""), failed.get("message", "")) if failed else None,
         ended=parse_time(status.get("completionTime") or end),
         stripped=not intact,
+        queue=labels.get(KUEUE_QUEUE),
     )
 
 

@@ -63,7 +63,7 @@ def plan(observed: Observed, settings: Settings, now: float) -> Plan:
     if job is None or job.deleting:
         return NOTHING
     if job.phase in FINISHED:
-        return _finished(job, now)
+        return _finished(job, observed, now)
     old = _status_of(job)
     try:
         parsed = parse_job(job.document())
@@ -80,8 +80,9 @@ def plan(observed: Observed, settings: Settings, now: float) -> Plan:
 
 def _act(case: Case, job: RetrainJobSnapshot, verdict: Verdict) -> Plan:
     finished = verdict.phase in FINISHED
-    writes = _restores(case, verdict) + verdict.writes
+    writes = verdict.writes
     writes += _stops(case.observed, job) if finished else _deadline(case, verdict)
+    writes = _restores(case, writes) + writes
     if verdict.silent:
         return Plan(writes=_joined(writes), again_at=verdict.again_at)
     new = statuses.build(case, verdict, job.generation)
@@ -118,13 +119,20 @@ def _deadline(case: Case, verdict: Verdict) -> tuple[PatchChild, ...]:
     return (PatchChild(child, {"activeDeadlineSeconds": wanted}),)
 
 
-def _restores(case: Case, verdict: Verdict) -> tuple[RestoreChild, ...]:
+def _restores(case: Case, writes: tuple[Write, ...]) -> tuple[RestoreChild, ...]:
     """Give children their labels and owner back: without, no watch shows them, or they stay behind."""
-    deleted = [write.child for write in verdict.writes if isinstance(write, DeleteChild)]
+    deleted = [write.child for write in writes if isinstance(write, DeleteChild)]
     return tuple(
-        RestoreChild(own, children.labels_of(case.job, task), children.owner_reference(case.job))
+        RestoreChild(
+            own,
+            children.kueue_labels(case.job) | children.labels_of(case.job, task),
+            children.owner_reference(case.job),
+        )
         for task in (TASK_BOTTLENECKS, TASK_TRAIN)
-        if (own := case.own(task)) and own.stripped and not own.deleting and own not in deleted
+        if (own := case.own(task))
+        and (own.stripped or (case.queue is not None and own.queue is None and not own.finished))
+        and not own.deleting
+        and own not in deleted
     )
 
 
@@ -160,7 +168,11 @@ def _stops(observed: Observed, job: RetrainJobSnapshot) -> tuple[DeleteChild, ..
     )
 
 
-def _finished(job: RetrainJobSnapshot, now: float) -> Plan:
+def _finished(job: RetrainJobSnapshot, observed: Observed, now: float) -> Plan:
+    if stops := _stops(
+        observed, job
+    ):  # made by an operator that had not yet heard of the job's end
+        return Plan(writes=stops)
     if _TTL not in job.spec:  # nearly all of them: nothing is parsed
         return NOTHING
     ttl = json.loads(job.spec).get(_TTL)

@@ -74,6 +74,8 @@ class ChildSnapshot:
     """When it became Complete or Failed."""
     stripped: bool
     """Whether a label that the operator gave it, or its owner reference, was changed or taken off."""
+    queue: str | None
+    """The Kueue queue that it is labelled for."""
 
     @property
     def finished(self) -> bool:

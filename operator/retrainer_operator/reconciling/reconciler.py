@@ -51,7 +51,7 @@ class Api(Protocol):
     async def patch(self, path: str, body: Body) -> Body:
         """JSON merge patch."""
 
-    async def delete(self, path: str, uid: str) -> Body:
+    async def delete(self, path: str, uid: str, version: int | None = None) -> Body:
         """Delete it if it has this uid."""
 
 
@@ -230,7 +230,8 @@ class Reconciler:
 
     async def _remove(self, job: RetrainJobSnapshot, child: ChildSnapshot) -> bool:
         try:
-            answer = await self._api.delete(_child_path(child), child.uid)
+            # Not if it has changed since: it may have just completed, and its log is worth keeping.
+            answer = await self._api.delete(_child_path(child), child.uid, child.version)
         except ApiError as error:
             await self._after_refusal(job, child, error)
             return False

@@ -17,7 +17,7 @@ from tests.operator.objects import (
 )
 
 from retrainer_operator.planning.actions import DeleteChild
-from retrainer_operator.planning.plan import NOTHING
+from retrainer_operator.planning.plan import NOTHING, Plan
 from retrainer_operator.planning.times import format_time
 
 
@@ -187,9 +187,11 @@ def test_nothing_of_a_failed_job_runs_on() -> None:
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
 def test_terminal_stays_terminal_whatever_is_seen(phase: str) -> None:
     job = make_job({"phase": phase, "completionTime": format_time(NOW)}, suspend=True)
-    for child in (make_child(), make_complete_child(), make_failed_child("BackoffLimitExceeded")):
+    for child in (make_complete_child(), make_failed_child("BackoffLimitExceeded")):
         assert decide(make_observed(job, child)) == NOTHING
     assert decide(make_observed(job)) == NOTHING
+    late = make_child()
+    assert decide(make_observed(job, late)) == Plan(writes=(DeleteChild(late),))
 
 
 def test_a_deadline_that_was_taken_off_after_it_passed_is_not_told_as_none() -> None:

@@ -45,7 +45,7 @@ def test_a_suspended_job_without_a_child_gets_none() -> None:
 def test_resume_lets_the_child_run_and_the_condition_turns() -> None:
     status = {"phase": "Suspended", "reason": "Suspended",
               "conditions": [{"type": "Suspended", "status": "True"}]}  # fmt: skip
-    observed = make_observed(make_job(status), make_child(suspend=True, start=None))
+    observed = make_observed(make_job(status), make_child(suspend=True, start=None, queue="gpus"))
     decision = decide(observed)
     assert decision.writes == (PatchChild(observed.children[0], {"suspend": False}),)
     assert decision.status is not None
@@ -80,7 +80,9 @@ def test_with_a_queue_the_child_is_created_suspended_with_kueues_labels_only() -
 
 def test_a_child_that_kueue_holds_is_never_let_go_by_the_operator() -> None:
     decision = decide(
-        make_observed(make_job(RUNNING, labels=KUEUE), make_child(suspend=True, start=None))
+        make_observed(
+            make_job(RUNNING, labels=KUEUE), make_child(suspend=True, start=None, queue="gpus")
+        )
     )
     assert decision.writes == ()
     assert summary(decision)[:2] == ("Pending", "Queued")

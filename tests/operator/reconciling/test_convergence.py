@@ -1,17 +1,24 @@
 """Whatever happens, in whatever order: the same end, and nothing done twice."""
 
 import asyncio
+import copy
+from typing import Any
+from unittest import TestCase
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.operator.fake_cluster import JOB, JOBS, FakeCluster, Run, ended
-from tests.operator.objects import FINAL, make_settings
+from tests.operator.fake_cluster import JOB, JOBS, PODS, FakeCluster, Run, ended
+from tests.operator.objects import FINAL, child_labels, make_settings
 
+from retrainer.api.names import LABEL_JOB
 from retrainer.api.reasons import ConditionType
 from retrainer.errors import ClusterError
+from retrainer_operator.planning.objects import read_child
 from retrainer_operator.reconciling.queue import RetryLater
+
+Body = dict[str, Any]
 
 
 def _pass(run: Run) -> None:
@@ -68,7 +75,8 @@ class Lives(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.cluster = FakeCluster()
-        self.terminal = ""
+        self.terminal = ("", "")
+        self.listed = self.cluster.snapshot()
         self.settings = make_settings()
         self.run = Run(self.cluster, self.settings)
 
@@ -77,15 +85,20 @@ class Lives(RuleBasedStateMachine):
         queue=st.booleans(),
         deadline=st.sampled_from([None, 50, 5000]),
         backoff=st.sampled_from([0, 2]),
+        ttl=st.sampled_from([None, None, 60]),
     )
-    def apply(self, shards: int, queue: bool, deadline: int | None, backoff: int) -> None:
+    def apply(
+        self, shards: int, queue: bool, deadline: int | None, backoff: int, ttl: int | None
+    ) -> None:
         labels = {"kueue.x-k8s.io/queue-name": "q"} if queue else None
-        self.cluster.apply_job(
-            labels=labels,
-            shards=shards,
-            backoff_limit=backoff,
-            active_deadline_seconds=deadline,
-        )
+        self.job = {
+            "labels": labels,
+            "shards": shards,
+            "backoff_limit": backoff,
+            "active_deadline_seconds": deadline,
+            "ttl_seconds_after_finished": ttl,
+        }
+        self.cluster.apply_job(**self.job)
         self.run.sync()
 
     @rule()
@@ -99,6 +112,41 @@ class Lives(RuleBasedStateMachine):
     @rule()
     def operator_is_killed_and_started_again(self) -> None:
         self.run = Run(self.cluster, self.settings)
+
+    @rule()
+    def a_list_is_taken_that_will_be_served_late(self) -> None:
+        self.listed = self.cluster.snapshot()
+
+    @rule()
+    def a_late_list_is_taken_in(self) -> None:
+        self.run.take(self.listed)
+
+    @rule()
+    def operator_starts_again_with_a_late_list(self) -> None:
+        self.run = Run(self.cluster, self.settings, self.listed)
+
+    @rule(data=st.data())
+    def an_event_is_lost(self, data: st.DataObject) -> None:
+        uids = {s.uid for s in self.run.memory.snapshots()}
+        uids |= {body["metadata"]["uid"] for body in self.cluster.objects.values()}
+        if uids:
+            self.run.lose(data.draw(st.sampled_from(sorted(uids))))
+
+    @rule()
+    def what_is_missing_is_read(self) -> None:
+        self.run.resync()
+
+    @rule()
+    def garbage_is_collected(self) -> None:
+        self.cluster.collect_garbage()
+
+    @rule(again=st.booleans())
+    def user_deletes_the_job(self, again: bool) -> None:
+        if JOB in self.cluster.objects:
+            self.cluster.remove(JOB)
+        if again:
+            self.cluster.collect_garbage()
+            self.cluster.apply_job(**self.job)
 
     @rule(how=st.sampled_from(["refused", "unanswered"]))
     def the_api_server_fails(self, how: str) -> None:
@@ -125,6 +173,34 @@ class Lives(RuleBasedStateMachine):
     def somebody_deletes_a_child(self, data: st.DataObject) -> None:
         body = data.draw(st.sampled_from(self.cluster.children()))
         self.cluster.remove(f"{JOBS}/{body['metadata']['name']}")
+
+    @precondition(lambda self: self.cluster.children())
+    @rule(data=st.data(), how=st.sampled_from(["owner", "labels", *sorted(child_labels())]))
+    def somebody_strips_a_child(self, data: st.DataObject, how: str) -> None:
+        body = copy.deepcopy(data.draw(st.sampled_from(self.cluster.children())))
+        if read_child(body).stripped:
+            return  # without owner and uid it would be anybody's
+        if how == "owner":
+            del body["metadata"]["ownerReferences"]
+        elif how == "labels":
+            body["metadata"]["labels"] = {}
+        else:
+            body["metadata"]["labels"][how] = "another"
+        self.cluster.put(f"{JOBS}/{body['metadata']['name']}", body)
+
+    @precondition(lambda self: self.cluster.pods())
+    @rule(data=st.data(), how=st.sampled_from([{}, {LABEL_JOB: "another"}, "deleted", "evicted"]))
+    def something_happens_to_a_pod(self, data: st.DataObject, how: dict[str, str] | str) -> None:
+        body = copy.deepcopy(data.draw(st.sampled_from(self.cluster.pods())))
+        path = f"{PODS}/{body['metadata']['name']}"
+        if how == "deleted":
+            self.cluster.remove(path)
+        elif how == "evicted":
+            disrupted = {"type": "DisruptionTarget", "status": "True", "message": "drained"}
+            self.cluster.set(path, phase="Failed", conditions=[disrupted])
+        else:
+            body["metadata"]["labels"] = how
+            self.cluster.put(path, body)
 
     @precondition(lambda self: self.cluster.children())
     @rule(suspend=st.booleans())
@@ -155,14 +231,17 @@ class Lives(RuleBasedStateMachine):
 
     @invariant()
     def terminal_stays_terminal(self) -> None:
-        if self.terminal and self.cluster.job is not None:
-            assert self.cluster.phase == self.terminal
+        if self.cluster.job is None:
+            return
+        uid = self.cluster.job["metadata"]["uid"]
+        if self.terminal[0] == uid:
+            assert self.cluster.phase == self.terminal[1]
         if self.cluster.phase in ("Succeeded", "Failed"):
-            self.terminal = self.cluster.phase
+            self.terminal = uid, self.cluster.phase
 
     @invariant()
     def one_child_at_a_time_is_unfinished(self) -> None:
-        assert sum(not ended(body) for body in self.cluster.children()) <= 1
+        assert len(self._unfinished()) <= 1
 
     @invariant()
     def the_status_is_one_the_crd_takes(self) -> None:
@@ -171,13 +250,22 @@ class Lives(RuleBasedStateMachine):
                 assert condition["type"] in tuple(ConditionType)
                 assert condition["lastTransitionTime"]
 
+    def _unfinished(self) -> list[Body]:
+        """The children of the job that is there that have not ended."""
+        job = self.cluster.job
+        uid = job["metadata"]["uid"] if job else ""
+        return [
+            body
+            for body in self.cluster.children()
+            if read_child(body).owner_uid == uid and not ended(body)
+        ]
+
     def teardown(self) -> None:
         """Left alone, the operator comes to rest, and at rest it writes nothing."""
-        if JOB not in self.cluster.objects:
-            return
         self.cluster.fault = ""
-        for _ in range(12):
-            self.run.sync()
+        for _ in range(16):
+            self.cluster.collect_garbage()
+            self.run.resync()
             before = len(self.cluster.writes)
             _pass(self.run)
             if len(self.cluster.writes) == before:
@@ -188,11 +276,14 @@ class Lives(RuleBasedStateMachine):
         before = len(self.cluster.writes)
         _pass(self.run)
         assert self.cluster.writes[before:] == []
-        self.what_is_asked_for_is_there()
+        if JOB in self.cluster.objects:
+            self.what_is_asked_for_is_there()
+        else:
+            assert self.cluster.children() == []
 
     def what_is_asked_for_is_there(self) -> None:
         job = self.cluster.objects[JOB]
-        unfinished = [body for body in self.cluster.children() if not ended(body)]
+        unfinished = self._unfinished()
         if self.cluster.phase in ("Succeeded", "Failed"):
             assert unfinished == []
         elif job["spec"].get("suspend"):
@@ -202,10 +293,22 @@ class Lives(RuleBasedStateMachine):
             assert len(unfinished) == 1, job["status"]
 
 
-Lives.TestCase.settings = settings(
-    max_examples=150,
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
-TestLives = Lives.TestCase
+def _tried(examples: int) -> type[TestCase]:
+    """So many lives of 40 steps each."""
+    case: type[TestCase] = type(f"{examples}Lives", (Lives.TestCase,), {})
+    case.settings = settings(  # type: ignore[attr-defined]
+        max_examples=examples,
+        stateful_step_count=40,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    )
+    return case
+
+
+class TestLives(_tried(100)):  # type: ignore[misc]
+    """As many as fit into the fast tests."""
+
+
+@pytest.mark.slow
+class TestThousandsOfLives(_tried(3000)):  # type: ignore[misc]
+    """As many as find what seldom happens."""

@@ -89,11 +89,11 @@ class _Conflicting(FakeCluster):
 
     conflicts = 1
 
-    async def delete(self, path: str, uid: str) -> Body:
+    async def delete(self, path: str, uid: str, version: int | None = None) -> Body:
         if self.conflicts:
             self.conflicts -= 1
             raise ApiError(409, "Conflict", "the object has been modified", None)
-        return await super().delete(path, uid)
+        return await super().delete(path, uid, version)
 
 
 def test_a_conflict_at_a_deletion_is_not_taken_as_done() -> None:
