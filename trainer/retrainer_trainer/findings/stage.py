@@ -15,7 +15,7 @@ from retrainer_trainer.findings.duplicates import Pair
 from retrainer_trainer.findings.findings import FOLDS, Findings, find, why_not
 from retrainer_trainer.findings.kept import KeptFindings
 from retrainer_trainer.findings.pictures import Small, small_picture
-from retrainer_trainer.findings.rows import FindingRow
+from retrainer_trainer.outputs.rows import FindingRow
 from retrainer_trainer.runtime.report import Reporter
 from retrainer_trainer.store.store import Store
 

@@ -13,9 +13,9 @@ from retrainer_trainer.dataset import split
 from retrainer_trainer.dataset.catalog import Catalog
 from retrainer_trainer.dataset.identity import Identities
 from retrainer_trainer.dataset.texts import shown
-from retrainer_trainer.findings.rows import FindingRow
 from retrainer_trainer.head.softmax import Head
 from retrainer_trainer.head.sweep import Candidate
+from retrainer_trainer.outputs.rows import FindingRow
 
 # A cell that begins so is a formula to spreadsheets (OWASP, CSV injection); a folder's or a file's name
 # can begin with anything.
