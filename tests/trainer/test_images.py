@@ -1,5 +1,6 @@
 import io
 import struct
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from PIL import Image
 from tests.support import pictures
 from tests.support.trainer_engine import encoded, photo, picture
 
-from retrainer.inference import pixels
+from retrainer.inference import headers, pixels
 
 Array = np.ndarray[Any, Any]
 
@@ -130,6 +131,54 @@ def rejected(body: bytes) -> str:
 
 def test_a_text_is_no_image() -> None:
     assert rejected(b"hello, this is no photo") == "not a JPEG, PNG, WebP, BMP or GIF image"
+
+
+@pytest.mark.parametrize(("start", "name"), [
+    (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC photo"),
+    (b"\0\0\0\x1cftypmif1\0\0\0\0heic", "a HEIC photo"),
+    (b"\0\0\0\x20ftypavif", "an AVIF image"),
+    (b"II*\0\x08\0\0\0", "a TIFF image or a raw photo"),
+    (b"%PDF-1.7", "a PDF"),
+    (b"<?xml version='1.0'?>\n<svg xmlns=", "an SVG drawing"),
+])  # fmt: skip
+def test_a_photo_in_another_format_is_named_with_what_to_do(start: bytes, name: str) -> None:
+    text = f"{name}, which is not read: convert it to JPEG or PNG"
+    assert rejected(start + bytes(100)) == text
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF"])
+def test_damage_anywhere_gives_pixels_or_a_rejection_and_no_word(kind: str, capfd: Any) -> None:
+    generator = np.random.default_rng(3)
+    options: dict[str, Any] = {"exif": pictures.tiff(6, order="MM", number="LONG")}
+    if kind in ("BMP", "GIF"):
+        options = {}
+    whole = encoded(picture(3, 40, 30), kind, **options)
+    for _ in range(400):
+        broken = bytearray(whole)
+        # Most of what can go wrong stands in the headers.
+        most = int(generator.choice([40, 120, len(whole)]))
+        for at in generator.integers(0, min(most, len(whole)), generator.integers(1, 5)):
+            broken[at] = generator.choice([0, 1, 127, 128, 255, int(generator.integers(256))])
+        for _ in range(int(generator.integers(0, 2))):
+            at = int(generator.integers(0, len(broken)))
+            del broken[at : at + int(generator.integers(1, 9))]
+        try:
+            assert pixels.pixels(bytes(broken), 32).shape == (32, 32, 3)
+        except pixels.RejectedError:
+            continue
+    output = capfd.readouterr()
+    assert output.out + output.err == ""
+
+
+def test_a_header_full_of_nonsense_costs_no_memory_and_no_time() -> None:
+    bomb = bytearray(pictures.bitmaps()["8 bits, header 40"])
+    bomb[18:26] = struct.pack("<ii", 8000, 8000)
+    assert rejected(bytes(bomb)) == "BMP: truncated"
+    endless = pictures.saved(pictures.smooth(), "JPEG")
+    for filler in (b"\xff" * 20_000_000, b"\xff\0" * 10_000_000, b"\xff" * 20_000_000 + b"\0"):
+        begun = time.monotonic()
+        assert headers.orientation(endless[:2] + filler + endless[2:], "JPEG") == 1
+        assert time.monotonic() - begun < 5
 
 
 def test_nothing_is_no_image() -> None:

@@ -13,12 +13,27 @@ import simplejpeg
 
 NOT_AN_IMAGE = "not a JPEG, PNG, WebP, BMP or GIF image"
 
+# Formats of photos that neither TensorFlow nor LiteRT's users could read after the training.
+_OTHER_FORMATS = (
+    (re.compile(rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL), "a HEIC photo"),
+    (re.compile(rb"....ftyp(avif|avis)", re.DOTALL), "an AVIF image"),
+    (re.compile(rb"....ftypcrx |FUJIFILM", re.DOTALL), "a raw photo"),
+    (re.compile(rb"II\*\0|MM\0\*|II\x2b\0|IIRO|IIU\0"), "a TIFF image or a raw photo"),
+    (re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "), "a JPEG XL image"),
+    (re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"), "a JPEG 2000 image"),
+    (re.compile(rb"%PDF"), "a PDF"),
+    (re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<svg", re.DOTALL), "an SVG drawing"),
+)
+_CONVERT = "which is not read: convert it to JPEG or PNG"
+
 PNG_START = b"\x89PNG\r\n\x1a\n"
 
 # Markers of a JPEG (ITU T.81, table B.1): its beginning, its end, a scan, what EXIF and Adobe say.
 EOI, SOS, APP1, APP14 = 0xD9, 0xDA, 0xE1, 0xEE
+# A marker that a segment follows, or the end; the last 0xFF of it where fill bytes stand before.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 # Where the bits of a scan end: any marker but a restart, and a stuffed zero is none.
-_SCAN_END = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
+_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _EXIF = b"Exif\0\0"
 _ORIENTATION_TAG = 0x0112
 _SHORT, _LONG = 3, 4
@@ -67,7 +82,8 @@ def header(body: bytes) -> Header:
     except (struct.error, ValueError, KeyError) as error:
         # KeyError: simplejpeg, if there is no frame.
         raise RejectedError("the header cannot be read") from error
-    raise RejectedError(NOT_AN_IMAGE)
+    other = next((name for pattern, name in _OTHER_FORMATS if pattern.match(body)), None)
+    raise RejectedError(NOT_AN_IMAGE if other is None else f"{other}, {_CONVERT}")
 
 
 def _webp(body: bytes) -> Header:
@@ -98,16 +114,11 @@ def jpeg_segments(body: bytes) -> Iterator[Part]:
     (0xFF) that may stand before any marker. The last part is named EOI, if the file has its end.
     """
     place = 2
-    while (place := body.find(b"\xff", place)) >= 0:
-        while body[place : place + 1] == b"\xff":
-            place += 1
-        name = body[place : place + 1]
-        place += 1
+    while marker := _MARKER.search(body, place):
+        name, place = marker[0][1:], marker.end()
         if name == bytes([EOI]):
             yield Part(name, place, place)
             return
-        if not name or name == b"\0" or 0xD0 <= name[0] <= 0xD8 or name == b"\x01":
-            continue  # no marker, or one without content
         end = place + int.from_bytes(body[place : place + 2], "big")
         if end < place + 2 or end > len(body):
             return
