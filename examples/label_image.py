@@ -9,8 +9,10 @@ prints the five best labels, best first:
     tulips (score=0.01176)
     ...
 
-The graph is what retrain.py writes: `input` takes pixels in [-1, 1], `final_result` gives scores. An
-export named `frozenGraph` in `spec.export` makes it.
+TensorFlow reads the image as it is stored: give it a JPEG or PNG that is not turned by EXIF and has
+nothing transparent; `retrainer predict` takes every kind. The graph is what retrain.py writes: `input`
+takes pixels in [-1, 1], `final_result` gives scores. An export named `frozenGraph` in `spec.export`
+makes it.
 """
 
 import argparse
