@@ -118,8 +118,14 @@ def test_a_fault_of_ours_is_no_users_mistake() -> None:
         main.run(raising(ZeroDivisionError()), [])
 
 
-def test_a_full_disk_is_one_sentence() -> None:
-    command = [sys.executable, "-m", "retrainer.cli.main", "architectures"]
+# Python writes at once where PYTHONUNBUFFERED is set, and otherwise once more while it ends.
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["architectures"], ["--version"]])
+def test_a_full_disk_is_one_sentence(
+    words: list[str], unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    command = [sys.executable, "-m", "retrainer.cli.main", *words]
     with Path("/dev/full").open("w") as full:
         said = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert said.returncode == 1

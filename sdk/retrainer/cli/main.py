@@ -5,6 +5,7 @@ A command raises `RetrainerError`; here it becomes one sentence on stderr and th
 0, 64 for the user's mistakes (EX_USAGE, as the trainer's), 130 for Ctrl-C, 1 for anything else.
 """
 
+import contextlib
 import io
 import os
 import sys
@@ -104,7 +105,10 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     # `retrainer completion` does what these two do.
     command.params = [p for p in command.params if not str(p.name).endswith("_completion")]
     try:
-        command(list(arguments) if arguments is not None else None, prog_name="retrainer")
+        try:
+            command(list(arguments) if arguments is not None else None, prog_name="retrainer")
+        finally:
+            sys.stdout.flush()  # so that a full disk is noticed here and not while Python ends
     except SystemExit as stop:
         return _code(stop.code)
     except RetrainerError as error:
@@ -120,9 +124,17 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
         )
         return EXIT_USER
     except OSError as error:  # a full disk, a folder that may not be written
-        _say(f"{error.filename or 'cannot write the output'}: {error.strerror or error}")
+        _drop_output()
+        if not isinstance(error, BrokenPipeError):  # whoever reads the output has had enough of it
+            _say(f"{error.filename or 'cannot write the output'}: {error.strerror or error}")
         return 1
     return 0
+
+
+def _drop_output() -> None:
+    """Let go of what could not be written: Python would try again at its end, and exit with 120."""
+    with contextlib.suppress(OSError, ValueError):  # no file of its own, as in a notebook or a test
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _code(code: Any) -> int:
