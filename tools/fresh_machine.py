@@ -23,7 +23,8 @@ PACKAGES = "python3,python3-venv,make,git,ca-certificates"
 COMMANDS = ("make demo", "make test-fast")
 _ALONG = ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt")
 _VARIABLES = ("PIP_", "SSL_CERT_", "REQUESTS_CA_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-# Mounts of its own, which end with it, as do the processes that a command left.
+# Mounts of its own, which end with it, as do the processes that a command left. Ctrl-C is taken as in a
+# terminal, since tests press it: what a script starts in the background ignores it.
 _INSIDE = """
 set -e
 root=$1 command=$2
@@ -32,7 +33,7 @@ mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 mount --rbind /sys "$root/sys"
 for folder; do mkdir -p "$root$folder"; mount --bind "$folder" "$root$folder"; done
-exec chroot "$root" /bin/bash -c "cd /root/retrainer && $command"
+exec env --default-signal=INT chroot "$root" /bin/bash -c "cd /root/retrainer && $command"
 """
 
 
@@ -79,7 +80,7 @@ def _make(root: Path) -> None:
 
 def _run(root: Path, command: str, shared: list[Path]) -> int:
     environment = {
-        "HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb",
+        "HOME": "/root", "LANG": "C.UTF-8", "TERM": "xterm-256color",
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     }  # fmt: skip
     environment |= {
