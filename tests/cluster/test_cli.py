@@ -157,9 +157,9 @@ def test_describe_tells_the_figures_the_conditions_and_the_events(jobs: Terminal
     said = jobs("describe", "digits")
     facts = dict(line.split(":", 1) for line in said.lines if ":" in line)
     assert facts["Phase"].strip() == "Succeeded (Succeeded)"
-    assert "imagesTotal 300" in facts["Progress"]
+    assert "images total 300" in facts["Progress"]
     assert all(facts[title].endswith("Z") for title in ("Created", "Started", "Ended"))
-    assert "testAccuracy" in facts["Metrics"]
+    assert "test accuracy" in facts["Metrics"]
     assert any(line.split()[:2] == ["Complete", "True"] for line in said.lines)
     assert any("Job/digits-train" in line for line in said.lines), "the child's Events"
     assert yaml.safe_load(jobs("describe", "digits", "-o", "yaml").out)["kind"] == "RetrainJob"

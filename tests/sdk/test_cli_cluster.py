@@ -336,6 +336,8 @@ def test_one_name_means_the_same_to_every_command_on_results(
         assert shell("describe", word) == 0
         assert "Run:                  out/birds-12345678" in shell.out
         assert "Test accuracy:        100.0% (95% interval" in shell.out
+        assert shell("metrics", word) == 0
+        assert ["test", "accuracy", "100.0%"] in [t.split() for t in shell.out.splitlines()]
         assert shell("plot", word) == 0
         assert "o validation accuracy" in shell.out
         assert shell("compare", word) == 0

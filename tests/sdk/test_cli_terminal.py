@@ -11,6 +11,7 @@ import termios
 from pathlib import Path
 
 import pytest
+from tests.support.run_folder import write_run
 
 from retrainer import jobfile
 
@@ -76,6 +77,24 @@ def test_an_error_is_wrapped_between_words(tmp_path: Path) -> None:
         "error: --output (spec.output): must not lie inside images, where it would be taken for a "
         "label, got 'out'"
     )
+
+
+def test_a_frontier_fits_with_every_name_in_one_piece_or_cut_at_a_dash(tmp_path: Path) -> None:
+    networks = ("mobilenet_0.25_160", "mobilenet_0.50_160", "inception_v3")
+    runs = []
+    for number, network in enumerate(networks):
+        name = f"flower-photos-{network.replace('_', '-').replace('.', '')}"
+        write_run(tmp_path / name, range(number), name=name, architecture=network)
+        runs.append(f"./{name}")
+    lines = in_a_terminal("compare", *runs, folder=tmp_path)
+    assert max(map(len, lines)) <= COLUMNS
+    text = "\n".join(lines)
+    for network in networks:
+        assert network in text
+    assert "flower-photos-" in text
+    piped_lines = piped("compare", *runs, folder=tmp_path).stdout.decode().splitlines()
+    assert len(piped_lines[0].split("   ")) > 4
+    assert [line.split()[0] for line in piped_lines[1:4]] == [run[2:] for run in runs]
 
 
 ASCII = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}

@@ -181,8 +181,8 @@ def test_a_comparison_is_json_and_a_frame_and_html(tmp_path: Path) -> None:
 def test_a_curve_is_drawn_with_characters() -> None:
     drawn = chart([0, 50, 100], [("o", "validation", [0.2, None, 0.9])], width=21, height=5)
     lines = drawn.splitlines()
-    assert lines[0] == "   0.900 |                    o"
-    assert lines[4] == "   0.200 |o"
+    assert lines[0] == "   90.0% |                    o"
+    assert lines[4] == "   20.0% |o"
     assert lines[-1].strip() == "o validation"
     assert chart([], [("o", "x", [])]) == "no evaluation yet"
     assert lines[-2].split() == ["0", "steps", "100"]
@@ -191,5 +191,5 @@ def test_a_curve_is_drawn_with_characters() -> None:
 def test_a_curve_that_is_flat_is_drawn_at_its_value() -> None:
     for steps in ([0], [0, 10]):
         lines = chart(steps, [("o", "x", [1.0] * len(steps))]).splitlines()
-        assert lines[0].startswith("   1.000 |o")
-        assert lines[13] == "   0.000 |"
+        assert lines[0].startswith("  100.0% |o")
+        assert lines[13] == "    0.0% |"

@@ -26,6 +26,10 @@ def register(app: typer.Typer) -> None:
     app.add_typer(cache, name="cache", rich_help_panel="Results")
 
 
+_SHOWN = 8
+"""Characters of a fingerprint that tell it from the others; JSON and YAML have all of it."""
+
+
 @reaching
 def stats(
     url: Place,
@@ -53,7 +57,7 @@ def stats(
     rows = [
         (
             ", ".join(p.networks),
-            p.fingerprint,
+            p.fingerprint[:_SHOWN],
             f"{p.bottlenecks:,}",
             p.segments,
             _size(p.size),

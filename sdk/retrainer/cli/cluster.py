@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import BaseModel
 
 from retrainer.api import Phase
 from retrainer.api.interval import in_words
@@ -23,6 +25,7 @@ from retrainer.cli.output import (
     cells,
     columns,
     echo,
+    figure,
     print_document,
     print_facts,
     print_jobs,
@@ -242,10 +245,10 @@ def _facts_of_run(run: Run) -> Iterator[tuple[str, str]]:
         if field in spec:
             yield field.capitalize(), str(spec[field])
     yield "Labels", ", ".join(run.labels)
-    yield "Progress", _figures(report.progress.model_dump(by_alias=True, exclude_none=True))
+    yield "Progress", _figures(report.progress)
     if run.test_accuracy is not None:
         yield "Test accuracy", in_words(run.test_accuracy, report.metrics.test_images)
-    yield "Metrics", _figures(report.metrics.model_dump(by_alias=True, exclude_none=True))
+    yield "Metrics", _figures(report.metrics)
     yield "Artifacts", ", ".join(sorted(report.artifacts.values()))
     for warning in report.warnings:
         yield "Warning", warning
@@ -271,25 +274,19 @@ def _facts(job: "Job") -> Iterator[tuple[str, str]]:
         if value:
             yield field, value
     if status.progress:
-        yield (
-            "Progress",
-            _figures(
-                status.progress.model_dump(
-                    by_alias=True, exclude_none=True, exclude={"complete", "cached"}
-                )
-            ),
-        )
+        yield "Progress", _figures(status.progress, without={"complete", "cached"})
     if status.metrics:
         if job.test_accuracy is not None:
             yield "Test accuracy", in_words(job.test_accuracy, status.metrics.test_images)
-        yield "Metrics", _figures(status.metrics.model_dump(by_alias=True, exclude_none=True))
+        yield "Metrics", _figures(status.metrics)
     if status.artifacts:
         yield "Artifacts", ", ".join(sorted(status.artifacts.values()))
     yield "Logs", f"retrainer logs {job.name} -n {job.namespace}"
 
 
-def _figures(figures: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value:,}" for name, value in figures.items())
+def _figures(figures: BaseModel, *, without: AbstractSet[str] = frozenset()) -> str:
+    named = figures.model_dump(exclude_none=True, exclude=set(without))
+    return ", ".join(f"{name.replace('_', ' ')} {figure(name, n)}" for name, n in named.items())
 
 
 def _advice(job: "Job") -> str:

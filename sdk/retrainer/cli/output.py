@@ -143,6 +143,18 @@ def print_facts(pairs: Iterable[tuple[str, object]]) -> None:
         typer.echo(line)
 
 
+def figure(name: str, value: object) -> str:
+    """A figure as people read it: accuracies as 89.7%, counts with commas.
+
+    Args:
+        name: of the field, such as `training_accuracy`.
+        value: the figure; None is shown as nothing.
+    """
+    if isinstance(value, float):
+        return percent(value) if name.endswith("accuracy") else f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value or "")
+
+
 def echo(text: str) -> None:
     """Print sentences to stdout, wrapped between words where it is a terminal."""
     typer.echo(paragraph(text, terminal_width(sys.stdout)))

@@ -14,6 +14,7 @@ from retrainer.cli.output import (
     FormatOption,
     Timeout,
     echo,
+    figure,
     print_document,
     print_table,
     say,
@@ -52,14 +53,12 @@ def metrics(run: RunOrJob, *, output_format: FormatOption = Format.TABLE, reach:
     [dim]retrainer metrics out[/]
     """
     run_or_job = reach.find(run)
-    if isinstance(run_or_job, Run):
-        figures = run_or_job.report.metrics.model_dump(by_alias=True)
-    else:
-        figures = run_or_job.metrics().model_dump(by_alias=True)
+    figures = run_or_job.report.metrics if isinstance(run_or_job, Run) else run_or_job.metrics()
     if output_format != Format.TABLE:
-        print_document(figures, output_format)
+        print_document(figures.model_dump(by_alias=True), output_format)
         return
-    rows = [(name, "" if value is None else f"{value:,}") for name, value in figures.items()]
+    named = figures.model_dump().items()
+    rows = [(name.replace("_", " "), figure(name, value)) for name, value in named]
     print_table(("METRIC", "VALUE"), rows, right="VALUE")
 
 

@@ -17,7 +17,7 @@ def chart(
 
     Args:
         steps: ascending, one per evaluation.
-        series: of each its mark (one character), its name, its values (one per evaluation; None is
+        series: of each its mark (one character), its name, its shares (one per evaluation; None is
             left out). Where two series meet stands `#`.
         width, height: of the field, characters.
     """
@@ -40,7 +40,7 @@ def chart(
     lines = []
     for i, row_cells in enumerate(field):
         label = high - span * i / (height - 1) if i % 4 == 0 or i == height - 1 else None
-        side = f"{label:8.3f} |" if label is not None else " " * 8 + " |"
+        side = f"{label:8.1%} |" if label is not None else " " * 8 + " |"
         lines.append(side + "".join(row_cells).rstrip())
     lines.append(" " * 9 + "+" + "-" * width)
     first, last = f"{steps[0]:,}", f"{steps[-1]:,}"

@@ -5,6 +5,7 @@ Names of files and answers of servers come from strangers: what they hold is sho
 
 import itertools
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 
 GAP = "   "
 """Between two columns of a table."""
+NARROW_GAP = "  "
+"""The same where the terminal is too narrow."""
 NARROWEST = 12
-"""Columns are not made narrower than that to fit a table into a terminal."""
+"""Columns of words are not made narrower than that to fit a table into a terminal."""
 
 
 def printable(text: str, encoding: str = "utf-8") -> str:
@@ -86,6 +89,15 @@ TITLES = 22
 """Columns that the titles of facts have."""
 
 
+WORD = 24
+"""A longer word, such as a path, may be broken to fit a table into a terminal."""
+
+
+def _pieces(text: str) -> list[str]:
+    """What is not broken of a text unless it must be: words, and parts of words up to a dash."""
+    return re.split(r"(?<=-)|\s+", text)
+
+
 class Columns:
     """A table without borders, as kubectl prints them, for a terminal of some width.
 
@@ -105,25 +117,43 @@ class Columns:
         self._numbers = {title for title in head if title in right.split()}
         self._width = width
         self._widths = [len(title) for title in head]
+        self._gap = GAP
         self._fits = True
 
     def fit(self, rows: Iterable[Sequence[str]]) -> None:
-        """Make the columns wide enough for these rows; where the terminal is not, narrow the widest."""
+        """Make the columns wide enough for these rows; where the terminal is not, narrow the widest.
+
+        Words stay whole as long as that is possible, numbers always.
+        """
+        floors = [max(map(len, _pieces(title))) for title in self._head]
         for row in rows:
             self._widths = list(map(max, self._widths, map(len, row)))
-        while self._width is not None and self._total() > self._width:
-            spare, column = max(
-                (width - max(NARROWEST, len(title)), index)
-                for index, (title, width) in enumerate(zip(self._head, self._widths, strict=True))
-                if title not in self._numbers
+            for column, (title, text) in enumerate(zip(self._head, row, strict=True)):
+                whole = [text] if title in self._numbers else _pieces(text)
+                floors[column] = max(floors[column], *map(len, whole))
+        if self._width is None or self._total() <= self._width:
+            return
+        self._gap = NARROW_GAP
+        if not self._narrow([min(floor, WORD) for floor in floors]):
+            self._fits = self._narrow(
+                [
+                    floor if title in self._numbers else min(floor, NARROWEST)
+                    for title, floor in zip(self._head, floors, strict=True)
+                ]
             )
-            if spare <= 0:
-                self._fits = False
-                return
-            self._widths[column] -= 1
+
+    def _narrow(self, floors: Sequence[int]) -> bool:
+        """Narrow the columns, the widest first, but none below its floor; whether they fit then."""
+        while self._total() > (self._width or sys.maxsize):
+            spare = [width - floor for width, floor in zip(self._widths, floors, strict=True)]
+            wide = [column for column, left in enumerate(spare) if left > 0]
+            if not wide:
+                return False
+            self._widths[max(wide, key=lambda column: self._widths[column])] -= 1
+        return True
 
     def _total(self) -> int:
-        return sum(self._widths) + len(GAP) * (len(self._widths) - 1)
+        return sum(self._widths) + len(self._gap) * (len(self._widths) - 1)
 
     def head(self) -> Iterator[str]:
         """The titles; nothing where each row names them."""
@@ -145,7 +175,7 @@ class Columns:
                 cell.rjust(width) if title in self._numbers else cell.ljust(width)
                 for title, cell, width in zip(self._head, line, self._widths, strict=True)
             )
-            yield GAP.join(padded).rstrip()
+            yield self._gap.join(padded).rstrip()
 
 
 def facts(pairs: Iterable[tuple[str, str]], width: int | None = None) -> Iterator[str]:
