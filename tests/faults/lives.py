@@ -122,10 +122,11 @@ class World:
 
 def _end_of_child(child: Body) -> str:
     task = child["metadata"]["name"].rpartition("-")[2]
-    suspended = " suspended" if child["spec"].get("suspend") else ""
     conditions = (child.get("status") or {}).get("conditions") or ()
-    ends = sorted(c["type"] for c in conditions if c["status"] == "True")
-    return f"{task} {'/'.join(e for e in ends if e in ('Complete', 'Failed'))}{suspended}"
+    ends = [c["type"] for c in conditions if c["status"] == "True"]
+    end = next((e for e in ends if e in ("Complete", "Failed")), "")
+    # A Job that has ended may still be told to be suspended: by then that means nothing.
+    return f"{task} {end or ('suspended' if child['spec'].get('suspend') else 'at work')}"
 
 
 async def _succeed(world: World, name: str, shards: int) -> None:

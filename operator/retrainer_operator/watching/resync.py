@@ -16,8 +16,8 @@ from retrainer_operator.watching.intake import KINDS, Intake, Kind
 
 INTERVAL = 15.0
 """Seconds between two comparisons, if one takes little of them."""
-_SHARE = 0.05
-"""Of the time at most this share: with 15,000 objects a comparison takes some seconds."""
+_SHARE = 0.1
+"""Of the time at most this share is spent on lists, which grow with the number of objects."""
 _GRACE = 3.0
 """Seconds that an event on its way has to come."""
 _RETRY = 2.0
@@ -45,7 +45,7 @@ class Resync:
         self._on_forbidden = on_forbidden
         self._grace = grace
         self._namespaces: Sequence[str | None] = ()
-        self._listing = 0.0
+        self._slowest = 0.0
 
     def restart(self, namespaces: Sequence[str | None]) -> None:
         """Compare what is in these namespaces from now on (None is all)."""
@@ -56,10 +56,12 @@ class Resync:
         wait = min(INTERVAL, self._longest)
         while True:
             await asyncio.sleep(wait)
-            self._listing = 0.0
+            listing = 0.0
             try:
                 for namespace in self._namespaces:
+                    self._slowest = 0.0
                     await asyncio.gather(*(self.compare(kind, namespace) for kind in KINDS))
+                    listing += self._slowest
             except ClusterError as error:
                 _logger.warning("The full list failed: %s", error)
                 wait = _RETRY
@@ -70,7 +72,7 @@ class Resync:
                 _logger.exception("The full list could not be compared")
             else:
                 self._on_compared()
-            wait = min(self._longest, max(INTERVAL, self._listing / _SHARE))
+            wait = min(self._longest, max(INTERVAL, listing / _SHARE))
 
     async def compare(self, kind: Kind, namespace: str | None) -> int:
         """Compare one kind in one namespace, and read what differs and still does after a moment.
@@ -83,7 +85,7 @@ class Resync:
         listed: dict[str, tuple[str, str, int]] = {}
         async for meta in self._kube.metadata(kind.path(namespace), kind.selector):
             listed[meta["uid"]] = meta["namespace"], meta["name"], int(meta["resourceVersion"])
-        self._listing += time.monotonic() - started
+        self._slowest = max(self._slowest, time.monotonic() - started)
         after = self._intake.snapshots(kind, namespace)
         gone = {uid for uid in before if uid in after and uid not in listed}
         behind = {
