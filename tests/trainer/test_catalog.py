@@ -137,7 +137,7 @@ def test_no_such_folder_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_file_instead_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b"")
-    assert refusal(tmp_path / "in", tmp_path).endswith("is a file, not a folder")
+    assert refusal(tmp_path / "in", tmp_path).endswith("is a file, not a folder.")
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

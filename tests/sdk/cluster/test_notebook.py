@@ -18,7 +18,7 @@ from retrainer.cluster.requests import Cluster
 from retrainer.results.comparison import compare
 from retrainer.results.run import ConfusionMatrix, Run
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 VOID = {"meta", "img", "br", "rect", "polyline"}
 
 

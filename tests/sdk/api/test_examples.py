@@ -6,7 +6,7 @@ import pytest
 
 from retrainer import jobfile
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 HERE = sorted((EXAMPLES / "local").glob("*.yaml"))
 CLUSTER = sorted(EXAMPLES.glob("*.yaml"))
 

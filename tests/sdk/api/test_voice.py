@@ -12,7 +12,7 @@ from retrainer import errors
 from retrainer.api.reasons import REASONS, Reason
 from retrainer.errors import RetrainerError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 FOLDERS = ("sdk/retrainer", "operator/retrainer_operator", "trainer/retrainer_trainer")
 ERRORS = {
     name
