@@ -102,6 +102,7 @@ lock:  ## Lock the versions anew (needs uv)
 	compile pyproject.toml --all-extras -o requirements/dev.txt && \
 	compile requirements/trainer.in -c requirements/dev.txt -o requirements/trainer.txt && \
 	compile requirements/trainer-tensorflow.in -c requirements/dev.txt -o requirements/trainer-tensorflow.txt && \
+	compile requirements/mediapipe.in -c requirements/dev.txt -o requirements/mediapipe.txt && \
 	compile requirements/trainer-gpu.in -c requirements/dev.txt -o requirements/trainer-gpu.txt && \
 	compile requirements/operator.in -c requirements/dev.txt -o requirements/operator.txt
 

@@ -22,6 +22,7 @@ from retrainer_trainer.backbone.network import keras_network
 from retrainer_trainer.backbone.templates import HALF_RANGE, SAVED_MODEL, VARIABLES, template
 from retrainer_trainer.backbone.tflite import network_tflite
 from retrainer_trainer.export import protobuf
+from retrainer_trainer.export.metadata import with_metadata
 from retrainer_trainer.head.softmax import Head
 
 ANNOUNCED = {
@@ -102,13 +103,15 @@ def _write_one(
             for name in VARIABLES:
                 (path / name).write_bytes(template(name, SAVED_MODEL))
         case Export.TFLITE:
-            path.write_bytes(network_tflite(chosen, arrays))
+            body = network_tflite(chosen, arrays)
+            path.write_bytes(with_metadata(body, chosen.name, labels))
         case Export.FROZEN_GRAPH:
             path.write_bytes(protobuf.frozen_graph(chosen, arrays, len(labels)))
         case Export.ONNX:
             path.write_bytes(protobuf.onnx_file(chosen, arrays, len(labels)))
         case Export.TFLITE_INT8:
-            path.write_bytes(_int8(network, calibration()))
+            body = _int8(network, calibration())
+            path.write_bytes(with_metadata(body, chosen.name, labels))
         case Export.KERAS:
             _write_keras(network, path)
 
