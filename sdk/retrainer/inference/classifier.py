@@ -51,8 +51,8 @@ def newest_run(output: str, storage: Storage | None = None, access: Access | Non
         return output
     names = [name for name in folder.folders() if not name.startswith(".")]
     with ThreadPoolExecutor(PARALLEL) as pool:
-        found = list(pool.map(lambda name: _result(folder, name), names))
-    whole = [(entry.modified, name) for name, entry in zip(names, found, strict=True) if entry]
+        results = list(pool.map(lambda name: _result(folder, name), names))
+    whole = [(entry.modified, name) for name, entry in zip(names, results, strict=True) if entry]
     if not whole:
         begun = f"; unfinished or something else: {', '.join(names[:5])}" if names else ""
         raise NotFound(f"There is no finished run in {output}{begun}.")
@@ -180,17 +180,17 @@ def files(images: Iterable[Image] | Image) -> list[Image]:
     Raises:
         NotFound: a folder has no files.
     """
-    found: list[Image] = []
+    chosen: list[Image] = []
     for image in [images] if isinstance(images, (str, Path, bytes)) else images:
         if isinstance(image, bytes) or not Path(image).expanduser().is_dir():
-            found.append(image)
+            chosen.append(image)
             continue
         within = sorted(Path(image).expanduser().iterdir())
         inside = [f for f in within if f.is_file() and not _is_no_image(f.name)]
         if not inside:
             raise NotFound(f"There are no files directly in the folder {image}.")
-        found += inside
-    return found
+        chosen += inside
+    return chosen
 
 
 def _name(image: Image) -> str:

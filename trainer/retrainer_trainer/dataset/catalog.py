@@ -87,7 +87,7 @@ def list_catalog(
     Args:
         store: of `spec.images`.
         spec: its split is used.
-        log: told what was found.
+        log: told what was listing.
         threads: that read the images where the listing has no ETags; all cores if not given.
 
     Raises:
@@ -95,36 +95,36 @@ def list_catalog(
             training image; the message says which.
     """
     _refuse_nested(spec)
-    found = _listed(store)
-    names = sorted(found.labels)
-    if not found.count:
-        raise reasons.NO_IMAGES.error(url=spec.images, detail=found.nothing())
-    if sets_on_top := found.set_folders():
+    listing = _listed(store)
+    names = sorted(listing.labels)
+    if not listing.count:
+        raise reasons.NO_IMAGES.error(url=spec.images, detail=listing.nothing())
+    if sets_on_top := listing.set_folders():
         raise reasons.SETS_ON_TOP.error(
             url=spec.images.rstrip("/"),
             folders=_listed_names(sets_on_top),
             first=shown(sets_on_top[0]),
         )
-    raw = [path for chunk in found.paths for path in chunk.raw()]
+    raw = [path for chunk in listing.paths for path in chunk.raw()]
     order = sorted(range(len(raw)), key=raw.__getitem__)
     texts = Texts([raw[i] for i in order])
-    raw = [etag for chunk in found.etags for etag in chunk.raw()]
+    raw = [etag for chunk in listing.etags for etag in chunk.raw()]
     tags = Texts([raw[i] for i in order])
     del raw
     places = np.array(order)
-    sizes = np.concatenate(found.sizes)[places]
+    sizes = np.concatenate(listing.sizes)[places]
     index = {name: i for i, name in enumerate(names)}
-    to_sorted = np.array([index[name] for name in found.labels], np.int32)
-    label = to_sorted[np.concatenate(found.label)[places]]
+    to_sorted = np.array([index[name] for name in listing.labels], np.int32)
+    label = to_sorted[np.concatenate(listing.label)[places]]
     sets = split.assign(texts, spec.split.testing_percentage, spec.split.validation_percentage)
     log(f"{len(sizes)} images of {len(names)} labels under {spec.images}.")
-    if found.beside:
-        log(f"{found.beside} files are left out: hidden, or beside the label folders.")
-    if found.sidecars:
-        kinds = ", ".join(sorted(found.sidecar_kinds))
+    if listing.beside:
+        log(f"{listing.beside} files are left out: hidden, or beside the label folders.")
+    if listing.sidecars:
+        kinds = ", ".join(sorted(listing.sidecar_kinds))
         log(
-            f"{found.sidecars} files beside the images are left out ({kinds}), such as "
-            f"{shown(found.first_sidecar)}: the label is the folder's name, nothing else is read."
+            f"{listing.sidecars} files beside the images are left out ({kinds}), such as "
+            f"{shown(listing.first_sidecar)}: the label is the folder's name, nothing else is read."
         )
     identities = _identities(store, texts, tags, sizes, log=log, threads=threads or cores())
     catalog = Catalog(tuple(names), texts, tags, sizes, identities, label, sets, ())
@@ -140,7 +140,7 @@ def list_catalog(
 
 
 class _Listing:
-    """What was listed so far, in compact pieces."""
+    """Collects what is listed, in compact pieces."""
 
     def __init__(self) -> None:
         self.labels: dict[str, int] = {}
@@ -207,15 +207,15 @@ class _Listing:
 
 
 def _listed(store: Store) -> _Listing:
-    found = _Listing()
+    listing = _Listing()
     pending: list[Entry] = []
     for entry in store.list():
         pending.append(entry)
         if len(pending) == _CHUNK:
-            found.add(pending)
+            listing.add(pending)
             pending = []
-    found.add(pending)
-    return found
+    listing.add(pending)
+    return listing
 
 
 def _identities(
@@ -244,8 +244,8 @@ def _identities(
                 body = store.get(paths[i]) if sizes[i] <= MAX_BYTES else b""
             except (NotFound, UnreadableError):
                 body = b""  # rejected by name when its turn comes
-            known = content_identity(body) if body else identity(paths[i], int(sizes[i]))
-            identities[i] = np.frombuffer(known, np.uint8)
+            digest = content_identity(body) if body else identity(paths[i], int(sizes[i]))
+            identities[i] = np.frombuffer(digest, np.uint8)
 
         with ThreadPoolExecutor(max(threads, store.parallel)) as pool:
             for start in range(0, len(unknown), _CHUNK):
@@ -329,16 +329,16 @@ def _listed_names(names: Sequence[str]) -> str:
 
 
 def _alike(names: Sequence[str]) -> list[str]:
-    seen: dict[str, str] = {}
+    spellings: dict[str, str] = {}
     warnings = []
     for name in names:
         key = unicodedata.normalize("NFC", name).casefold()
-        if key in seen:
+        if key in spellings:
             warnings.append(
-                f"Labels {seen[key]} and {name} differ only in case or accents' encoding; "
+                f"Labels {spellings[key]} and {name} differ only in case or accents' encoding; "
                 "they are kept apart."
             )
-        seen[key] = name
+        spellings[key] = name
     return warnings
 
 

@@ -65,5 +65,5 @@ def distorted(
 def _randoms(identity: bytes, view: int) -> list[float]:
     """Five numbers in [0, 1), from a digest: the same with every version of every library."""
     digest = hashlib.blake2b(identity, digest_size=5 * _BYTES, salt=view.to_bytes(8, "little"))
-    words = np.frombuffer(digest.digest(), "<u8")
-    return [int(word) / 2.0**64 for word in words]
+    numbers = np.frombuffer(digest.digest(), "<u8")
+    return [int(number) / 2.0**64 for number in numbers]

@@ -97,9 +97,9 @@ def batches(store: Store, catalog: Catalog, rows: Rows, size: int) -> Iterator[B
 
     with ThreadPoolExecutor(max(cores(), store.parallel)) as pool:
         for start in range(0, len(rows), BATCH):
-            found = [f for f in pool.map(one, rows[start : start + BATCH].tolist()) if f]
-            if found:
-                numbers, pixels, bodies = zip(*found, strict=True)
+            read_images = [i for i in pool.map(one, rows[start : start + BATCH].tolist()) if i]
+            if read_images:
+                numbers, pixels, bodies = zip(*read_images, strict=True)
                 yield Batch(np.array(numbers, np.intp), np.stack(pixels), list(bodies))
 
 

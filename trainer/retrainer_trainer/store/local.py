@@ -36,12 +36,12 @@ class LocalStore(Store):
         self, folder: Path, relative: str, above: tuple[tuple[int, int], ...]
     ) -> Iterator[Entry]:
         try:
-            seen = folder.stat()
-            here = (seen.st_dev, seen.st_ino)
+            status = folder.stat()
+            here = (status.st_dev, status.st_ino)
             if here in above:
                 raise UserError(f"{self.field}: the link {folder} leads back to a folder above it.")
-            with os.scandir(folder) as found:
-                entries = sorted(found, key=lambda e: e.name)
+            with os.scandir(folder) as scan:
+                entries = sorted(scan, key=lambda e: e.name)
         except OSError as error:
             raise self._fault(error, relative) from error
         for entry in entries:
