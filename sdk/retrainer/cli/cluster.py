@@ -138,12 +138,12 @@ def get(
         jobs = [cluster.get(name) for name in names]
         print_jobs(jobs, output_format, one=len(jobs) == 1)
         return
-    found = cluster.list(phase, selector, all_namespaces=everywhere)
-    if not found and output_format in {ListFormat.TABLE, ListFormat.WIDE}:
+    listed = cluster.list(phase, selector, all_namespaces=everywhere)
+    if not listed and output_format in {ListFormat.TABLE, ListFormat.WIDE}:
         where = "any namespace" if everywhere else f"namespace {cluster.namespace}"
         say(f"No RetrainJobs found in {where}.")
         return
-    print_jobs(found, output_format, namespaces=everywhere)
+    print_jobs(listed, output_format, namespaces=everywhere)
 
 
 def _print_changes(

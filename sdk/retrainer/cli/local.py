@@ -140,8 +140,8 @@ def predict(
     """
     from retrainer.inference.classifier import Classifier, files
 
-    found = reach.run(run)
-    classifier = Classifier.open(found.url, *found.reached_by)
+    chosen = reach.run(run)
+    classifier = Classifier.open(chosen.url, *chosen.reached_by)
     say(f"Labelled by {near(classifier.run)}.")
     done, failed = [], []
     for image in files(images):
