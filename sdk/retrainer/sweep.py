@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from retrainer.cluster.client import Client
     from retrainer.cluster.job import Job
 
-Told = Callable[[str], None]
-"""Told a sentence on how it is going."""
+Log = Callable[[str], None]
+"""Log a sentence on how it is going."""
 
 
 def matching(patterns: str | Iterable[str]) -> list[str]:
@@ -32,7 +32,7 @@ def matching(patterns: str | Iterable[str]) -> list[str]:
         UserError: a pattern matches nothing.
     """
     texts = [patterns] if isinstance(patterns, str) else list(patterns)
-    found: set[str] = set()
+    matches: set[str] = set()
     for pattern in (part.strip() for text in texts for part in text.split(",")):
         names = set(fnmatch.filter(ARCHITECTURES, pattern))
         if not pattern.endswith("quantized"):
@@ -42,8 +42,8 @@ def matching(patterns: str | Iterable[str]) -> list[str]:
                 f"No architecture matches {pattern!r}.",
                 command="retrainer architectures lists them.",
             )
-        found |= names
-    return sorted(found, key=lambda n: (ARCHITECTURES[n].multiply_adds, n))
+        matches |= names
+    return sorted(matches, key=lambda n: (ARCHITECTURES[n].multiply_adds, n))
 
 
 def jobs_for(job: RetrainJob, architectures: Iterable[str]) -> list[RetrainJob]:
@@ -79,7 +79,7 @@ def frontier(
     client: "Client | None" = None,
     *,
     timeout: float | None = None,
-    told: Told = lambda _: None,
+    log: Log = lambda _: None,
 ) -> Comparison:
     """Run `job` with each architecture and compare them.
 
@@ -92,7 +92,7 @@ def frontier(
         architectures: names or patterns, see `matching`.
         client: submits them to its cluster; None runs them on this machine.
         timeout: seconds to wait for each job on a cluster.
-        told: called with a sentence each time a job has ended.
+        log: called with a sentence each time a job has ended.
 
     Returns:
         The comparison of the jobs that succeeded; its notes name those that failed.
@@ -101,14 +101,14 @@ def frontier(
         JobFailed: all of them failed; here, if all did for one reason, what a single job would raise.
     """
     jobs = jobs_for(as_job(job), matching(architectures))
-    done, failed = _on_cluster(jobs, client, timeout, told) if client else _here(jobs, told)
+    done, failed = _on_cluster(jobs, client, timeout, log) if client else _here(jobs, log)
     if not done:
         raise JobFailed("No job of the frontier succeeded:" + "".join(f"\n  {f}" for f in failed))
-    found = compare(done)
-    rates = [row.name for row in found.rows if row.images_per_second]
+    comparison = compare(done)
+    rates = [row.name for row in comparison.rows if row.images_per_second]
     lacking = [f"Left out: {sentence}" for sentence in failed]
-    notes = [*found.notes, *lacking, *([_SHARED] if client and len(rates) > 1 else [])]
-    return Comparison(found.rows, found.differences, notes)
+    notes = [*comparison.notes, *lacking, *([_SHARED] if client and len(rates) > 1 else [])]
+    return Comparison(comparison.rows, comparison.differences, notes)
 
 
 _SHARED = (
@@ -120,30 +120,28 @@ _SHARED = (
 Done = tuple[Sequence["Job | Run"], list[str]]
 
 
-def _on_cluster(
-    jobs: list[RetrainJob], client: "Client", timeout: float | None, told: Told
-) -> Done:
+def _on_cluster(jobs: list[RetrainJob], client: "Client", timeout: float | None, log: Log) -> Done:
     submitted = [client.submit(job) for job in jobs]
-    told(f"submitted {len(submitted)} jobs to {client.namespace}")
+    log(f"submitted {len(submitted)} jobs to {client.namespace}")
     done, failed = [], []
     for job in submitted:
         try:
             done.append(job.wait(timeout, progress=None))
-            told(f"{job.name}: {job.sentence}")
+            log(f"{job.name}: {job.sentence}")
         except JobFailed as error:
             failed.append(str(error))
-            told(str(error))
+            log(str(error))
     return done, failed
 
 
-def _here(jobs: list[RetrainJob], told: Told) -> Done:
+def _here(jobs: list[RetrainJob], log: Log) -> Done:
     from retrainer.local.display import Display
     from retrainer.local.process import run
     from retrainer.views.text import console
 
     done, failed = [], {}
     for job in jobs:
-        told(f"{job.name}: {job.spec.architecture}")
+        log(f"{job.name}: {job.spec.architecture}")
         try:
             # On stderr: the comparison is the output.
             with Display(console(stderr=True)) as display:
@@ -152,9 +150,9 @@ def _here(jobs: list[RetrainJob], told: Told) -> Done:
             raise
         except RetrainerError as error:
             failed[job.name] = error
-            told(f"{job.name}: {error}")
+            log(f"{job.name}: {error}")
             continue
-        told(f"{job.name}: {result}")
+        log(f"{job.name}: {result}")
         done.append(result)
     if not done and len({str(error) for error in failed.values()}) == 1:
         raise next(iter(failed.values()))  # a mistake in what they share

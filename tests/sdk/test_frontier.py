@@ -83,7 +83,7 @@ def test_the_jobs_are_submitted_waited_for_and_compared(tmp_path: Path) -> None:
     operator.start()
     told: list[str] = []
     names = "mobilenet_0.25_128,mobilenet_0.50_128,mobilenet_0.75_128"
-    found = frontier(base(), names, client, timeout=20, told=told.append)
+    found = frontier(base(), names, client, timeout=20, log=told.append)
     operator.join()
     assert [row.architecture for row in found.rows] == ["mobilenet_0.50_128", "mobilenet_0.25_128"]
     assert found.notes[0] == "Left out: flowers-mobilenet-075-128: Too large."

@@ -163,7 +163,7 @@ def frontier(
     job = job_with(document, {"weights": weights, "sweep": sweep}, where=where, here=local)
     cluster = None if local else reach.client()
     with terminated_as_ctrl_c():
-        comparison = run_all(job, architectures, cluster, timeout=timeout, told=say)
+        comparison = run_all(job, architectures, cluster, timeout=timeout, log=say)
     _show(comparison, output_format, picture, page, "Accuracy and cost")
 
 

@@ -53,8 +53,8 @@ EVENTS = Resource("/api/v1", "events")
 
 
 @dataclass(frozen=True)
-class Change:
-    """One thing that `follow` saw.
+class WatchEvent:
+    """One change that `follow` gives.
 
     `Synced` (no document) says that everything there is has been told; it comes after each list.
     """
@@ -137,7 +137,7 @@ class Cluster:
         fields: str = "",
         deadline: float | None = None,
         stop: Stop | None = None,
-    ) -> Iterator[Change]:
+    ) -> Iterator[WatchEvent]:
         """What is there, then every change, until `deadline` (time.monotonic) or `stop`.
 
         Survives a cut connection, a restarted server and an expired version: it then lists again
@@ -148,7 +148,7 @@ class Cluster:
             ClusterError: the server cannot be reached at first, or for ten minutes.
         """
         stop = stop or Stop()
-        known: dict[str, Document] = {}
+        objects: dict[str, Document] = {}
         version = ""
         failures, heard = 0, time.monotonic()
         asked = Asked("watch", _named(resource), namespace, "", self.server)
@@ -157,22 +157,22 @@ class Cluster:
             try:
                 if not version:
                     items, version = self.find(resource, namespace, labels=labels, fields=fields)
-                    yield from _differences(known, items)
-                    yield Change("Synced", {})
+                    yield from _differences(objects, items)
+                    yield WatchEvent("Synced", {})
                     failures, heard = 0, time.monotonic()
                 for kind, document in self._watch(
                     asked, resource, selectors, version, left=left, stop=stop
                 ):
                     version = document["metadata"]["resourceVersion"]
                     failures, heard = 0, time.monotonic()
-                    if change := _told(known, kind, document):
+                    if change := _watch_event(objects, kind, document):
                         yield change
             except Gone:
                 version = ""
             except ClusterError as error:
                 forbidden = isinstance(error, Forbidden)
                 patience = PATIENCE_FORBIDDEN_SECONDS if forbidden else PATIENCE_SECONDS
-                first = not version and not known and failures == 0
+                first = not version and not objects and failures == 0
                 if stop.is_set():
                     return
                 if first or time.monotonic() - heard > patience:
@@ -293,27 +293,27 @@ def _left(deadline: float | None) -> float:
 _KINDS: dict[str, Literal["Added", "Modified"]] = {"ADDED": "Added", "MODIFIED": "Modified"}
 
 
-def _told(known: dict[str, Document], kind: str, document: Document) -> Change | None:
-    """The change that a watch event is, None for a bookmark; `known` is kept up to date."""
+def _watch_event(objects: dict[str, Document], kind: str, document: Document) -> WatchEvent | None:
+    """The change that a watch event is, None for a bookmark; `objects` is kept up to date."""
     if kind == "BOOKMARK":
         return None
     uid = document["metadata"]["uid"]
     if kind == "DELETED":
-        known.pop(uid, None)
-        return Change("Deleted", document)
-    known[uid] = document
-    return Change(_KINDS[kind], document)
+        objects.pop(uid, None)
+        return WatchEvent("Deleted", document)
+    objects[uid] = document
+    return WatchEvent(_KINDS[kind], document)
 
 
-def _differences(known: dict[str, Document], items: list[Document]) -> Iterator[Change]:
-    """What a new list says beyond `known`, which is brought up to date."""
+def _differences(objects: dict[str, Document], items: list[Document]) -> Iterator[WatchEvent]:
+    """What a new list says beyond `objects`, which is brought up to date."""
     now = {item["metadata"]["uid"]: item for item in items}
-    for uid in [uid for uid in known if uid not in now]:
-        yield Change("Deleted", known.pop(uid))
+    for uid in [uid for uid in objects if uid not in now]:
+        yield WatchEvent("Deleted", objects.pop(uid))
     for uid, item in now.items():
-        before = known.get(uid)
-        known[uid] = item
+        before = objects.get(uid)
+        objects[uid] = item
         if before is None:
-            yield Change("Added", item)
+            yield WatchEvent("Added", item)
         elif before["metadata"]["resourceVersion"] != item["metadata"]["resourceVersion"]:
-            yield Change("Modified", item)
+            yield WatchEvent("Modified", item)
