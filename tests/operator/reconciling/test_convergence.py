@@ -180,6 +180,9 @@ class Lives(RuleBasedStateMachine):
     @rule(data=st.data(), how=st.sampled_from(["owner", "labels", *sorted(child_labels())]))
     def somebody_strips_a_child(self, data: st.DataObject, how: str) -> None:
         body = copy.deepcopy(data.draw(st.sampled_from(self.cluster.children())))
+        job = self.cluster.job
+        if job is None or read_child(body).owner_uid != job["metadata"]["uid"]:
+            return  # its job is gone: without its owner it would be nobody's
         if read_child(body).stripped:
             return  # without owner and uid it would be anybody's
         if how == "owner":
