@@ -1,7 +1,9 @@
 """A run as the extra `trainer` installs it: no TensorFlow, no Keras, no converter."""
 
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,46 @@ def test_a_run_cold_and_warm_needs_no_tensorflow(
     for each in scores[1:]:
         np.testing.assert_allclose(each, scores[0], atol=1e-4)
     assert all((run / EXPORT_PATHS[form]).exists() for form in map(Export, FORMATS))
+
+
+@pytest.mark.slow
+def test_verify_runs_what_can_be_run_here_and_says_what_cannot(
+    light: tuple[list[str], dict[str, str]], tmp_path: Path
+) -> None:
+    images = photos(tmp_path / "photos", {"daisy": 30, "roses": 30})
+    arguments = ["run", str(images), "--output", str(tmp_path / "out"), "--weights", "builtin"]
+    arguments += ["--architecture", "mobilenet_0.25_128", "--steps", "50"]
+    for form in FORMATS:
+        arguments += ["--export", form]
+    assert retrainer(light, *arguments).returncode == 0
+
+    without = retrainer(light, "verify", str(tmp_path / "out"))
+    assert without.returncode == 0, without.stderr
+    rows = {line.split()[0]: line for line in without.stdout.splitlines()[1:]}
+    assert set(rows) == set(FORMATS)
+    assert "tensorflow is not installed" in rows["savedModel"]
+    assert rows["frozenGraph"].endswith("not run")
+    assert "onnxruntime" in rows["onnx"]
+    assert rows["onnx"].endswith("0 of 16")
+
+    here = ([sys.executable], dict(os.environ))
+    whole = retrainer(here, "verify", str(tmp_path / "out"), str(images / "daisy"))
+    assert whole.returncode == 0, whole.stderr
+    rows = {line.split()[0]: line for line in whole.stdout.splitlines()[1:]}
+    assert set(rows) == {*FORMATS, "savedModelBytes"}
+    assert all(rows[form].endswith("0 of 30") for form in FORMATS)
+
+    run = newest(tmp_path / "out")
+    onnx = run / EXPORT_PATHS[Export.ONNX]
+    body = onnx.read_bytes()
+    bias = np.load(run / "head.npz")["bias"].astype("<f4").tobytes()
+    ends = []
+    for always in ([50, -50], [-50, 50]):  # one label for every image: one of both is another
+        onnx.write_bytes(body.replace(bias, np.array(always, "<f4").tobytes()))
+        ends.append(retrainer(light, "verify", str(tmp_path / "out")))
+    wrong = next(end for end in ends if end.returncode)
+    assert wrong.returncode == 1
+    assert "onnx guesses otherwise than tflite" in " ".join(wrong.stderr.split())
 
 
 @pytest.mark.slow

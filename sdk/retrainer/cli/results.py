@@ -1,4 +1,4 @@
-"""Commands on what runs and jobs gave: metrics, plot, compare, frontier, download."""
+"""Commands on what runs and jobs gave: metrics, plot, compare, frontier, download, verify."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +21,7 @@ from retrainer.cli.output import (
 )
 from retrainer.cli.reach import Reach, RunOrJob, RunsOrJobs, reaching
 from retrainer.cli.run import job_with, terminated_as_ctrl_c
+from retrainer.cli.verify import verify
 from retrainer.errors import UserError
 from retrainer.results.run import Run
 
@@ -42,7 +43,7 @@ Page = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to `app`."""
-    for command in (metrics, plot, compare, findings, frontier, download):
+    for command in (metrics, plot, compare, findings, frontier, download, verify):
         app.command(rich_help_panel=RESULTS)(command)
 
 
