@@ -1,5 +1,6 @@
 """What the operator decides: the first child, the run, the success, how often it writes."""
 
+import json
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from retrainer_operator.planning import children
 from retrainer_operator.planning.actions import CreateChild, Look, RestoreChild
 from retrainer_operator.planning.objects import read_job
 from retrainer_operator.planning.plan import NOTHING, Plan
+from retrainer_operator.planning.reports import parse_report
 from retrainer_operator.planning.times import format_time
 
 
@@ -337,3 +339,17 @@ def test_a_job_that_needs_tensorflow_gets_the_container_image_that_has_it(
         assert pod["containers"][0]["image"] == image
         usual = build(job, make_settings(), deadline=None)["spec"]["template"]["spec"]
         assert usual["containers"][0]["image"] == "example.com/trainer:1"
+
+
+def test_what_a_sweep_chose_is_in_the_status_and_nonsense_of_a_pod_is_not() -> None:
+    chosen = {"candidates": 12, "diverged": 1, "chosen": {"learningRate": 0.03, "l2": 1e-6}}
+    for sweep, expected in ((chosen, chosen), ({"candidates": -3}, None)):
+        pod = make_pod(running=True)
+        report = make_report(stage="Training").model_dump(mode="json", by_alias=True)
+        parsed = parse_report(json.dumps({**report, "sweep": sweep}))
+        assert parsed is not None
+        observed = make_observed(
+            make_job(RUNNING), make_child(), pods=(pod,), reports={pod.uid: parsed}
+        )
+        status = status_after(make_job(RUNNING), decide(observed).status)
+        assert status.get("sweep") == expected

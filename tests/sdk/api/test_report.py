@@ -186,3 +186,7 @@ def test_wilson_intervals_are_those_of_the_literature() -> None:
 def test_an_accuracy_on_no_images_has_no_interval() -> None:
     with pytest.raises(ValueError, match="no interval"):
         wilson(0.5, 0)
+
+
+def test_a_small_number_keeps_its_digits() -> None:
+    assert rounded({"l2": 1.23456e-6, "share": 0.123456}) == {"l2": 1.235e-6, "share": 0.1235}
