@@ -20,6 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from retrainer.api import Solver, Sweep, Training
+from retrainer_trainer.arrays import Floats, Rows
 from retrainer_trainer.head.lbfgs import solve
 from retrainer_trainer.head.softmax import Examples, train
 from retrainer_trainer.head.sweep import L2_PATH, sweep, with_values
@@ -111,7 +112,7 @@ def lbfgs_and_scikit_learn(given: Examples, repeats: int) -> float:
     return rival / ours
 
 
-def loss(x: np.ndarray, y: np.ndarray, weights: np.ndarray, bias: np.ndarray, l2: float) -> float:  # type: ignore[type-arg]
+def loss(x: Floats, y: Rows, weights: Floats, bias: Floats, l2: float) -> float:
     """Of softmax regression, in float64."""
     logits = x.astype(float) @ weights.astype(float).T + bias
     logits -= logits.max(axis=1, keepdims=True)
