@@ -120,11 +120,11 @@ def train(pictures: npt.NDArray[np.uint8], labels: Labels, seed: int) -> Any:
     optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-4)
     variables = backbone.trainable_variables + head.trainable_variables
     optimizer.build(variables)
-    seen = _viewer(seed)
+    view = _viewer(seed)
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def step(fields: Any, wanted: Any, variety: Any) -> tuple[Any, Any]:
-        images = seen(fields, variety)
+        images = view(fields, variety)
         with tf.GradientTape() as tape:
             logits = head(backbone(images, training=True))
             target = tf.one_hot(wanted, len(glyphs.CLASSES), 1 - SMOOTHING, 0.0)

@@ -77,8 +77,8 @@ class Made(NamedTuple):
 
 def main() -> int:
     """Make or check."""
-    made = json.loads(RECIPE.read_text()) if RECIPE.is_file() else {}
-    stale = [form for form in SOURCES_OF if made.get(form) != recipe(form)]
+    recipes = json.loads(RECIPE.read_text()) if RECIPE.is_file() else {}
+    stale = [form for form in SOURCES_OF if recipes.get(form) != recipe(form)]
     if "--check" in sys.argv[1:]:
         for form in stale:
             print(f"The {form} templates are not what tools/templates.py makes: run make generate.")
@@ -169,15 +169,15 @@ def layers_of(network: Any) -> list[Layer]:
         for layer in network.layers
         if isinstance(layer, keras.layers.BatchNormalization)
     }
-    found = []
+    layers_read = []
     for layer in network.layers:
         if isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D):
             (kernel,) = layer.get_weights()
             *gamma, beta, mean, variance = norms[id(layer.output)].get_weights()
-            found.append(
+            layers_read.append(
                 Layer(layer.name, kernel, gamma[0] if gamma else None, beta, mean, variance)
             )
-    return found
+    return layers_read
 
 
 def make(backbone: Architecture, network: Any, layers: list[Layer]) -> Made:

@@ -20,17 +20,17 @@ class _UniqueKeys(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice, where YAML would quietly take the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
+        keys = set()
         for key_node, _ in node.value:
             if key_node.tag == MERGE:
                 continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable):
-                if key in seen:
+                if key in keys:
                     raise yaml.constructor.ConstructorError(
                         None, None, f"{key} is given twice", key_node.start_mark
                     )
-                seen.add(key)
+                keys.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -69,15 +69,15 @@ def documents(text: str, where: str) -> list[tuple[str, Any]]:
         UserError: not YAML, with line and column; or nothing in it.
     """
     try:
-        found = list(yaml.load_all(text, Loader=_UniqueKeys))
+        parsed = list(yaml.load_all(text, Loader=_UniqueKeys))
     except yaml.MarkedYAMLError as error:
         raise UserError(f"{where}: {_syntax(error)}") from error
     except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{where}: not YAML: {error}") from error
-    filled = [(i, document) for i, document in enumerate(found, 1) if document is not None]
+    filled = [(i, document) for i, document in enumerate(parsed, 1) if document is not None]
     if not filled:
         raise UserError(f"{where} is empty.", command="retrainer init shows what belongs in it.")
-    if len(found) == 1:
+    if len(parsed) == 1:
         return [(where, filled[0][1])]
     return [(f"{where}, document {i}", document) for i, document in filled]
 
@@ -96,12 +96,12 @@ def load_all(file: str | Path) -> list[RetrainJob]:
         InvalidJob: one sentence per wrong field of every document.
         UserError: the file is missing or not YAML.
     """
-    found = documents(read(file), _name(file))
-    if len(found) == 1:
-        where, document = found[0]
+    pairs = documents(read(file), _name(file))
+    if len(pairs) == 1:
+        where, document = pairs[0]
         return [parse_job(document, where=where)]
     jobs, wrong = [], []
-    for where, document in found:
+    for where, document in pairs:
         try:
             jobs.append(parse_job(document))
         except InvalidJob as error:

@@ -61,8 +61,8 @@ class Model(BaseModel):
         """As the API server has it: `training:` with nothing behind it is the default."""
         if not isinstance(value, Mapping) or None not in value.values():
             return value
-        known = {n for name, field in cls.model_fields.items() for n in (name, field.alias)}
-        return {k: v for k, v in value.items() if v is not None or k not in known}
+        names = {n for name, field in cls.model_fields.items() for n in (name, field.alias)}
+        return {k: v for k, v in value.items() if v is not None or k not in names}
 
     def dump(self) -> dict[str, Any]:
         """As JSON-ready dict with the YAML's names, unset optional fields left out."""

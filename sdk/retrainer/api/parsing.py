@@ -87,10 +87,10 @@ def _sentence(error: ErrorDetails, model: type[BaseModel]) -> str:
 
 def _unknown(loc: tuple[str | int, ...], model: type[BaseModel]) -> str:
     """There is no such field: name the nearest one of the object it stands in."""
-    known = _fields(model, loc[:-1])
-    near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.6)
+    fields = _fields(model, loc[:-1])
+    near = difflib.get_close_matches(str(loc[-1]), fields, n=1, cutoff=0.6)
     return "unknown field" + (
-        f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(sorted(known))}"
+        f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(sorted(fields))}"
     )
 
 

@@ -70,8 +70,8 @@ def cells(job: "Job", *, wide: bool, namespaces: bool) -> list[str]:
         age(job.created),
     ]
     findings = job.status.findings
-    found = "" if findings is None else f"{findings.total:,}"
-    more = [job.architecture, str(spec.get("output", "")), found, job.message]
+    count = "" if findings is None else f"{findings.total:,}"
+    more = [job.architecture, str(spec.get("output", "")), count, job.message]
     return [*((job.namespace,) if namespaces else ()), *row, *(more if wide else ())]
 
 

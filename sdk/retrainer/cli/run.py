@@ -292,8 +292,8 @@ def name_of(place: str) -> str:
     """A job's name from the last part of a path or URL: `s3://b/Flower_Photos/` is flower-photos."""
     path = place if "://" in place else str(Path(place).expanduser().absolute())
     last = Path(path.rstrip("/")).name.lower()
-    words = "".join(c if c.isascii() and c.isalnum() else " " for c in last).split()
-    return "-".join(words)[:NAME_MAX].strip("-") or "job"
+    parts = "".join(c if c.isascii() and c.isalnum() else " " for c in last).split()
+    return "-".join(parts)[:NAME_MAX].strip("-") or "job"
 
 
 def show(

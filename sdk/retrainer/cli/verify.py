@@ -44,15 +44,15 @@ def verify(
     from retrainer.inference.runners import LIBRARIES, SAVED_MODEL_BYTES, open_runners
     from retrainer.inference.silence import quiet
 
-    found = reach.run(run)
-    formats = [form for form in Export if form in found.artifacts()]
+    run_folder = reach.run(run)
+    formats = [form for form in Export if form in run_folder.artifacts()]
     if not formats:
-        raise UserError(f"{near(found.url)} has no exports.")
-    say(f"Exports of {near(found.url)}.")
+        raise UserError(f"{near(run_folder.url)} has no exports.")
+    say(f"Exports of {near(run_folder.url)}.")
     runners: dict[str, tuple[Export, Runner]] = {}
     missing: dict[Export, str] = {}
     with tempfile.TemporaryDirectory(prefix="retrainer-verify-") as name:
-        folder = found.download(name)
+        folder = run_folder.download(name)
         for form in formats:
             if importlib.util.find_spec(LIBRARIES[form]) is None:
                 missing[form] = LIBRARIES[form]

@@ -200,8 +200,8 @@ def _load(configuration: Any, context: str | None, kubeconfig: str | Path | None
         raise UserError(f"The kubeconfig {given} cannot be used: {why}") from error
     if chosen not in contexts:
         what = f"No context {chosen}" if chosen else "No current context"
-        known = ", ".join(sorted(contexts)) or "none"
-        raise UserError(f"{what} in {given}; it has: {known}.")
+        listed = ", ".join(sorted(contexts)) or "none"
+        raise UserError(f"{what} in {given}; it has: {listed}.")
     user = contexts[chosen].get("user")
     if user and user not in {u["name"] for u in merged["users"]}:
         raise UserError(

@@ -120,7 +120,7 @@ class Job(JobSnapshot):
 
     def _follow(self, watcher: Watcher, deadline: float | None, stop: Stop | None) -> None:
         """Take every change until it has ended or the time is over."""
-        seen = False
+        exists = False
         for change in self._cluster.follow(
             JOBS,
             self.namespace,
@@ -129,10 +129,10 @@ class Job(JobSnapshot):
             stop=stop,
         ):
             if change.kind == "Synced":
-                if not seen:
+                if not exists:
                     raise self._deleted()
             elif change.document["metadata"]["uid"] == self.uid:
-                seen = True
+                exists = True
                 self._take(change.document)
                 if change.kind != "Deleted":
                     watcher.report(self.report)

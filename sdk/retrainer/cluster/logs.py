@@ -107,20 +107,20 @@ class _Follower:
     def _read(self, pod: str) -> None:
         """A cut connection goes on where it was: the lines of the last second are not told twice."""
         front = f"[{pod}] " if self._prefix else ""
-        since, told = "", set[tuple[str, str]]()
+        since, passed_on = "", set[tuple[str, str]]()
         while not self._stop.is_set():
             try:
                 ended = _ended(self._cluster.get(PODS, self._namespace, pod))
                 for line in self._cluster.log(
                     self._namespace, pod, follow=True, since=since, stop=self._stop
                 ):
-                    if line in told:
+                    if line in passed_on:
                         continue
                     when, text = line
                     if when[:19] != since[:19]:
-                        told.clear()
+                        passed_on.clear()
                     since = when
-                    told.add(line)
+                    passed_on.add(line)
                     self._queue.put(front + text)
                 if ended:
                     return

@@ -123,10 +123,10 @@ def _causes(answer: dict[str, Any]) -> list[str]:
 
 
 def _cause(message: str) -> str:
-    found = _CAUSE.match(message)
-    if not found:
+    match = _CAUSE.match(message)
+    if not match:
         return message
-    kind, value, detail = found["kind"], found["value"], found["detail"]
+    kind, value, detail = match["kind"], match["value"], match["detail"]
     if kind == "Required value":
         return detail or "is required"
     if not detail:

@@ -120,8 +120,8 @@ class Display:
     def report(self, report: Report) -> None:
         """Move the bar; print the step lines that are new."""
         # The last images may first be told of by a report of the training that followed at once.
-        told = self._images_done or self._trains or not report.progress.images_total
-        if report.stage == Phase.BOTTLENECKS or not told:
+        bottlenecks_shown = self._images_done or self._trains or not report.progress.images_total
+        if report.stage == Phase.BOTTLENECKS or not bottlenecks_shown:
             self._bottlenecks(report)
         self._step_lines(report)
         if report.stage == Phase.TRAINING:

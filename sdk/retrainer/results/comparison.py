@@ -164,9 +164,9 @@ _PLACES = {"architecture", "output", "cache", "storage", "shards"}
 def _differing(specs: Sequence[Mapping[str, Any]]) -> list[str]:
     """What each spec says in the fields in which they differ; nothing where a spec is not known."""
     flat = [dict(_leaves(spec)) for spec in specs]
-    known = [leaves for leaves in flat if leaves]
-    paths = dict.fromkeys(path for leaves in known for path in leaves)
-    differing = [p for p in paths if len({leaves.get(p) for leaves in known}) > 1]
+    given = [leaves for leaves in flat if leaves]
+    paths = dict.fromkeys(path for leaves in given for path in leaves)
+    differing = [p for p in paths if len({leaves.get(p) for leaves in given}) > 1]
     return [", ".join(f"{p} {leaves[p]}" for p in differing if p in leaves) for leaves in flat]
 
 
@@ -209,14 +209,14 @@ def _predictions(runs: list[tuple[str, Run]]) -> tuple[dict[str, list[TestPredic
     notes = []
     for name, run in runs:
         try:
-            found = run.predictions()
+            predictions = run.predictions()
         except NotFound:
             notes.append(
                 f"{name} has no predictions.parquet and cannot be tested against the others."
             )
             continue
-        if found:
-            guesses[name] = found
+        if predictions:
+            guesses[name] = predictions
         else:
             notes.append(f"{name} has no test images and cannot be tested against the others.")
     return guesses, notes

@@ -79,8 +79,8 @@ def _not_the_same(best: str, other: str, ours: Keyed, theirs: Keyed) -> str:
         f"The test images of {best} and {other} differ: {common:,} in both, {len(here):,} in {best} "
         f"only, {len(there):,} in {other} only"
     )
-    known = {key for key, _ in theirs}
-    relabelled = sum(key in known for key, _ in ours.keys() - theirs.keys())
+    their_identities = {key for key, _ in theirs}
+    relabelled = sum(key in their_identities for key, _ in ours.keys() - theirs.keys())
     if relabelled:
         text += f"; in both under another label: {relabelled:,}"
     names = {(g.path, g.label) for g in there}

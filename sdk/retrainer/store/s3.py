@@ -248,7 +248,7 @@ def failure(error: Exception) -> Failure:
 
 
 def _answered(status: int | None, code: str) -> Failure:
-    known = code if code in _CODES else ""
-    if status is not None and 300 <= status < 400 and not known:
+    known_code = code if code in _CODES else ""
+    if status is not None and 300 <= status < 400 and not known_code:
         return Failure(status, "", _ELSEWHERE)
-    return Failure(status, known, _CODES.get(known, f"HTTP status {status}"))
+    return Failure(status, known_code, _CODES.get(known_code, f"HTTP status {status}"))

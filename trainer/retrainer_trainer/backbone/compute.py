@@ -244,20 +244,20 @@ def _decode(job: OpenJob, want: Want, fetched: Fetched) -> _Decoded:
     if fetched.rejected is not None:
         return _Decoded(done, [], [])
     distortions = job.spec.distortions
-    known = fetched.identity or job.catalog.identities[want.row].tobytes()
+    identity = fetched.identity or job.catalog.identities[want.row].tobytes()
     size = job.backbone.architecture.size
     names: list[bytes] = []
     pixels: list[images.Pixels] = []
     try:
         if WHOLE in want.parts:
-            names.append(known)
+            names.append(identity)
             pixels.append(images.pixels(fetched.body, size))
         views = [part for part in want.parts if part != WHOLE]
         if views and distortions is not None:
             square = images.pixels(fetched.body, source_size(size, distortions))
             for view in views:
-                names.append(view_identity(known, distortions, view))
-                pixels.append(distorted(square, size, known, distortions, view))
+                names.append(view_identity(identity, distortions, view))
+                pixels.append(distorted(square, size, identity, distortions, view))
     except images.RejectedError as error:
         return _Decoded(replace(done, rejected=str(error), copies=True), [], [])
     done = replace(done, nearly_black=images.is_nearly_black(fetched.body))
@@ -265,5 +265,7 @@ def _decode(job: OpenJob, want: Want, fetched: Fetched) -> _Decoded:
 
 
 def _run(engine: Engine, some: Sequence[_Decoded]) -> list[Done]:
-    found = iter(engine([pixels for one in some for pixels in one.pixels]))
-    return [replace(one.done, found=[(name, next(found)) for name in one.names]) for one in some]
+    bottlenecks = iter(engine([pixels for one in some for pixels in one.pixels]))
+    return [
+        replace(one.done, found=[(name, next(bottlenecks)) for name in one.names]) for one in some
+    ]

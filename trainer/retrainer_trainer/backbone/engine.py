@@ -46,8 +46,8 @@ class LiteRT:
     def _one(self, pixels: images.Pixels) -> Bottleneck:
         np.copyto(self._input()[0], pixels)
         self._interpreter.invoke()
-        found: Bottleneck = self._interpreter.get_tensor(self._output)[0]
-        return found
+        bottleneck: Bottleneck = self._interpreter.get_tensor(self._output)[0]
+        return bottleneck
 
 
 class Keras:
@@ -77,10 +77,10 @@ class Keras:
         Raises:
             RetrainerError: the device's memory is too small, or the device fails.
         """
-        found: list[Bottleneck] = []
-        while len(found) < len(pixels):
+        bottlenecks: list[Bottleneck] = []
+        while len(bottlenecks) < len(pixels):
             try:
-                found += self._some(pixels[len(found) : len(found) + self._batch])
+                bottlenecks += self._some(pixels[len(bottlenecks) : len(bottlenecks) + self._batch])
             except self._tf.errors.ResourceExhaustedError as error:
                 if self._batch < BATCH:
                     raise reasons.INTERNAL_ERROR.error(
@@ -98,7 +98,7 @@ class Keras:
                     detail=f"{self._device} fails ({_first_line(error)}): check that the node's driver "
                     "fits the container image's CUDA, or ask for no GPU in spec.pod.resources."
                 ) from error
-        return found
+        return bottlenecks
 
     def _some(self, pixels: Sequence[images.Pixels]) -> list[Bottleneck]:
         # Always a whole batch: for each new shape TensorFlow traces and the GPU's library chooses its
@@ -139,11 +139,11 @@ def gpu(
     with quiet():
         import tensorflow as tf
 
-        found = tf.config.list_physical_devices("GPU")
-        for each in found:
+        gpus = tf.config.list_physical_devices("GPU")
+        for each in gpus:
             # Else TensorFlow takes all of the memory, also where others share the GPU.
             tf.config.experimental.set_memory_growth(each, True)
-    if not found:
+    if not gpus:
         warn(
             "There is a GPU, but this TensorFlow cannot use it, for it is built for CPUs or the driver "
             "does not fit; bottlenecks are computed on the CPU."

@@ -92,9 +92,9 @@ def _choose(spec: RetrainJobSpec, network: Architecture, warn: Callable[[str], N
                         "trained at another size, is used instead; it is a little less accurate."
                     )
                 return stem + suffix
-    found = sorted(name for name in there if name.endswith(".h5"))
-    listed = ", ".join(found[:_LISTED]) or "no .h5 file"
-    more = len(found) - _LISTED
+    files = sorted(name for name in there if name.endswith(".h5"))
+    listed = ", ".join(files[:_LISTED]) or "no .h5 file"
+    more = len(files) - _LISTED
     raise _missing(spec, listed + (f" and {more} more" if more > 0 else ""))
 
 

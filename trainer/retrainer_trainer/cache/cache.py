@@ -78,8 +78,8 @@ class Cache:
             if p.endswith(SEGMENT_SUFFIX) and p not in self._bad
         ]
         with ThreadPoolExecutor(max(cores(), self._store.parallel)) as pool:
-            found = list(pool.map(lambda e: self._index(e, listed), segments))
-        indexes = [index for index in found if index is not None]
+            read = list(pool.map(lambda e: self._index(e, listed), segments))
+        indexes = [index for index in read if index is not None]
         self._paths = [index.path for index in indexes]
         lengths = [len(index.records) for index in indexes]
         self._segment = np.repeat(np.arange(len(indexes), dtype=np.int32), lengths)
@@ -90,17 +90,17 @@ class Cache:
 
     def find(self, identities: npt.NDArray[np.uint8]) -> Longs:
         """(M,) where the bottleneck of each identity (M, 16) is, for `read`; -1 where it is not."""
-        found = np.full(len(identities), -1, np.int64)
+        places = np.full(len(identities), -1, np.int64)
         if not len(self._keys) or not len(identities):
-            return found
+            return places
         wanted = np.ascontiguousarray(identities).view("V16")[:, 0]
         place = np.searchsorted(self._keys, _keys(wanted))
         place[place == len(self._keys)] = 0
         candidate = self._order[place]
         # Two identities alike in their first 8 bytes: not found, so it is merely computed again.
         hit = self._records["image"][candidate] == wanted
-        found[hit] = candidate[hit]
-        return found
+        places[hit] = candidate[hit]
+        return places
 
     def read(self, places: Longs, out: Floats, rows: Longs) -> Longs:
         """Copy the bottleneck at `places[i]` into `out[rows[i]]`.
@@ -216,5 +216,5 @@ class Cache:
 
 def _keys(images: npt.NDArray[np.void]) -> npt.NDArray[np.uint64]:
     """The first 8 bytes of each identity as a number."""
-    words = images.view("<u8").reshape(-1, 2)
-    return np.ascontiguousarray(words[:, 0])
+    halves = images.view("<u8").reshape(-1, 2)
+    return np.ascontiguousarray(halves[:, 0])

@@ -92,9 +92,9 @@ def look(task: Task, ready: Bottlenecks, cache: Store, reporter: Reporter) -> Fi
             ready.matrix[rows], label, sets, len(catalog.labels), read_small=read_small, seed=seed
         )
         kept.write(findings)
-    found = _of_run(findings, rows)
-    reporter.log(sentence(found))
-    return found
+    of_run = _of_run(findings, rows)
+    reporter.log(sentence(of_run))
+    return of_run
 
 
 def _of_run(findings: Findings, rows: Rows) -> FindingsOfRun:
@@ -135,14 +135,14 @@ def _of_run(findings: Findings, rows: Rows) -> FindingsOfRun:
     return FindingsOfRun(listed, counts, folds, forecast)
 
 
-def sentence(found: FindingsOfRun) -> str:
-    """What was found, for the log."""
-    counts = found.counts
+def sentence(of_run: FindingsOfRun) -> str:
+    """Say how many findings of each kind there are, for the log."""
+    counts = of_run.counts
     parts = (
         (counts.labels, "label that is probably wrong", "labels that are probably wrong"),
         (counts.leaks, "pair of images in different sets", "pairs of images in different sets"),
         (counts.duplicates, "pair of near-duplicates", "pairs of near-duplicates"),
         (counts.strangers, "image unlike all others", "images unlike all others"),
     )
-    told = [f"{count:,} {one if count == 1 else many}" for count, one, many in parts if count]
-    return f"Findings: {', '.join(told)}." if told else "Findings: nothing that stands out."
+    counted = [f"{count:,} {one if count == 1 else many}" for count, one, many in parts if count]
+    return f"Findings: {', '.join(counted)}." if counted else "Findings: nothing that stands out."

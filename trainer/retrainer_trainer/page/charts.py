@@ -37,8 +37,8 @@ Series = tuple[str, Points]
 
 def points_of(curve: Sequence[CurvePoint], field: str) -> Points:
     """The steps and values at which `field` was measured."""
-    found = ((p.step, getattr(p, field)) for p in curve)
-    return [(step, float(value)) for step, value in found if value is not None]
+    measured = ((p.step, getattr(p, field)) for p in curve)
+    return [(step, float(value)) for step, value in measured if value is not None]
 
 
 def smoothed(points: Points, least: int = 0) -> Points:
@@ -53,12 +53,12 @@ def smoothed(points: Points, least: int = 0) -> Points:
         return points
     values = [value for _, value in points]
     sums = np.concatenate([[0.0], np.cumsum(values)])
-    found = []
+    means = []
     for i, (step, _) in enumerate(points):
         # The same reach on both sides at the start, which is steep; the flat end has its last values.
         low, high = i - min(reach, i), min(len(points), i + min(reach, i) + 1)
-        found.append((step, float(sums[high] - sums[low]) / (high - low)))
-    return found
+        means.append((step, float(sums[high] - sums[low]) / (high - low)))
+    return means
 
 
 def verdict(curve: Sequence[CurvePoint], validation_images: int) -> str:
@@ -106,17 +106,17 @@ def _judgement(training: Points, validation: Points, entropy: Points) -> str:
         pairs = list(zip(training, validation, strict=False))
         together = [i for i, ((_, a), (_, b)) in enumerate(pairs) if a - b <= 0.05]
         parted = pairs[min(together[-1] + 1, len(pairs) - 1) if together else 0][0][0]
-        said = (
+        parting = (
             f"The curves part at about step {parted:,}: at the end the head is right on "
             f"{100 * ours:.0f}% of its training images and {100 * theirs:.0f}% of the validation images"
         )
         if entropy[(len(entropy) - 1) * 3 // 4][1] > 1.02 * final:
             return (
-                f"{said}. The validation cross entropy still falls: try more steps first, then more "
+                f"{parting}. The validation cross entropy still falls: try more steps first, then more "
                 "images, or distortions."
             )
         return (
-            f"{said}, so it knows some of the former by heart; more images, or distortions, help more "
+            f"{parting}, so it knows some of the former by heart; more images, or distortions, help more "
             "than more steps."
         )
     return (

@@ -32,7 +32,7 @@ def mistakes(
     guess, truth = scores.argmax(axis=1), ready.catalog.label[test]
     wrong = np.flatnonzero(guess != truth)
     worst = wrong[np.argsort(-scores[wrong, guess[wrong]], kind="stable")][:MOST_MISTAKES]
-    found = reading.thumbnails(pictures, ready.catalog, test[worst].tolist(), THUMBNAIL)
+    thumbnails = reading.thumbnails(pictures, ready.catalog, test[worst].tolist(), THUMBNAIL)
     return [
         Mistake(
             path=shown(ready.catalog.paths[int(test[i])]),
@@ -42,7 +42,7 @@ def mistakes(
             true_score=float(scores[i, truth[i]]),
             jpeg=jpeg,
         )
-        for i, jpeg in zip(worst.tolist(), found, strict=True)
+        for i, jpeg in zip(worst.tolist(), thumbnails, strict=True)
     ]
 
 
@@ -140,10 +140,10 @@ def spec_yaml(task: Task) -> str:
 def versions(backbone: Backbone) -> dict[str, str]:
     """Of this program and of the libraries that decide the numbers, and what ran the backbone."""
     # The container image holds the source, not the installed distribution.
-    found = {"retrainer": __version__, "Python": platform.python_version()}
-    found |= {"numpy": np.__version__, "LiteRT": metadata.version("ai-edge-litert")}
+    parts = {"retrainer": __version__, "Python": platform.python_version()}
+    parts |= {"numpy": np.__version__, "LiteRT": metadata.version("ai-edge-litert")}
     if tensorflow := sys.modules.get("tensorflow"):  # only where something of this run needed it
-        found["TensorFlow"] = tensorflow.__version__
-    found["Bottlenecks by"] = backbone.runs_on
-    found["Machine"] = f"{platform.system()} {platform.machine()}"
-    return found
+        parts["TensorFlow"] = tensorflow.__version__
+    parts["Bottlenecks by"] = backbone.runs_on
+    parts["Machine"] = f"{platform.system()} {platform.machine()}"
+    return parts

@@ -115,19 +115,19 @@ def _figure(card: FindingCard) -> str:
     if card.other:
         pictures += _picture(card.other, card.other_jpeg)
     if card.suggested is not None:
-        words = (
+        caption = (
             f'<span class="guess">{escape(card.suggested)}?</span><br>is in {escape(card.label)}'
         )
     elif card.other:
-        words = f"{escape(' and '.join(dict.fromkeys(card.sets)))}, {escape(card.label)}"
+        caption = f"{escape(' and '.join(dict.fromkeys(card.sets)))}, {escape(card.label)}"
     else:
-        words = f"is in {escape(card.label)}"
+        caption = f"is in {escape(card.label)}"
     paths = "".join(
         f'<span class="path" title="{escape(path)}">{escape(path)}</span>'
         for path in (card.path, card.other)
         if path
     )
-    return f"<figure>{pictures}<figcaption>{words}{paths}</figcaption></figure>"
+    return f"<figure>{pictures}<figcaption>{caption}{paths}</figcaption></figure>"
 
 
 def _picture(path: str, jpeg: bytes | None) -> str:

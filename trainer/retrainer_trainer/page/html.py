@@ -16,11 +16,11 @@ def section(title: str, body: str, intro: str = "") -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) -> str:
     """A table whose last `numbers` columns are numbers; its cells are HTML already."""
-    words = len(head) - numbers
+    first_number = len(head) - numbers
 
     def cells(row: Sequence[str], tag: str) -> str:
         return "".join(
-            f'<{tag} class="number">{c}</{tag}>' if i >= words else f"<{tag}>{c}</{tag}>"
+            f'<{tag} class="number">{c}</{tag}>' if i >= first_number else f"<{tag}>{c}</{tag}>"
             for i, c in enumerate(row)
         )
 

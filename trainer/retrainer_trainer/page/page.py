@@ -294,7 +294,7 @@ def _exports(page: Page) -> str:
 
 
 def _lists(page: Page) -> str:
-    found = []
+    sections = []
     for title, head, rows, file in (
         ("Rejected images", ("path", "reason"), page.rejected, "rejected.csv"),
         (
@@ -316,8 +316,8 @@ def _lists(page: Page) -> str:
                 f"Without the test images among them the accuracy is {percent(without.accuracy)} "
                 f"on {without.images:,} images."
             )
-        found.append(section(title, table(head, cells) + more, intro))
-    return "\n".join(found)
+        sections.append(section(title, table(head, cells) + more, intro))
+    return "\n".join(sections)
 
 
 def _spec(page: Page) -> str:

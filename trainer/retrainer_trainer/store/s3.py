@@ -156,10 +156,10 @@ class S3Store(Store):
     def head(self, path: str) -> Entry:
         """As in Store."""
         if _ODD_KEY.search(path):
-            found = self._call("read", path, lambda: self._boto.head_object(
+            answer = self._call("read", path, lambda: self._boto.head_object(
                 Bucket=self.bucket, Key=self._prefix + path
             ))  # fmt: skip
-            return Entry(path, found["ContentLength"], found.get("ETag"))
+            return Entry(path, answer["ContentLength"], answer.get("ETag"))
         meta = self._call("read", path, lambda: obstore.head(self._store, self._prefix + path))
         return Entry(path, meta["size"], meta["e_tag"])
 
@@ -175,8 +175,8 @@ class S3Store(Store):
 
     def _get_by_boto(self, key: str, if_match: str | None) -> bytes:
         match = {"IfMatch": if_match} if if_match else {}
-        found = self._boto.get_object(Bucket=self.bucket, Key=key, **match)
-        return bytes(found["Body"].read())
+        answer = self._boto.get_object(Bucket=self.bucket, Key=key, **match)
+        return bytes(answer["Body"].read())
 
     def get_ranges(self, path: str, starts: Sequence[int], ends: Sequence[int]) -> Sequence[bytes]:
         """As in Store; near ranges are fetched in one request, several requests at a time."""
@@ -244,15 +244,15 @@ class S3Store(Store):
     def _marker(self, entry: Entry) -> Entry:
         """`entry`, with its closing slash back if it is a folder's marker."""
         key = self._prefix + entry.path
-        found = self._call("list", "", lambda: self._boto.list_objects_v2(
+        answer = self._call("list", "", lambda: self._boto.list_objects_v2(
             Bucket=self.bucket, Prefix=key, MaxKeys=1
         ))  # fmt: skip
-        keys = [item["Key"] for item in found.get("Contents", ())]
+        keys = [item["Key"] for item in answer.get("Contents", ())]
         return entry if key in keys else entry._replace(path=entry.path + "/")
 
     def _call(self, verb: str, path: str, operation: Callable[[], T]) -> T:
         """The operation's result; what may pass is tried again within the patience above."""
-        begun, pause, told = time.monotonic(), _PAUSE_S[0], False
+        begun, pause, logged = time.monotonic(), _PAUSE_S[0], False
         while True:
             try:
                 result = operation()
@@ -262,17 +262,17 @@ class S3Store(Store):
                 fault = self._fault(error, verb, path)
                 if not isinstance(fault, StorageError):
                     raise fault from error
-                known = self.endpoint in _reached
+                has_answered = self.endpoint in _reached
                 waited = time.monotonic() - begun
-                patience = LATER_PATIENCE_S if known else FIRST_PATIENCE_S
+                patience = LATER_PATIENCE_S if has_answered else FIRST_PATIENCE_S
                 if self._stop.asked:
                     patience = STOPPED_PATIENCE_S
                 if waited + pause > patience:
                     raise fault from error
-                if known and not told and not self._stop.asked:
+                if has_answered and not logged and not self._stop.asked:
                     self._log(f"{self.endpoint} does not answer; trying again for "
                                  f"{LATER_PATIENCE_S:.0f} s.")  # fmt: skip
-                    told = True
+                    logged = True
                 time.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
                 pause = min(pause * 2, _PAUSE_S[1])
             else:
