@@ -234,6 +234,7 @@ CHANGES: Job = {
     "split": {"testingPercentage": 20},
     "training": {"steps": 500},
     "distortions": {"flipLeftRight": True},
+    "findings": {"enabled": False},
     "export": ["tflite"],
     "maxRejectedFraction": 0.5,
     "backoffLimit": 5,
@@ -253,7 +254,9 @@ def test_a_field_that_decides_the_result_cannot_change(api: Api, flowers: str, f
     with pytest.raises(ApiException) as refused:
         api.change(flowers, {field: CHANGES[field]})
     inner = (
-        "." + next(iter(CHANGES[field])) if field in ("pod", "split", "storage", "training") else ""
+        "." + next(iter(CHANGES[field]))
+        if field in ("findings", "pod", "split", "storage", "training")
+        else ""
     )
     name = inner.removeprefix(".") or field
     assert (
@@ -311,13 +314,14 @@ def test_kubectl_get_shows_phase_progress_accuracy_and_cache(api: Api, flowers: 
             "cached": "100%",
         },
         "metrics": {"testAccuracy": 0.8876},
+        "findings": {"labels": 26, "leaks": 1, "duplicates": 3, "strangers": 0, "total": 30},
     }
     api.report(flowers, status)
     head, row = api.cluster.kubectl("get", "rj", "-n", "crd-tests").splitlines()
     assert head.split() == ["NAME", "PHASE", "PROGRESS", "ACCURACY", "CACHED", "AGE"]
     assert row.split()[:5] == ["flowers", "Succeeded", "100%", "0.8876", "100%"]
     wide = api.cluster.kubectl("get", "rj", "-n", "crd-tests", "-o", "wide").splitlines()
-    assert wide[0].split()[6:] == ["ARCHITECTURE", "OUTPUT", "MESSAGE"]
+    assert wide[0].split()[6:] == ["ARCHITECTURE", "OUTPUT", "FINDINGS", "MESSAGE"]
     assert wide[1].endswith(status["message"])
 
 

@@ -116,8 +116,8 @@ def _judgement(training: Points, validation: Points, entropy: Points) -> str:
                 "images, or distortions."
             )
         return (
-            f"{parting}, so it knows some of the former by heart; more images, or distortions, help more "
-            "than more steps."
+            f"{parting}, so it knows some of the former by heart; more images, or distortions, help "
+            "more than more steps."
         )
     return (
         f"Training and validation stay together (at the end {100 * ours:.0f}% and "
