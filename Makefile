@@ -113,4 +113,4 @@ clean:  ## Remove what the demo, the benchmarks and the tools wrote
 	rm -rf demo bench-results site dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 .PHONY: help setup demo demo-flowers demo-cluster docs check check-generated format generate sbom release tools test test-fast \
-        test-fresh bench faults bench-operator cluster-up cluster-down cluster-status lock clean
+        test-fresh bench bench-start faults bench-operator cluster-up cluster-down cluster-status lock clean
