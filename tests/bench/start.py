@@ -9,7 +9,6 @@ run in turn with this one, by the same Python, and the ratios of the medians are
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,10 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY))
+
+from tests.support import machine  # noqa: E402 - found beside the repository's packages
+
 DATA = Path(os.environ.get("RETRAINER_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
 
 # Started at the time in argv[1]: prints what the trainer was at, and seconds from the start until then.
@@ -74,7 +77,7 @@ def main() -> int:
             with tempfile.TemporaryDirectory() as cache:
                 for kind in ("cold", "warm"):
                     runs.setdefault((name, kind), []).append(measure(checkout, Path(cache)))
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores")
+    print(f"{machine.described()}, {os.cpu_count()} cores")
     ends = {}
     for (name, kind), each in runs.items():
         print(f"\n{name}, {kind}: seconds from process start until it was first reported")

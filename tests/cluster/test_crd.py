@@ -300,6 +300,35 @@ def test_naming_a_default_is_no_change(api: Api, flowers: str) -> None:
     assert api.change(flowers, whole)["spec"] == whole
 
 
+# --- what a status may hold ---
+@pytest.mark.parametrize("lacks", ["reason", "message", "lastTransitionTime"])
+def test_a_condition_without_one_of_its_fields_is_refused(
+    api: Api, flowers: str, lacks: str
+) -> None:
+    condition = {
+        "type": "Complete",
+        "status": "True",
+        "reason": "Succeeded",
+        "message": "Done.",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    whole: Job = {"phase": "Succeeded", "conditions": [condition]}
+    api.report(flowers, whole)
+    cut: Job = {"conditions": [{k: v for k, v in condition.items() if k != lacks}]}
+    with pytest.raises(ApiException) as refused:
+        api.report(flowers, cut)
+    assert refused.value.status == 422
+    assert lacks in (refused.value.body or "")
+
+
+def test_one_export_cannot_be_asked_for_twice(api: Api) -> None:
+    spec = {**RIGHT["spec"], "export": ["tflite", "tflite"]}
+    with pytest.raises(ApiException) as refused:
+        api.create({**RIGHT, "metadata": {"name": "twice"}, "spec": spec})
+    assert refused.value.status == 422
+    assert "spec.export" in (refused.value.body or "")
+
+
 # --- what people see ---
 def test_kubectl_get_shows_phase_progress_accuracy_and_cache(api: Api, flowers: str) -> None:
     status: Job = {

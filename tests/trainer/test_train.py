@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from retrainer.api import (
 )
 from retrainer.api.interval import wilson
 from retrainer.errors import UserError
+from retrainer.results.run import Run
 from retrainer_trainer import bottlenecks, train
 from retrainer_trainer.dataset import split
 from retrainer_trainer.head.softmax import Diverged
@@ -408,6 +409,7 @@ def test_a_sweep_leaves_its_table_its_picture_and_the_head_of_a_job_with_its_val
     assert report.sweep.chosen is not None
     assert report.sweep.chosen.learning_rate == chosen["learning_rate"]
     assert report.artifacts["sweep"] == layout.SWEEP
+    assert [asdict(one) for one in Run(run).sweep()] == rows
     assert any("2 of 6 combinations diverged" in warning for warning in heard.warnings)
     page = (run / layout.REPORT_PAGE).read_text()
     assert "What was tried" in page

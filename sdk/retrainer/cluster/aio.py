@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from retrainer.inference.classifier import Image, Prediction
     from retrainer.results.comparison import Comparison
-    from retrainer.results.rows import Finding, TestPrediction
+    from retrainer.results.rows import Combination, Finding, TestPrediction
     from retrainer.results.run import ConfusionMatrix, Run
 
 T = TypeVar("T")
@@ -170,6 +170,10 @@ class AsyncJob(JobSnapshot):
     async def findings(self) -> "list[Finding]":
         """See `Job.findings`."""
         return await asyncio.to_thread(self._job.findings)
+
+    async def sweep(self) -> "list[Combination]":
+        """See `Job.sweep`."""
+        return await asyncio.to_thread(self._job.sweep)
 
     async def predict(
         self, images: "Image | Iterable[Image]", top: int | None = None

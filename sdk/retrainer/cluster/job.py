@@ -24,7 +24,7 @@ from retrainer.watcher import Watcher
 if TYPE_CHECKING:
     from retrainer.inference.classifier import Image, Prediction
     from retrainer.results.comparison import Comparison
-    from retrainer.results.rows import Finding, TestPrediction
+    from retrainer.results.rows import Combination, Finding, TestPrediction
     from retrainer.results.run import ConfusionMatrix, Run
 
 
@@ -275,6 +275,10 @@ class Job(JobSnapshot):
     def findings(self) -> "list[Finding]":
         """What stands out among the images: wrong labels, leaks, near-duplicates, strangers."""
         return self.run.findings()
+
+    def sweep(self) -> "list[Combination]":
+        """Every combination of values that the job's sweep tried. See `Run.sweep`."""
+        return self.run.sweep()
 
     def predict(
         self, images: "Image | Iterable[Image]", top: int | None = None

@@ -38,6 +38,27 @@ class TestPrediction:
 
 
 @dataclass(frozen=True)
+class Combination:
+    """One combination of values that a sweep tried.
+
+    Attributes:
+        learning_rate: with solver sgd; None with lbfgs.
+        l2: strength of the weight decay.
+        validation_accuracy: of the head trained with them, 0 to 1; None if it diverged.
+        validation_cross_entropy: the same in nats; the lowest is chosen.
+        diverged_step: step at which the training diverged; None if it did not.
+        chosen: whether the run's head was trained with these values.
+    """
+
+    learning_rate: float | None
+    l2: float
+    validation_accuracy: float | None
+    validation_cross_entropy: float | None
+    diverged_step: int | None
+    chosen: bool
+
+
+@dataclass(frozen=True)
 class Finding:
     """Something that stands out among a run's images.
 

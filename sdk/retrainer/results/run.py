@@ -18,12 +18,13 @@ from retrainer.api.layout import (
     LABELS,
     PREDICTIONS,
     RESULT,
+    SWEEP,
     join,
 )
 from retrainer.api.status import CurvePoint
 from retrainer.errors import NotFound, UserError
 from retrainer.results.history import COLUMNS, History
-from retrainer.results.rows import Finding, TestPrediction
+from retrainer.results.rows import Combination, Finding, TestPrediction
 from retrainer.store.folder import Folder
 from retrainer.store.s3 import Access
 
@@ -209,6 +210,17 @@ class Run:
         names = list(Finding.__dataclass_fields__)
         rows = zip(*_columns(table, names), strict=True)
         return [Finding(**dict(zip(names, row, strict=True))) for row in rows]
+
+    def sweep(self) -> list[Combination]:
+        """Every combination that a sweep tried (`sweep.parquet`), in the order of their values.
+
+        Raises:
+            NotFound: the job had no sweep.
+        """
+        table = self._parquet(SWEEP)
+        names = list(Combination.__dataclass_fields__)
+        rows = zip(*_columns(table, names), strict=True)
+        return [Combination(**dict(zip(names, row, strict=True))) for row in rows]
 
     def confusion_matrix(self) -> ConfusionMatrix:
         """Counts of test images: rows are what they are, columns what was guessed."""
