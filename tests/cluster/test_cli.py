@@ -196,6 +196,23 @@ def test_plot_draws_in_the_terminal_and_into_a_file(jobs: Terminal) -> None:
 
 
 # --- results ---
+def test_findings_lists_what_stands_out_among_the_images(jobs: Terminal) -> None:
+    rows = json.loads(jobs("findings", "digits", "-o", "json").out)
+    assert {row["kind"] for row in rows} <= {"label", "leak", "duplicate", "stranger"}
+    wide = jobs("get", "digits", "-o", "wide").lines
+    assert wide[0].split()[-2:] == ["FINDINGS", "MESSAGE"]
+    status = json.loads(jobs("get", "digits", "-o", "json").out)["status"]
+    assert status["findings"]["total"] == len(rows)
+    labels = jobs("findings", "digits", "--kind", "label").lines
+    assert labels[0].split()[0] in {"KIND", "Nothing"}
+
+
+def test_verify_runs_every_export_of_a_job(jobs: Terminal) -> None:
+    table = [line.split() for line in jobs("verify", "digits").lines]
+    assert table[0][:2] == ["EXPORT", "FILE"]
+    assert [row[:2] for row in table[1:]] == [["tflite", "model.tflite"]]
+
+
 def test_compare_says_which_job_is_better_in_every_form(jobs: Terminal) -> None:
     said = jobs("compare", "untrained", "digits", "--plot", "both.png", "--html", "both.html")
     assert said.lines[0].split()[:4] == ["NAME", "ARCHITECTURE", "ACCURACY", "95%"]

@@ -87,7 +87,7 @@ def test_two_shards_give_the_same_head_and_a_second_job_computes_nothing(
     assert again["progress"].get("imagesComputed", 0) == 0
     line = here.kubectl("get", "rj", "again").splitlines()[1]
     assert "Succeeded" in line
-    assert line.split()[4] == "100", line
+    assert line.split()[4] == "100%", line
 
 
 def test_two_jobs_at_once_share_one_cache(here: Installation) -> None:
