@@ -15,9 +15,9 @@ from retrainer.api import ARCHITECTURES, Storage, architecture
 from retrainer.errors import StorageError, UserError
 from retrainer.inference import pixels as images
 from retrainer.inference.silence import quiet_environment
-from retrainer_trainer.backbone import network as backbone
 from retrainer_trainer.backbone.engine import KERAS_GPU, LITERT, Engine, LiteRT
 from retrainer_trainer.backbone.layers import folded, read_layers
+from retrainer_trainer.backbone.network import Backbone, fingerprint, keras_network, open_backbone
 from retrainer_trainer.backbone.tflite import backbone_tflite
 from retrainer_trainer.backbone.weights import BUILTIN, Weights, download, file_stems, find_weights
 from retrainer_trainer.store.opening import open_store
@@ -26,12 +26,12 @@ quiet_environment()
 pytestmark = pytest.mark.slow  # TensorFlow
 
 
-def opened(folder: Path) -> tuple[backbone.Backbone, list[str], list[str]]:
-    said: list[str] = []
+def opened(folder: Path) -> tuple[Backbone, list[str], list[str]]:
+    lines: list[str] = []
     warned: list[str] = []
     store = open_store(str(folder), Storage(), "spec.cache")
-    found = backbone.open_backbone(spec("unused", folder), store, said.append, warned.append)
-    return found, said, warned
+    backbone = open_backbone(spec("unused", folder), store, lines.append, warned.append)
+    return backbone, lines, warned
 
 
 def apart(engine: Engine, network: Any, size: int) -> float:
@@ -48,9 +48,9 @@ def apart(engine: Engine, network: Any, size: int) -> float:
 
 # --- the network ---
 def test_the_backbone_gives_what_keras_gives(tmp_path: Path) -> None:
-    found, _, _ = opened(tmp_path)
-    network = backbone.keras_network(found.architecture, found.layers)
-    assert apart(found.start(), network, 128) < 1e-4
+    backbone, _, _ = opened(tmp_path)
+    network = keras_network(backbone.architecture, backbone.layers)
+    assert apart(backbone.start(), network, 128) < 1e-4
 
 
 def test_real_imagenet_weights_in_both_formats_give_what_keras_gives(
@@ -79,10 +79,10 @@ def test_real_imagenet_weights_in_both_formats_give_what_keras_gives(
 def test_a_backbone_is_opened_without_a_word_and_leaves_nothing_in_the_cache(
     tmp_path: Path,
 ) -> None:
-    found, said, warned = opened(tmp_path)
-    found.start()
-    assert (said, warned) == ([], [])
-    assert found.architecture.name == ARCHITECTURE
+    backbone, lines, warned = opened(tmp_path)
+    backbone.start()
+    assert (lines, warned) == ([], [])
+    assert backbone.architecture.name == ARCHITECTURE
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == [
         "network-mobilenet_0.25_128"  # for `retrainer cache stats`
     ]
@@ -91,7 +91,7 @@ def test_a_backbone_is_opened_without_a_word_and_leaves_nothing_in_the_cache(
 def test_the_fingerprint_tells_networks_weights_and_engines_apart_but_not_quantized_twins() -> None:
     one, other = Weights.of("a", b"1"), Weights.of("a", b"2")
     prints = {
-        backbone.fingerprint(a, w, engine)
+        fingerprint(a, w, engine)
         for a in ARCHITECTURES.values()
         for w in (one, other)
         for engine in (LITERT, KERAS_GPU)
@@ -99,7 +99,7 @@ def test_the_fingerprint_tells_networks_weights_and_engines_apart_but_not_quanti
     assert len(prints) == 2 * 2 * 17
     plain, twin = architecture("mobilenet_1.0_224"), architecture("mobilenet_1.0_224_quantized")
     for engine in (LITERT, KERAS_GPU):
-        assert backbone.fingerprint(plain, one, engine) == backbone.fingerprint(twin, one, engine)
+        assert fingerprint(plain, one, engine) == fingerprint(twin, one, engine)
 
 
 # --- files that hold no weights for the network ---
@@ -179,9 +179,9 @@ def test_numbers_that_only_together_are_infinite_are_refused_before_an_image_is_
     path.write_bytes(changed(tmp_path, change))
     wanted = spec("unused", tmp_path, weights=str(path))
     cache = open_store(str(tmp_path / "cache"), Storage(), "spec.cache")
-    found = backbone.open_backbone(wanted, cache, lambda _: None, lambda _: None)
+    backbone = open_backbone(wanted, cache, lambda _: None, lambda _: None)
     with pytest.raises(UserError, match="they give infinite numbers"):
-        found.start()
+        backbone.start()
 
 
 def test_a_layer_of_another_shape_is_named_before_it_is_read(tmp_path: Path) -> None:
@@ -254,8 +254,8 @@ def test_a_folder_gives_the_file_of_the_size_in_either_format(tmp_path: Path) ->
         "mobilenet_1_0_224_tf_no_top.h5",
     )
     assert find(tmp_path, str(folder))[0].body == b"mobilenet_5_0_224_tf_no_top.h5"
-    found, warned = find(tmp_path, f"file://{folder}/", "mobilenet_0.50_160_quantized")
-    assert found.body == b"mobilenet_5_0_160_tf_no_top.weights.h5"
+    weights, warned = find(tmp_path, f"file://{folder}/", "mobilenet_0.50_160_quantized")
+    assert weights.body == b"mobilenet_5_0_160_tf_no_top.weights.h5"
     assert warned == []
 
 
@@ -263,8 +263,8 @@ def test_another_size_of_the_same_width_is_used_with_a_warning(tmp_path: Path) -
     folder = mirror(
         tmp_path, "mobilenet_5_0_160_tf_no_top.weights.h5", "mobilenet_1_0_224_tf_no_top.h5"
     )
-    found, warned = find(tmp_path, str(folder))
-    assert found.body == b"mobilenet_5_0_160_tf_no_top.weights.h5"
+    weights, warned = find(tmp_path, str(folder))
+    assert weights.body == b"mobilenet_5_0_160_tf_no_top.weights.h5"
     assert warned == [
         f"{folder} has no weights of mobilenet_0.50_224: mobilenet_5_0_160_tf_no_top.weights.h5, "
         "trained at another size, is used instead; it is a little less accurate."
@@ -320,9 +320,9 @@ def test_a_damaged_file_in_the_cache_is_named_by_its_place(tmp_path: Path) -> No
     left = tmp_path / "out/.bottlenecks/weights/mobilenet_5_0_224_tf_no_top.h5"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"left there")
-    found, _ = find(tmp_path, "imagenet")
+    weights, _ = find(tmp_path, "imagenet")
     with pytest.raises(UserError, match=rf"^{re.escape(str(left))} holds no weights for"):
-        read_layers(architecture("mobilenet_0.50_224"), found)
+        read_layers(architecture("mobilenet_0.50_224"), weights)
 
 
 @contextlib.contextmanager

@@ -160,10 +160,10 @@ def test_views_are_cached_like_any_bottleneck(photo_folder: Path, output: Path) 
     first = Heard(wanted)
     ready = prepared(wanted, first)
     training = len(ready.rows(split.TRAINING))
-    again = Heard(wanted)
-    prepared(wanted, again)
+    second = Heard(wanted)
+    prepared(wanted, second)
     assert first.report.progress.images_computed == training
-    assert again.report.progress.images_computed == 0
+    assert second.report.progress.images_computed == 0
     more = spec(photo_folder, output, distortions={**DISTORTIONS, "views": 4})
     heard = Heard(more)
     prepared(more, heard)
@@ -175,8 +175,8 @@ def test_views_are_decided_by_the_image_and_the_number() -> None:
     assert wanted is not None
     square = images.pixels(photo(1, 300, 300), source_size(128, wanted))
     one = [distorted(square, 128, b"i" * 16, wanted, v) for v in range(8)]
-    again = [distorted(square, 128, b"i" * 16, wanted, v) for v in range(8)]
-    assert all((a == b).all() for a, b in zip(one, again, strict=True))
+    second = [distorted(square, 128, b"i" * 16, wanted, v) for v in range(8)]
+    assert all((a == b).all() for a, b in zip(one, second, strict=True))
     assert len({a.tobytes() for a in one}) == 8
     assert (distorted(square, 128, b"j" * 16, wanted, 0) != one[0]).any()
     other = wanted.model_copy(update={"random_crop": 11})
@@ -383,9 +383,9 @@ def test_an_image_replaced_after_it_was_listed_is_never_stale(
     (expected,) = ready.backbone.start()([images.pixels(photo(9999), 128)])
     assert (ready.matrix[row] == expected).all()
     assert ready.catalog.identities[row].tobytes() == content_identity(photo(9999))
-    again = Heard(wanted)
-    prepared(wanted, again)
-    assert again.report.progress.images_computed == 0
+    second = Heard(wanted)
+    prepared(wanted, second)
+    assert second.report.progress.images_computed == 0
 
 
 # --- a damaged cache ---

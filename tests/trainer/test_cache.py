@@ -49,15 +49,15 @@ def read(cache: Cache, identities: Array) -> tuple[Array, list[int]]:
     """The bottlenecks, zeros where absent; and the rows that are absent or damaged."""
     cache.refresh()
     places = cache.find(identities)
-    there = np.flatnonzero(places >= 0)
+    present = np.flatnonzero(places >= 0)
     out = np.zeros((len(identities), WIDTH), np.float32)
-    failed = cache.read(places[there], out, there)
+    failed = cache.read(places[present], out, present)
     return out, sorted([*np.flatnonzero(places < 0).tolist(), *failed.tolist()])
 
 
 def segment(folder: Path, suffix: str = ".parquet") -> Path:
-    (found,) = (folder / "fp/segments").glob("*" + suffix)
-    return found
+    (path,) = (folder / "fp/segments").glob("*" + suffix)
+    return path
 
 
 def test_what_was_added_is_read_back_to_the_bit(tmp_path: Path) -> None:
@@ -108,16 +108,16 @@ class Counting(LocalStore):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root, str(root), "spec.cache")
-        self.given = 0
+        self.bytes_read = 0
 
     def get(self, path: str, if_match: str | None = None) -> bytes:
         body = super().get(path, if_match)
-        self.given += len(body)
+        self.bytes_read += len(body)
         return body
 
     def get_ranges(self, path: str, starts: Sequence[int], ends: Sequence[int]) -> Sequence[bytes]:
         bodies = super().get_ranges(path, starts, ends)
-        self.given += sum(len(b) for b in bodies)
+        self.bytes_read += sum(len(b) for b in bodies)
         return bodies
 
 
@@ -129,7 +129,7 @@ def test_a_few_rows_of_many_cost_a_few_reads(tmp_path: Path) -> None:
     assert not absent
     assert (out == rows[[5, 3000]]).all()
     index = segment(tmp_path, ".index").stat().st_size
-    assert store.given == index + 2 * WIDTH * 4
+    assert store.bytes_read == index + 2 * WIDTH * 4
 
 
 def test_a_segment_without_its_index_is_read_and_mended(tmp_path: Path) -> None:
@@ -330,4 +330,4 @@ def test_an_index_that_counts_other_rows_than_it_has_or_is_too_large_is_not_beli
     segment(tmp_path, ".index").write_bytes(bytes(1_000_000))
     store = Counting(tmp_path)
     assert not read(open_cache(tmp_path, store=store), identities)[1]
-    assert store.given < 100_000
+    assert store.bytes_read < 100_000

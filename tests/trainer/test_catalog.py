@@ -25,9 +25,9 @@ IDENTITIES = hnp.arrays(np.uint8, st.tuples(st.integers(0, 200), st.just(16)))
 
 def catalog_of(images: Path, tmp_path: Path, **fields: Any) -> tuple[Catalog, list[str]]:
     wanted = spec(images, tmp_path / "out", **fields)
-    said: list[str] = []
+    lines: list[str] = []
     store = open_store(wanted.images, wanted.storage)
-    return list_catalog(store, wanted, said.append, threads=2), said
+    return list_catalog(store, wanted, lines.append, threads=2), lines
 
 
 def refusal(images: Path | str, tmp_path: Path, **fields: Any) -> str:
@@ -38,11 +38,11 @@ def refusal(images: Path | str, tmp_path: Path, **fields: Any) -> str:
 
 
 def test_labels_are_the_folders_names_sorted(tmp_path: Path) -> None:
-    catalog, said = catalog_of(photos(tmp_path / "in", {"rosés": 25, "Daisy": 25}), tmp_path)
+    catalog, lines = catalog_of(photos(tmp_path / "in", {"rosés": 25, "Daisy": 25}), tmp_path)
     assert catalog.labels == ("Daisy", "rosés")
     assert len(catalog) == 50
     assert catalog.label.tolist() == [0] * 25 + [1] * 25
-    assert said[0] == f"50 images of 2 labels under {tmp_path / 'in'}."
+    assert lines[0] == f"50 images of 2 labels under {tmp_path / 'in'}."
 
 
 def test_paths_are_sorted_and_relative_whatever_the_store_s_order(tmp_path: Path) -> None:
@@ -60,10 +60,10 @@ def test_paths_are_sorted_and_relative_whatever_the_store_s_order(tmp_path: Path
 
 
 def test_sets_are_those_of_the_relative_path_so_a_moved_folder_keeps_them(tmp_path: Path) -> None:
-    here, _ = catalog_of(photos(tmp_path / "here", {"a": 40, "b": 40}), tmp_path)
-    there, _ = catalog_of(photos(tmp_path / "there/deep", {"a": 40, "b": 40}), tmp_path)
-    assert here.sets.tolist() == there.sets.tolist()
-    assert here.sets.tolist() == split.assign(here.paths, 10, 10).tolist()
+    catalog, _ = catalog_of(photos(tmp_path / "here", {"a": 40, "b": 40}), tmp_path)
+    moved, _ = catalog_of(photos(tmp_path / "there/deep", {"a": 40, "b": 40}), tmp_path)
+    assert catalog.sets.tolist() == moved.sets.tolist()
+    assert catalog.sets.tolist() == split.assign(catalog.paths, 10, 10).tolist()
 
 
 def test_hidden_files_and_files_beside_the_folders_are_left_out(tmp_path: Path) -> None:
@@ -71,9 +71,9 @@ def test_hidden_files_and_files_beside_the_folders_are_left_out(tmp_path: Path) 
     for name in ("LICENSE.txt", "a/.DS_Store", "a/Thumbs.db", ".git/x.jpg"):
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(b"x")
-    catalog, said = catalog_of(root, tmp_path)
+    catalog, lines = catalog_of(root, tmp_path)
     assert len(catalog) == 60
-    assert said[1] == "4 files are left out: hidden, or beside the label folders."
+    assert lines[1] == "4 files are left out: hidden, or beside the label folders."
 
 
 @pytest.mark.parametrize(
@@ -335,8 +335,8 @@ def test_shards_part_the_images_without_gap_or_overlap(
     which = shard_of(identities, shards)
     assert which.shape == (len(identities),)
     assert ((which >= 0) & (which < shards)).all()
-    again = shard_of(identities[::-1], shards)[::-1]
-    assert (which == again).all()
+    reordered = shard_of(identities[::-1], shards)[::-1]
+    assert (which == reordered).all()
 
 
 @given(st.lists(st.integers(0, 20), max_size=60))

@@ -72,8 +72,8 @@ def test_keras_gives_the_bottlenecks_of_litert_on_real_photos(
 ) -> None:
     chosen = architecture(name)
     weights = Weights.of(file, (imagenet_weights / file).read_bytes())
-    found = sorted(flowers.glob("*/*.jpg"))[::15]
-    pixels = [images.pixels(path.read_bytes(), chosen.size) for path in found]
+    paths = sorted(flowers.glob("*/*.jpg"))[::15]
+    pixels = [images.pixels(path.read_bytes(), chosen.size) for path in paths]
     assert len(pixels) > BATCH  # the last batch is not full
     layers = read_layers(chosen, weights)
     ours = Keras(keras_network(chosen, layers), "/CPU:0", pytest.fail)(pixels)
@@ -88,7 +88,8 @@ def test_an_image_s_bottleneck_does_not_depend_on_those_beside_it() -> None:
     pixels = [images.pixels(photo(seed), 64) for seed in range(3)]
     together = engine(pixels)
     assert all(
-        (engine([one])[0] == found).all() for one, found in zip(pixels, together, strict=True)
+        (engine([one])[0] == bottleneck).all()
+        for one, bottleneck in zip(pixels, together, strict=True)
     )
     assert engine([]) == []
 
@@ -118,9 +119,9 @@ def test_a_job_on_the_device_fills_a_cache_of_its_own_with_the_same_bottlenecks(
     assert len(rows) > 140 * 3
     assert apart(ready.matrix[rows], on_cores.matrix[rows]) < TOLERANCE
     assert "Bottlenecks are computed on TensorFlow's /CPU:0, in batches of 64." in heard.lines
-    again = Heard(wanted)
-    on_device(wanted, again)
-    assert again.report.progress.images_computed == 0
+    second = Heard(wanted)
+    on_device(wanted, second)
+    assert second.report.progress.images_computed == 0
 
 
 def test_a_stop_keeps_what_the_device_has_computed(photo_folder: Path, output: Path) -> None:
@@ -139,9 +140,9 @@ def test_a_stop_keeps_what_the_device_has_computed(photo_folder: Path, output: P
         bottlenecks.compute_missing(job, heard, stop)
     computed = heard.report.progress.images_computed or 0
     assert 0 < computed < 740
-    again = Heard(wanted)
-    on_device(wanted, again)
-    assert again.report.progress.images_cached == computed
+    second = Heard(wanted)
+    on_device(wanted, second)
+    assert second.report.progress.images_cached == computed
 
 
 def test_a_store_that_dies_in_the_middle_loses_nothing_that_was_read(
@@ -181,12 +182,12 @@ def test_too_little_memory_for_a_batch_makes_smaller_ones() -> None:
     warned: list[str] = []
     engine = Keras(greedy(16), "/CPU:0", warned.append)
     pixels = [images.pixels(photo(seed), 8) for seed in range(70)]
-    found = engine(pixels)
+    computed = engine(pixels)
     assert warned == [
         "The memory of /CPU:0 is too small for batches of 64; from now on they have 16 images."
     ]
     means = [one.astype(np.float32).mean(axis=(0, 1)) / 127.5 - 1 for one in pixels]
-    np.testing.assert_allclose(found, means, atol=1e-5)
+    np.testing.assert_allclose(computed, means, atol=1e-5)
 
 
 def test_too_little_memory_for_the_smaller_batch_is_an_error_that_says_what_to_do() -> None:
@@ -247,12 +248,12 @@ def test_a_gpu_without_tensorflow_is_told_and_the_cores_are_used(
 
 
 @pytest.mark.parametrize(
-    ("given", "visible"), [("nvidiactl", "0"), ("nvidia0", ""), ("nvidia0", "-1")]
+    ("device", "visible"), [("nvidiactl", "0"), ("nvidia0", ""), ("nvidia0", "-1")]
 )
 def test_without_a_gpu_tensorflow_is_not_even_imported(
-    tmp_path: Path, given: str, visible: str
+    tmp_path: Path, device: str, visible: str
 ) -> None:
-    (tmp_path / given).touch()
+    (tmp_path / device).touch()
     program = (
         "import sys; from pathlib import Path; from retrainer_trainer import bottlenecks; "
         "from retrainer_trainer.backbone import engine; "

@@ -152,8 +152,8 @@ def started(
 ) -> Iterator[tuple["subprocess.Popen[str]", IO[str]]]:
     """A task that has computed something and is in the middle of more, and its events."""
     read, write = os.pipe()
-    given = {"RETRAINER_EVENTS_FD": str(write), "RETRAINER_THREADS": "1", **(env or {})}
-    process = subprocess.Popen(**command(wanted, folder, env=given), pass_fds=[write])
+    variables = {"RETRAINER_EVENTS_FD": str(write), "RETRAINER_THREADS": "1", **(env or {})}
+    process = subprocess.Popen(**command(wanted, folder, env=variables), pass_fds=[write])
     os.close(write)
     with os.fdopen(read) as events:
         for line in events:
@@ -306,13 +306,13 @@ def test_a_task_asked_to_stop_while_its_store_is_dead_ends_in_time_and_says_what
     assert done.code == 143
     assert done.report.reason == "Interrupted"
     assert done.stderr == ""
-    said = re.fullmatch(
+    match = re.fullmatch(
         r"Stopped before the end, and (\d+) bottlenecks that were computed are lost, because they could "
         rf"not be written to the cache \(Cannot reach {server.endpoint}: .+\); run it again to go on\.",
         done.report.message,
     )
-    assert said, done.report.message
-    assert int(said[1]) >= (done.report.progress.images_computed or 0) > 5
+    assert match, done.report.message
+    assert int(match[1]) >= (done.report.progress.images_computed or 0) > 5
     assert lines(done.stdout)[-1] == done.report.message
 
 

@@ -23,16 +23,16 @@ def test_precision_recall_f1_and_confusion_are_scikit_learns() -> None:
     generator = np.random.default_rng(0)
     truth = generator.integers(3, size=200)
     guess = np.where(generator.random(200) < 0.7, truth, generator.integers(3, size=200))
-    found = evaluate(scores_of(guess.tolist()), truth, LABELS, np.zeros(200, bool), truth)
-    assert found.confusion == confusion_matrix(truth, guess).tolist()
+    evaluation = evaluate(scores_of(guess.tolist()), truth, LABELS, np.zeros(200, bool), truth)
+    assert evaluation.confusion == confusion_matrix(truth, guess).tolist()
     precision, recall, f1, images = precision_recall_fscore_support(truth, guess)
-    for i, row in enumerate(found.labels):
+    for i, row in enumerate(evaluation.labels):
         assert row.label == LABELS[i]
         assert row.images == images[i]
         assert row.precision == pytest.approx(precision[i])
         assert row.recall == pytest.approx(recall[i])
         assert row.f1 == pytest.approx(f1[i])
-    assert found.accuracy == pytest.approx((truth == guess).mean())
+    assert evaluation.accuracy == pytest.approx((truth == guess).mean())
 
 
 def test_the_interval_is_wilsons() -> None:
@@ -45,15 +45,15 @@ def test_the_interval_is_wilsons() -> None:
 
 
 def test_no_test_images_give_no_accuracy() -> None:
-    found = evaluate(
+    evaluation = evaluate(
         np.empty((0, 3), np.float32), np.empty(0, np.intp), LABELS, np.empty(0, bool), np.array([1])
     )
-    assert found.accuracy is None
-    assert found.interval is None
-    assert found.images == 0
-    assert found.cross_entropy is None
-    assert found.confusion == [[0] * 3] * 3
-    json.dumps(json.loads(found.to_json()), allow_nan=False)
+    assert evaluation.accuracy is None
+    assert evaluation.interval is None
+    assert evaluation.images == 0
+    assert evaluation.cross_entropy is None
+    assert evaluation.confusion == [[0] * 3] * 3
+    json.dumps(json.loads(evaluation.to_json()), allow_nan=False)
 
 
 def test_a_label_that_is_never_guessed_has_no_precision_and_one_without_images_no_recall() -> None:
@@ -72,23 +72,23 @@ def test_f1_is_0_for_a_label_whose_images_are_never_found_and_none_without_image
 
 def test_the_accuracy_without_duplicates_leaves_them_out() -> None:
     truth = np.array([0, 0, 1, 1])
-    found = evaluate(
+    evaluation = evaluate(
         scores_of([0, 1, 1, 1]), truth, LABELS, np.array([False, True, False, False]), truth
     )
-    assert found.accuracy == 0.75
-    assert found.without_duplicates.accuracy == 1.0
-    assert found.without_duplicates.images == 3
+    assert evaluation.accuracy == 0.75
+    assert evaluation.without_duplicates.accuracy == 1.0
+    assert evaluation.without_duplicates.images == 3
 
 
 def test_a_score_of_0_for_the_true_label_gives_a_finite_cross_entropy() -> None:
     scores = np.array([[1.0, 0.0, 0.0]], np.float32)
-    found = evaluate(scores, np.array([1]), LABELS, np.zeros(1, bool), np.array([1]))
-    assert found.cross_entropy == pytest.approx(149 * np.log(2))
+    evaluation = evaluate(scores, np.array([1]), LABELS, np.zeros(1, bool), np.array([1]))
+    assert evaluation.cross_entropy == pytest.approx(149 * np.log(2))
 
 
 def test_always_guessing_the_commonest_training_label_is_measured_on_the_test_images() -> None:
     truth = np.array([0, 1, 1, 2, 2, 2])
     training = np.array([1, 1, 1, 2, 0])
-    found = evaluate(scores_of([0, 1, 1, 2, 2, 0]), truth, LABELS, np.zeros(6, bool), training)
-    assert found.commonest_label == CommonestLabel(label="rose", accuracy=2 / 6)
+    evaluation = evaluate(scores_of([0, 1, 1, 2, 2, 0]), truth, LABELS, np.zeros(6, bool), training)
+    assert evaluation.commonest_label == CommonestLabel(label="rose", accuracy=2 / 6)
     assert commonest_label(truth[:0], training, LABELS) == CommonestLabel(label="rose")

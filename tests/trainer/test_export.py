@@ -49,7 +49,7 @@ class Exported:
     pixels: npt.NDArray[np.uint8]
     scores: npt.NDArray[np.float32]
     graph: bytes
-    said: list[str]
+    lines: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -68,18 +68,18 @@ def exported(flowers: Path, tmp_path_factory: pytest.TempPathFactory) -> Exporte
     head = train_head(examples, Training(steps=1500, learning_rate=0.02)).head
     network = Network(chosen, layers, head, LABELS)
     folder = tmp_path_factory.mktemp("exports")
-    said: list[str] = []
-    formats.write(network, list(Export), folder, lambda: pixels[::3], said.append)
+    lines: list[str] = []
+    formats.write(network, list(Export), folder, lambda: pixels[::3], lines.append)
     graph = formats.graph_for_tensorboard(network)
-    return Exported(folder, network, bodies, pixels, head.scores(matrix, rows), graph, said)
+    return Exported(folder, network, bodies, pixels, head.scores(matrix, rows), graph, lines)
 
 
 @pytest.mark.parametrize("form", FLOATS)
 def test_each_float_export_gives_the_heads_scores(exported: Exported, form: Export) -> None:
     run = open_runners(exported.folder, form)[form.value]
-    found = np.concatenate([run(exported.pixels[s : s + 32], []) for s in (0, 32, 64, 96)])
+    scores = np.concatenate([run(exported.pixels[s : s + 32], []) for s in (0, 32, 64, 96)])
     assert exported.scores.max(1).mean() > 0.5, "the head has learned something to agree on"
-    np.testing.assert_allclose(found, exported.scores, atol=2e-3)
+    np.testing.assert_allclose(scores, exported.scores, atol=2e-3)
 
 
 def test_the_int8_file_takes_and_gives_bytes_and_nearly_agrees(exported: Exported) -> None:
@@ -90,9 +90,9 @@ def test_the_int8_file_takes_and_gives_bytes_and_nearly_agrees(exported: Exporte
     assert interpreter.get_input_details()[0]["dtype"] == np.uint8
     assert interpreter.get_output_details()[0]["dtype"] == np.uint8
     assert path.stat().st_size < 0.5 * (exported.folder / EXPORT_PATHS["tflite"]).stat().st_size
-    found = open_runners(exported.folder, Export.TFLITE_INT8)["tfliteInt8"](exported.pixels, [])
-    assert (found.argmax(1) == exported.scores.argmax(1)).mean() > 0.85
-    np.testing.assert_allclose(found.sum(1), 1, atol=0.05)
+    scores = open_runners(exported.folder, Export.TFLITE_INT8)["tfliteInt8"](exported.pixels, [])
+    assert (scores.argmax(1) == exported.scores.argmax(1)).mean() > 0.85
+    np.testing.assert_allclose(scores.sum(1), 1, atol=0.05)
 
 
 def test_predict_and_the_check_of_an_export_give_the_same_scores(exported: Exported) -> None:
@@ -118,12 +118,12 @@ def test_the_bytes_signature_gives_scores_and_labels_of_photos(exported: Exporte
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(exported.folder / "saved_model"))
-    found = loaded.signatures["serving_default"](image_bytes=tf.constant(exported.bodies))
-    np.testing.assert_allclose(found["scores"], exported.scores, atol=0.03)
-    best = [LABELS[i].encode() for i in found["scores"].numpy().argmax(1)]
-    assert found["label"].numpy().tolist() == best
-    assert found["labels"].numpy()[5].tolist() == [label.encode() for label in LABELS]
-    assert found["labels"].shape == found["scores"].shape
+    answer = loaded.signatures["serving_default"](image_bytes=tf.constant(exported.bodies))
+    np.testing.assert_allclose(answer["scores"], exported.scores, atol=0.03)
+    best = [LABELS[i].encode() for i in answer["scores"].numpy().argmax(1)]
+    assert answer["label"].numpy().tolist() == best
+    assert answer["labels"].numpy()[5].tolist() == [label.encode() for label in LABELS]
+    assert answer["labels"].shape == answer["scores"].shape
 
 
 def test_the_bytes_signature_sees_the_pixels_that_the_trainer_sees_or_refuses() -> None:
@@ -267,7 +267,7 @@ def test_one_percent_may_differ_and_a_lenient_export_only_warns() -> None:
 
 
 def test_slow_formats_are_announced(exported: Exported) -> None:
-    assert exported.said == [formats.ANNOUNCED[e] for e in Export if e in formats.ANNOUNCED]
+    assert exported.lines == [formats.ANNOUNCED[e] for e in Export if e in formats.ANNOUNCED]
 
 
 def test_a_file_that_holds_other_numbers_than_those_trained_is_refused(

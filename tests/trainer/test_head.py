@@ -146,10 +146,10 @@ def test_evaluating_more_often_does_not_change_the_head() -> None:
 
 
 def test_step_0_every_interval_and_the_last_step_are_evaluated() -> None:
-    seen: list[CurvePoint] = []
-    trained = train(bottlenecks(), Training(steps=25, eval_interval=10), seen.append)
+    points: list[CurvePoint] = []
+    trained = train(bottlenecks(), Training(steps=25, eval_interval=10), points.append)
     assert [p.step for p in trained.curve] == [0, 10, 20, 25]
-    assert seen == trained.curve
+    assert points == trained.curve
     assert trained.curve[0].cross_entropy == pytest.approx(np.log(3), abs=0.05)
 
 

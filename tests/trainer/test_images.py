@@ -190,8 +190,8 @@ def test_nothing_is_no_image() -> None:
 def test_a_truncated_file_is_rejected(kind: str, share: float, capfd: Any) -> None:
     body = encoded(np.random.default_rng(0).integers(0, 256, (80, 90, 3), np.uint8), kind)
     assert rejected(body[: max(4, int(len(body) * share))])
-    said = capfd.readouterr()
-    assert said.out + said.err == ""
+    output = capfd.readouterr()
+    assert output.out + output.err == ""
 
 
 def test_a_png_with_a_wrong_checksum_is_rejected_without_chatter(capfd: Any) -> None:

@@ -49,10 +49,10 @@ def curve(
     steps: int = 200, training: float = 1.0, validation: float = 0.9, rise: float = 0.0
 ) -> list[CurvePoint]:
     """Curves that start together and end at these accuracies; validation's entropy rises at last."""
-    found = []
+    points = []
     for i in range(steps):
         done = 1 - np.exp(-6 * i / steps)
-        found.append(
+        points.append(
             CurvePoint(
                 step=10 * i,
                 training_accuracy=0.2 + (training - 0.2) * done,
@@ -61,7 +61,7 @@ def curve(
                 validation_cross_entropy=1.6 * (1 - done) + 0.3 + rise * i / steps,
             )
         )
-    return found
+    return points
 
 
 def page_of(labels: list[str], images: int = 300, **fields: Any) -> Page:
@@ -317,8 +317,8 @@ def luminance(colour: tuple[float, ...]) -> float:
 def test_counts_can_be_read_on_every_shade_of_the_confusion_matrix(kind: str, dark: bool) -> None:
     """Contrast as WCAG 2.2 has it; where a dark page changes from light to dark ink it is least."""
     css = render(page_of(["daisy", "rose"]))
-    found = re.findall(r"--([\w-]+): (#\w{6}|\d+ \d+ \d+);", css.split("@media")[dark])
-    colours = {name: rgb(value) for name, value in found}
+    variables = re.findall(r"--([\w-]+): (#\w{6}|\d+ \d+ \d+);", css.split("@media")[dark])
+    colours = {name: rgb(value) for name, value in variables}
     assert ".confusion .strong { color: #000000; }" in css
     strong = (0.0, 0.0, 0.0) if dark else colours["ink"]
     (least, most) = re.findall(rf"--{kind}\) / calc\((\d+)% \+ (\d+)%", css)[0]

@@ -47,16 +47,16 @@ def test_the_shards_progress_together_counts_each_image_once(tmp_path: Path) -> 
     )  # cached before
     for shards in (40, 3):
         wanted = spec(images, tmp_path / "out", shards=shards)
-        told: list[Progress] = []
+        progress: list[Progress] = []
         for shard in range(shards):
             heard = Heard(wanted)
             job = bottlenecks.open_job(wanted, heard, Stop())
             bottlenecks.compute_missing(job, heard, Stop(), shard=shard, shards=shards)
-            told.append(heard.report.progress)
-            assert told[-1].images_total == _done(told[-1])
-        assert sum(p.images_total or 0 for p in told) == 62
-        assert sum(p.images_rejected or 0 for p in told) == 1
-        computed = sum(p.images_computed or 0 for p in told)
+            progress.append(heard.report.progress)
+            assert progress[-1].images_total == _done(progress[-1])
+        assert sum(p.images_total or 0 for p in progress) == 62
+        assert sum(p.images_rejected or 0 for p in progress) == 1
+        computed = sum(p.images_computed or 0 for p in progress)
         assert computed == (61 - some.computed_count if shards == 40 else 0)
 
 

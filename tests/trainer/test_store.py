@@ -139,8 +139,8 @@ def test_empty_and_linked_folders_are_listed(tmp_path: Path) -> None:
     (tmp_path / "root/linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "root/linked/nowhere.jpg").symlink_to(tmp_path / "gone")
     (tmp_path / "root/linked/circle.jpg").symlink_to("circle.jpg")
-    found = list(open_store(str(tmp_path / "root"), Storage()).list())
-    assert found == [
+    entries = list(open_store(str(tmp_path / "root"), Storage()).list())
+    assert entries == [
         Entry("empty/", 0, None),
         Entry("linked/", 0, None),
         Entry("linked/circle.jpg", 0, None),
@@ -193,8 +193,13 @@ def test_markers_of_empty_folders_and_empty_files_are_told_apart(s3: S3Server, k
     client = bucket(s3, "markers")
     for key in ("in/empty/", "in/a/x.jpg", "in/a/zero.jpg", "in/a/"):
         client.put_object(Bucket="markers", Key=key, Body=b"abc" if key.endswith("x.jpg") else b"")
-    found = open_store("s3://markers/in", Storage(endpoint=s3.endpoint)).list()
-    assert {e.path: e.size for e in found} == {"empty/": 0, "a/": 0, "a/x.jpg": 3, "a/zero.jpg": 0}
+    entries = open_store("s3://markers/in", Storage(endpoint=s3.endpoint)).list()
+    assert {e.path: e.size for e in entries} == {
+        "empty/": 0,
+        "a/": 0,
+        "a/x.jpg": 3,
+        "a/zero.jpg": 0,
+    }
 
 
 def test_more_keys_than_fit_one_page_are_listed_once(s3: S3Server, keys: None) -> None:
@@ -239,14 +244,14 @@ def test_wrong_credentials_name_bucket_and_key_id_but_never_the_secret(
     for act in (lambda: list(store.list()), lambda: store.put("y", b"")):
         with pytest.raises(StorageDenied) as raised:
             act()
-        said = str(raised.value)
+        message = str(raised.value)
         key = "WRONG-VALUE" if wrong == "AWS_ACCESS_KEY_ID" else "retrainer"
-        assert said.startswith(
+        assert message.startswith(
             f"{s3.endpoint} refused access to bucket photos (spec.images) with access key {key}:"
         )
-        assert SECRET not in said
+        assert SECRET not in message
         if wrong == "AWS_SECRET_ACCESS_KEY":
-            assert "WRONG-VALUE" not in said
+            assert "WRONG-VALUE" not in message
         assert raised.value.exit_code == 64
 
 
@@ -283,11 +288,11 @@ def test_a_web_server_that_is_no_s3_is_told(keys: None) -> None:
 
 
 def test_a_server_that_dies_and_comes_back_is_waited_for(tmp_path: Path, keys: None) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     noticed = threading.Event()
 
     def notice(text: str) -> None:
-        said.append(text)
+        lines.append(text)
         noticed.set()
 
     with S3Server(tmp_path) as server:
@@ -304,7 +309,7 @@ def test_a_server_that_dies_and_comes_back_is_waited_for(tmp_path: Path, keys: N
         thread.start()
         assert store.get("x") == b"1"
         thread.join()
-    assert said == [f"{server.endpoint} does not answer; trying again for 120 s."]
+    assert lines == [f"{server.endpoint} does not answer; trying again for 120 s."]
 
 
 def test_a_listing_that_is_cut_off_goes_on_after_its_last_key(tmp_path: Path, keys: None) -> None:

@@ -40,9 +40,9 @@ def point(step: int) -> CurvePoint:
 
 
 def read(folder: Path) -> EventAccumulator:
-    found = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    found.Reload()
-    return found
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    return events
 
 
 def test_tensorboard_reads_both_curves_under_train_and_validation(tmp_path: Path) -> None:
@@ -87,8 +87,8 @@ def test_tensorboard_reads_the_graph(tmp_path: Path) -> None:
     summaries = Summaries(put_into(tmp_path), Clock())
     summaries.graph(graph.SerializeToString())
     summaries.flush()
-    found = read(tmp_path / "summaries/train")
-    assert [node.name for node in found.Graph().node] == ["input"]
+    events = read(tmp_path / "summaries/train")
+    assert [node.name for node in events.Graph().node] == ["input"]
 
 
 def test_a_second_flush_without_points_writes_nothing(tmp_path: Path) -> None:

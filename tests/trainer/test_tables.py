@@ -14,10 +14,10 @@ def test_the_head_is_read_back_to_the_bit_without_pickle() -> None:
     generator = np.random.default_rng(0)
     head = Head(generator.random((3, 8), np.float32), generator.random(3, np.float32))
     labels = ["daisy", "ほうき草", "two words"]
-    with np.load(io.BytesIO(tables.head_npz(head, labels)), allow_pickle=False) as found:
-        assert found["weights"].tobytes() == head.weights.tobytes()
-        assert found["bias"].tobytes() == head.bias.tobytes()
-        assert found["labels"].tolist() == labels
+    with np.load(io.BytesIO(tables.head_npz(head, labels)), allow_pickle=False) as arrays:
+        assert arrays["weights"].tobytes() == head.weights.tobytes()
+        assert arrays["bias"].tobytes() == head.bias.tobytes()
+        assert arrays["labels"].tolist() == labels
 
 
 def test_the_history_has_a_row_per_evaluation_and_nulls_where_nothing_was_measured() -> None:

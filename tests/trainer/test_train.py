@@ -239,10 +239,10 @@ def test_tensorboard_finds_scalars_and_graph(
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run, _ = whole
-    found = EventAccumulator(str(run / layout.SUMMARIES / "train"))
-    found.Reload()
-    assert [e.step for e in found.Scalars("accuracy")] == list(range(0, 301, 10))
-    assert "final_result" in {node.name for node in found.Graph().node}
+    events = EventAccumulator(str(run / layout.SUMMARIES / "train"))
+    events.Reload()
+    assert [e.step for e in events.Scalars("accuracy")] == list(range(0, 301, 10))
+    assert "final_result" in {node.name for node in events.Graph().node}
 
 
 def test_a_run_that_is_whole_is_told_again_and_left_as_it_is(
@@ -252,10 +252,10 @@ def test_a_run_that_is_whole_is_told_again_and_left_as_it_is(
     run, first = trained(wanted)
     before = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in run.rglob("*")}
     capsys.readouterr()
-    _, again = trained(wanted)
+    _, second = trained(wanted)
     assert {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in run.rglob("*")} == before
-    assert again.report.metrics == Report.model_validate_json(first.report.to_json()).metrics
-    assert again.report.stage == "Succeeded"
+    assert second.report.metrics == Report.model_validate_json(first.report.to_json()).metrics
+    assert second.report.stage == "Succeeded"
     assert json.loads(capsys.readouterr().out)["uid"] == engine.UID
 
 
