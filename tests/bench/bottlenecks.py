@@ -51,8 +51,8 @@ def measure(*arguments: str) -> dict[str, Any]:
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def rival(name: str, *arguments: object, **env: str) -> float:
@@ -101,13 +101,13 @@ def show(
 def rates(runs: dict[str, Callable[[], float]]) -> dict[str, float]:
     """Images/s of the first, and how many times the others' it is: medians over rounds in which all
     run in turn, so that other work on the machine slows them alike."""
-    seen: dict[str, list[float]] = {name: [] for name in runs}
+    measured: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(REPEATS):
         for name, run in runs.items():
-            seen[name].append(run())
-    for name, values in seen.items():
+            measured[name].append(run())
+    for name, values in measured.items():
         print(f"  {name}: {', '.join(f'{v:.0f}' for v in values)} images/s", flush=True)
-    (first, ours), *others = seen.items()
+    (first, ours), *others = measured.items()
     times = {
         name: statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
         for name, theirs in others
@@ -119,8 +119,8 @@ def cpu_seconds(server: S3Server) -> float:
     """What the server's process has used so far, found by the port it was given."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            if f"127.0.0.1:{server.port}".encode() in words:
+            arguments = (folder / "cmdline").read_bytes().split(b"\0")
+            if f"127.0.0.1:{server.port}".encode() in arguments:
                 fields = (folder / "stat").read_text().rpartition(")")[2].split()
                 return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         except OSError:

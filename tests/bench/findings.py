@@ -177,7 +177,7 @@ def changed_copies(photos: Photos, table: Table) -> None:
         for number, body in enumerate(bodies):
             decoded = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_COLOR)
             pictures[images + number] = small_picture(np.asarray(decoded, np.uint8))
-        pairs = near_duplicates(nearest(matrix), lambda wanted, known=pictures: known)  # type: ignore[misc]
+        pairs = near_duplicates(nearest(matrix), lambda wanted, pictures=pictures: pictures)  # type: ignore[misc]
         copies = {(int(row), images + number) for number, row in enumerate(rows)}
         listed = {(pair.row, pair.other) for pair in pairs}
         # What is real among the originals is no false pair, nor is a copy of one beside the other.
@@ -241,8 +241,8 @@ def main() -> int:
     """Print the table; 1 if a figure is missed."""
     beside = Path(__file__).resolve().parents[3] / "shared" / "data"
     data = Path(os.environ.get("RETRAINER_TEST_DATA") or beside)
-    given = [Path(argument) for argument in sys.argv[1:3]]
-    images, weights = given if len(given) == 2 else (data / "flower_photos", data / "weights")
+    folders = [Path(argument) for argument in sys.argv[1:3]]
+    images, weights = folders if len(folders) == 2 else (data / "flower_photos", data / "weights")
     table = Table()
     with tempfile.TemporaryDirectory(prefix="retrainer-bench-") as scratch:
         photos = Photos(images, weights, Path(scratch))

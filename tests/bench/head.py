@@ -40,20 +40,20 @@ def examples() -> Examples:
     return Examples(matrix, label, rows[:2400, None], rows[2400:2700], 5)
 
 
-def seconds(given: Examples) -> float:
+def seconds(dataset: Examples) -> float:
     """One training."""
     begun = time.perf_counter()
-    train(given, Training(steps=4000, batch_size=100))
+    train(dataset, Training(steps=4000, batch_size=100))
     return time.perf_counter() - begun
 
 
 def main() -> int:
     """Print the table; 1 if the target is missed."""
-    given = examples()
-    seconds(given)  # the first touches the matrix and loads BLAS
+    dataset = examples()
+    seconds(dataset)  # the first touches the matrix and loads BLAS
     ours, rivals = [], []
     for _ in range(REPEATS):
-        ours.append(seconds(given))
+        ours.append(seconds(dataset))
         if "--alone" not in sys.argv:
             done = subprocess.run(
                 [sys.executable, str(RIVAL)], capture_output=True, text=True, check=True

@@ -41,9 +41,11 @@ async def burst(bench: load.Bench) -> None:
             applied = [
                 load.at(e)
                 for e in bench.audit(load.ADMIN, namespace)
-                if load.made(e, "retrainjobs")
+                if load.creates(e, "retrainjobs")
             ]
-            started = [load.at(e) for e in bench.audit(ACCOUNT, namespace) if load.made(e, "jobs")]
+            started = [
+                load.at(e) for e in bench.audit(ACCOUNT, namespace) if load.creates(e, "jobs")
+            ]
             rates.append(count / (max(started) - min(applied)))
             await bench.delete(namespace)
     what = f"RetrainJob to its first Job, {count} applied at once"
@@ -61,11 +63,11 @@ async def offered(bench: load.Bench) -> None:
             await bench.submit(namespace, f"j{number}")
         await load.until(partial(bench.phases, namespace, "Succeeded"), count, within=300)
         admin = bench.audit(load.ADMIN, namespace)
-        applied = {load.name(e): load.at(e) for e in admin if load.made(e, "retrainjobs")}
+        applied = {load.name(e): load.at(e) for e in admin if load.creates(e, "retrainjobs")}
         waits = sorted(
             load.at(event) - applied[load.name(event).removesuffix("-train")]
             for event in bench.audit(ACCOUNT, namespace)
-            if load.made(event, "jobs")
+            if load.creates(event, "jobs")
         )
         await bench.delete(namespace)
     p50, p99 = waits[len(waits) // 2], waits[int(len(waits) * 0.99)]
@@ -124,14 +126,14 @@ async def finished(bench: load.Bench) -> None:
     namespace, count = bench.namespace("finished"), bench.many(5000)
     await bench.all(load.finished_job(bench, namespace, f"j{n}") for n in range(count))
     ready, memory = [], []
-    idle_writes, page, seconds, again = 0, "", 0.0, 0.0
+    idle_writes, page, seconds, next_seconds = 0, "", 0.0, 0.0
     for run in range(bench.repeats):
         begin = time.monotonic()
         with bench.operator("bench") as operator:
             ready.append(time.monotonic() - begin)
             eventually(operator.leads, within=30)
             page, seconds = load.scrape(operator)
-            page, again = load.scrape(operator)
+            page, next_seconds = load.scrape(operator)
             if run == 0:
                 before = len(bench.bed.writes())
                 await asyncio.sleep(bench.idle)
@@ -142,7 +144,7 @@ async def finished(bench: load.Bench) -> None:
     )
     load.show("... time to ready", f"{load.median(ready):.1f} s ({load.each(ready)})", "20 s")
     load.show(f"... writes in {bench.idle:.0f} idle seconds", str(idle_writes), "0 but the Lease")
-    size = f"{len(page) / 1e6:.2f} MB, first {seconds:.2f} s, then {again:.2f} s"
+    size = f"{len(page) / 1e6:.2f} MB, first {seconds:.2f} s, then {next_seconds:.2f} s"
     load.show("... /metrics", size, "5 MB, 0.5 s")
     await bench.delete(namespace)
 
@@ -165,7 +167,7 @@ async def foreign(bench: load.Bench) -> None:
 
 async def killed(bench: load.Bench) -> None:
     """kill -9, and the next Job that is made: by the same replica started again, by a second one."""
-    again, taken = [], []
+    restarted, taken = [], []
     namespace = bench.namespace("killed")
     for run in range(bench.repeats):
         with bench.operator("bench") as operator:
@@ -174,7 +176,7 @@ async def killed(bench: load.Bench) -> None:
             begin = time.time()
             operator.start(wait=False)
             await bench.submit(namespace, f"again{run}")
-            again.append(await load.next_job(bench, namespace, f"again{run}-train") - begin)
+            restarted.append(await load.next_job(bench, namespace, f"again{run}-train") - begin)
     for run in range(bench.repeats):
         with bench.operator("first") as first:
             eventually(first.leads)
@@ -183,7 +185,7 @@ async def killed(bench: load.Bench) -> None:
                 begin = time.time()
                 await bench.submit(namespace, f"taken{run}")
                 taken.append(await load.next_job(bench, namespace, f"taken{run}-train") - begin)
-    measured = f"{load.median(again):.1f} s ({load.each(again)})"
+    measured = f"{load.median(restarted):.1f} s ({load.each(restarted)})"
     load.show("kill -9 to the next Job, restarted at once", measured, "5 s")
     load.show(
         "... taken over by a second replica",
@@ -222,23 +224,23 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="of the counts, for a quick look")
     parser.add_argument("--idle", type=float, default=300.0, help="idle seconds watched")
-    given = parser.parse_args()
-    wanted = given.rows or NAMES
+    arguments = parser.parse_args()
+    wanted = arguments.rows or NAMES
     print("| what | measured | at least |\n|---|---|---|", flush=True)
     for (nodes, unpaced), rows in ROWS.items():
         chosen = [row for name, row in rows.items() if name in wanted]
         if chosen:
-            _measure(chosen, nodes, unpaced, given)
+            _measure(chosen, nodes, unpaced, arguments)
 
 
-def _measure(rows: list[Row], nodes: int, unpaced: bool, given: Any) -> None:
+def _measure(rows: list[Row], nodes: int, unpaced: bool, arguments: Any) -> None:
     name = f"bench-{secrets.token_hex(2)}"
     cluster = ensure("control-plane", name=name, simulated_nodes=nodes, bench=unpaced)
     with cluster, tempfile.TemporaryDirectory() as folder:
         install_crd(cluster)
         bed = Bed(cluster, Path(folder))
         bed.rights()
-        asyncio.run(_run(load.Bench(bed, given.repeats, given.scale, given.idle), rows))
+        asyncio.run(_run(load.Bench(bed, arguments.repeats, arguments.scale, arguments.idle), rows))
 
 
 if __name__ == "__main__":

@@ -60,16 +60,16 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def at_once_and_in_turn(given: Examples, steps: int, repeats: int) -> float:
+def at_once_and_in_turn(dataset: Examples, steps: int, repeats: int) -> float:
     """Print both; how many times less the sweep takes."""
     training = Training(steps=steps, sweep=Sweep(learning_rate=RATES, l2=STRENGTHS))
-    candidates = sweep(given, training.model_copy(update={"steps": 1}))
+    candidates = sweep(dataset, training.model_copy(update={"steps": 1}))
     alone = [with_values(training, one) for one in candidates[::11]]
-    train(given, alone[0])  # the first touches the matrix and loads BLAS
+    train(dataset, alone[0])  # the first touches the matrix and loads BLAS
     together, in_turn = [], []
     for _ in range(repeats):
-        together.append(seconds(lambda: sweep(given, training)))
-        measured = sum(seconds(lambda one=one: train(given, one)) for one in alone)  # type: ignore[misc]
+        together.append(seconds(lambda: sweep(dataset, training)))
+        measured = sum(seconds(lambda one=one: train(dataset, one)) for one in alone)  # type: ignore[misc]
         in_turn.append(measured / len(alone) * len(candidates))
     ours, theirs = statistics.median(together), statistics.median(in_turn)
     flops = len(candidates) * steps * 100 * 512 * 5 * 4
@@ -81,10 +81,10 @@ def at_once_and_in_turn(given: Examples, steps: int, repeats: int) -> float:
     return theirs / ours
 
 
-def lbfgs_and_scikit_learn(given: Examples, repeats: int) -> float:
+def lbfgs_and_scikit_learn(dataset: Examples, repeats: int) -> float:
     """Print both; how many times less ours takes for all strengths."""
-    rows = given.training[:, 0]
-    x, y = given.matrix[rows], given.label[rows]
+    rows = dataset.training[:, 0]
+    x, y = dataset.matrix[rows], dataset.label[rows]
     strengths = np.array(L2_PATH)
 
     def theirs() -> list[LogisticRegression]:
@@ -96,10 +96,10 @@ def lbfgs_and_scikit_learn(given: Examples, repeats: int) -> float:
     together, one_by_one = [], []
     training = Training(solver=Solver.LBFGS)
     for _ in range(repeats):
-        together.append(seconds(lambda: sweep(given, training)))
+        together.append(seconds(lambda: sweep(dataset, training)))
         with threadpool_limits(1, user_api="blas"):  # faster than more, for products this small
             one_by_one.append(seconds(theirs))
-    solved = solve(given.matrix, rows, y, label_count=5, l2=strengths)
+    solved = solve(dataset.matrix, rows, y, label_count=5, l2=strengths)
     for number, fitted in enumerate(theirs()):
         worse = loss(x, y, solved.weights[number], solved.bias[number], strengths[number])
         worse /= loss(x, y, fitted.coef_, fitted.intercept_, strengths[number])
@@ -123,11 +123,11 @@ def loss(x: Floats, y: Rows, weights: Floats, bias: Floats, l2: float) -> float:
 def main() -> int:
     """Print the table; 1 if a target is missed."""
     print(machine.described())
-    given = examples()
+    dataset = examples()
     quick = "--quick" in sys.argv
     repeats = 1 if quick else 3
-    solver = lbfgs_and_scikit_learn(given, repeats)
-    ratio = at_once_and_in_turn(given, 400 if quick else 4000, repeats)
+    solver = lbfgs_and_scikit_learn(dataset, repeats)
+    ratio = at_once_and_in_turn(dataset, 400 if quick else 4000, repeats)
     print(f"at least {IN_TURN_TARGET:.0f} and {SCIKIT_LEARN_TARGET:.0f} times")
     return int(ratio < IN_TURN_TARGET or solver < SCIKIT_LEARN_TARGET)
 

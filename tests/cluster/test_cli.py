@@ -70,7 +70,7 @@ def commands(group: Any = None) -> Iterator[tuple[str, ...]]:
 
 
 def test_these_files_run_every_command() -> None:
-    words = [
+    command_lines = [
         tuple(a.value for a in call.args if isinstance(a, ast.Constant))
         for file in Path(__file__).parent.glob("test_cli*.py")
         for call in ast.walk(ast.parse(file.read_text()))
@@ -78,7 +78,7 @@ def test_these_files_run_every_command() -> None:
         and ast.unparse(call.func) in {"jobs", "shell", "jobs.start", "shell.start"}
     ]
     for command in commands():
-        assert any(said[: len(command)] == command for said in words), " ".join(command)
+        assert any(line[: len(command)] == command for line in command_lines), " ".join(command)
 
 
 # --- from a file to the end of its jobs ---
@@ -98,12 +98,12 @@ def test_init_writes_a_file_that_validate_accepts_here_and_refuses_for_a_cluster
 def test_submit_with_wait_tells_the_phases_and_how_each_job_ended(
     submitted: Said, jobs: Terminal, team: Installation
 ) -> None:
-    told = submitted.err.splitlines()
-    assert told[0].startswith("digits: Pending: ")
-    assert told[-2].startswith("digits: Test accuracy ")
-    assert told[-1].startswith("untrained: Test accuracy ")
-    again = jobs("submit", "-f", jobs.write("same.yaml", job(team, "digits")))
-    assert again.lines == ["retrainjob.retrainer.dev/digits"]
+    lines = submitted.err.splitlines()
+    assert lines[0].startswith("digits: Pending: ")
+    assert lines[-2].startswith("digits: Test accuracy ")
+    assert lines[-1].startswith("untrained: Test accuracy ")
+    output = jobs("submit", "-f", jobs.write("same.yaml", job(team, "digits")))
+    assert output.lines == ["retrainjob.retrainer.dev/digits"]
     other = jobs.write("other.yaml", job(team, "digits", training={"steps": 7}))
     refused = jobs("submit", "-f", other, code=64)
     assert "spec.training.steps is 200, not 7" in refused.err
@@ -118,11 +118,11 @@ def test_run_stays_on_this_machine_and_gives_the_same_guesses(
     jobs: Terminal, team: Installation
 ) -> None:
     assert team.cluster.s3 is not None
-    there = ["--endpoint", team.cluster.s3.for_host]
+    endpoint = ["--endpoint", team.cluster.s3.for_host]
     file = jobs.write("here.yaml", job(team, "here"))
-    said = jobs("run", "-f", file, "--output", "out", *there)
-    assert "test accuracy" in said.out
-    assert "300 of 300 images are in the cache" in said.out, "the cache is the pods' own"
+    output = jobs("run", "-f", file, "--output", "out", *endpoint)
+    assert "test accuracy" in output.out
+    assert "300 of 300 images are in the cache" in output.out, "the cache is the pods' own"
     assert jobs("get", "here", code=64).err.startswith("error: No RetrainJob here in namespace")
     (run,) = (jobs.folder / "out").glob("here-*")
     compared = jobs("compare", "digits", f"out/{run.name}")
@@ -137,8 +137,8 @@ def test_get_in_every_form_and_by_every_filter(jobs: Terminal, team: Installatio
     assert row.split()[:3] == ["digits", "Succeeded", "100%"]
     assert float(row.split()[3].rstrip("%")) > 90
     assert f"run in s3://{team.bucket.name}/out/" in jobs("list", "-o", "wide").out
-    found = json.loads(jobs("get", "digits", "-o", "json").out)
-    assert found["status"]["metrics"]["testImages"] > 20
+    document = json.loads(jobs("get", "digits", "-o", "json").out)
+    assert document["status"]["metrics"]["testImages"] > 20
     items = yaml.safe_load(jobs("get", "-o", "yaml", "-l", "pictures=digits").out)["items"]
     assert {"digits", "untrained"} <= {item["metadata"]["name"] for item in items}
     named = jobs("get", "-o", "name", "--phase", "Succeeded")
@@ -154,14 +154,14 @@ def test_get_in_every_form_and_by_every_filter(jobs: Terminal, team: Installatio
 
 
 def test_describe_tells_the_figures_the_conditions_and_the_events(jobs: Terminal) -> None:
-    said = jobs("describe", "digits")
-    facts = dict(line.split(":", 1) for line in said.lines if ":" in line)
+    output = jobs("describe", "digits")
+    facts = dict(line.split(":", 1) for line in output.lines if ":" in line)
     assert facts["Phase"].strip() == "Succeeded (Succeeded)"
     assert "images total 300" in facts["Progress"]
     assert all(facts[title].endswith("Z") for title in ("Created", "Started", "Ended"))
     assert "test accuracy" in facts["Metrics"]
-    assert any(line.split()[:2] == ["Complete", "True"] for line in said.lines)
-    assert any("Job/digits-train" in line for line in said.lines), "the child's Events"
+    assert any(line.split()[:2] == ["Complete", "True"] for line in output.lines)
+    assert any("Job/digits-train" in line for line in output.lines), "the child's Events"
     assert yaml.safe_load(jobs("describe", "digits", "-o", "yaml").out)["kind"] == "RetrainJob"
 
 
@@ -214,16 +214,16 @@ def test_verify_runs_every_export_of_a_job(jobs: Terminal) -> None:
 
 
 def test_compare_says_which_job_is_better_in_every_form(jobs: Terminal) -> None:
-    said = jobs("compare", "untrained", "digits", "--plot", "both.png", "--html", "both.html")
-    assert said.lines[0].split()[:4] == ["NAME", "ARCHITECTURE", "ACCURACY", "95%"]
-    assert said.lines[1].split()[0] == "digits", "the best first"
-    assert any(line.startswith("digits is better than untrained (") for line in said.lines)
+    output = jobs("compare", "untrained", "digits", "--plot", "both.png", "--html", "both.html")
+    assert output.lines[0].split()[:4] == ["NAME", "ARCHITECTURE", "ACCURACY", "95%"]
+    assert output.lines[1].split()[0] == "digits", "the best first"
+    assert any(line.startswith("digits is better than untrained (") for line in output.lines)
     with Image.open(jobs.folder / "both.png") as picture:
         assert picture.size == (1350, 840)
     assert "digits is better than untrained" in (jobs.folder / "both.html").read_text()
-    found = json.loads(jobs("compare", "untrained", "digits", "-o", "json").out)
-    assert found["rows"][0]["name"] == "digits"
-    assert found["differences"][0]["significant"] is True
+    comparison = json.loads(jobs("compare", "untrained", "digits", "-o", "json").out)
+    assert comparison["rows"][0]["name"] == "digits"
+    assert comparison["differences"][0]["significant"] is True
 
 
 def test_compare_reads_runs_by_their_urls_from_the_store_that_is_given(
@@ -232,11 +232,11 @@ def test_compare_reads_runs_by_their_urls_from_the_store_that_is_given(
     assert team.cluster.s3 is not None
     items = json.loads(jobs("get", "digits", "untrained", "-o", "json").out)["items"]
     runs = [item["status"]["run"] for item in items]
-    there = ["--s3-endpoint", team.cluster.s3.for_host]
+    endpoint = ["--s3-endpoint", team.cluster.s3.for_host]
     without = {"RETRAINER_S3_ENDPOINT": ""}
-    for words in (runs, ["digits", runs[1]]):
-        said = jobs("compare", *words, *there, variables=without)
-        assert any(line.startswith("digits is better than untrained (") for line in said.lines)
+    for names in (runs, ["digits", runs[1]]):
+        output = jobs("compare", *names, *endpoint, variables=without)
+        assert any(line.startswith("digits is better than untrained (") for line in output.lines)
 
 
 def test_predict_labels_a_picture_by_job_and_by_url(jobs: Terminal, team: Installation) -> None:
@@ -245,8 +245,8 @@ def test_predict_labels_a_picture_by_job_and_by_url(jobs: Terminal, team: Instal
     assert jobs("predict", "rj/digits", "seven.png").lines[1].split()[:2] == ["seven.png", "7"]
     run = json.loads(jobs("get", "digits", "-o", "json").out)["status"]["run"]
     assert team.cluster.s3 is not None
-    there = ["--endpoint", team.cluster.s3.for_host]
-    (guess,) = json.loads(jobs("predict", run, "seven.png", "-o", "json", *there).out)
+    endpoint = ["--endpoint", team.cluster.s3.for_host]
+    (guess,) = json.loads(jobs("predict", run, "seven.png", "-o", "json", *endpoint).out)
     assert guess["label"] == "7"
     assert sum(guess["scores"].values()) == pytest.approx(1, abs=0.01)
     missing = jobs("predict", "rj/digits", "eight.png", code=64)
@@ -271,17 +271,17 @@ def test_tensorboard_serves_the_curves_of_a_job_until_ctrl_c(
     def runs() -> list[str]:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/data/runs", timeout=5) as answer:
-                found: list[str] = json.load(answer)
-                return found
+                names: list[str] = json.load(answer)
+                return names
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return []
 
     with jobs.start("tensorboard", "rj/digits", "--port", str(port)) as board:
-        seen = team.eventually(runs, lambda found: len(found) == 2, 240)
+        names = team.eventually(runs, lambda names: len(names) == 2, 240)
         assert board.interrupt() == 0
     assert board.lines()[0].startswith("fetched 2 files, ")
     assert board.lines()[1] == f"http://localhost:{port}/  (Ctrl-C ends it)"
-    assert [Path(run).name for run in seen] == ["train", "validation"]
+    assert [Path(run).name for run in names] == ["train", "validation"]
 
 
 # --- the cache ---
@@ -340,14 +340,14 @@ def test_a_job_is_watched_suspended_resumed_followed_and_deleted(
         assert shell("delete", "-f", file).lines == [
             "short deleted; what it wrote stays in the store"
         ]
-        seen = team.eventually(
+        phases = team.eventually(
             lambda: [line.split()[1] for line in watch.lines() if line.startswith("short ")],
             lambda phases: "(deleted)" in phases,
             30,
         )
         assert watch.interrupt() == 130
     assert watch.lines()[0].split()[:2] == ["NAME", "PHASE"]
-    assert seen.index("Suspended") < seen.index("Succeeded") < seen.index("(deleted)")
+    assert phases.index("Suspended") < phases.index("Succeeded") < phases.index("(deleted)")
     assert shell("delete", "short", code=64).err.startswith("error: No RetrainJob short in namesp")
     assert shell("delete", "short", "--ignore-not-found").out == ""
 

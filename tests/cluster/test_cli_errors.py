@@ -8,7 +8,7 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
-def held(shell: Terminal, team: Installation) -> str:
+def suspended_file(shell: Terminal, team: Installation) -> str:
     """A file with a job that is there, suspended."""
     document = team.manifest("held", {"suspend": True})
     file = shell.write("held.yaml", document)
@@ -43,13 +43,13 @@ ABOUT_ONE_JOB = [
 ]
 
 
-@pytest.mark.parametrize("words", ABOUT_ONE_JOB, ids=lambda words: words[0])
+@pytest.mark.parametrize("arguments", ABOUT_ONE_JOB, ids=lambda arguments: arguments[0])
 def test_a_job_that_is_not_there_is_one_sentence(
-    shell: Terminal, team: Installation, words: list[str]
+    shell: Terminal, team: Installation, arguments: list[str]
 ) -> None:
-    said = shell(*words, code=64)
-    assert said.out == ""
-    assert said.err == f"error: No RetrainJob nothing in namespace {team.namespace}.\n"
+    output = shell(*arguments, code=64)
+    assert output.out == ""
+    assert output.err == f"error: No RetrainJob nothing in namespace {team.namespace}.\n"
 
 
 def test_a_namespace_that_is_not_there_is_named(shell: Terminal) -> None:
@@ -61,9 +61,9 @@ def test_a_namespace_that_is_not_there_is_named(shell: Terminal) -> None:
 
 def test_an_api_server_that_cannot_be_reached_is_named(shell: Terminal) -> None:
     shell.add_context("nowhere", server="https://127.0.0.1:1")
-    for words in (["get"], ["get", "-w"], ["describe", "held"], ["logs", "held", "-f"]):
-        said = shell(*words, "--context", "nowhere", code=1)
-        assert said.err == (
+    for arguments in (["get"], ["get", "-w"], ["describe", "held"], ["logs", "held", "-f"]):
+        output = shell(*arguments, "--context", "nowhere", code=1)
+        assert output.err == (
             "error: Cannot reach the Kubernetes API server https://127.0.0.1:1: connection refused "
             "(is it running?).\n"
         )
@@ -88,7 +88,7 @@ def reader(shell: Terminal, team: Installation) -> str:
 
 
 @pytest.mark.parametrize(
-    ("words", "refused"),
+    ("arguments", "refused"),
     [
         ("logs held", "list pods"),
         ("describe held", "list events"),
@@ -99,17 +99,17 @@ def reader(shell: Terminal, team: Installation) -> str:
     ],
 )
 def test_a_person_without_the_right_is_told_the_verb_and_the_resource(
-    shell: Terminal, held: str, reader: str, words: str, refused: str
+    shell: Terminal, suspended_file: str, reader: str, arguments: str, refused: str
 ) -> None:
     assert "held" in shell("get", "--context", reader).out
-    said = shell(*words.split(), "--context", reader, code=1)
-    last = said.err.splitlines()[-1]
+    output = shell(*arguments.split(), "--context", reader, code=1)
+    last = output.err.splitlines()[-1]
     assert last.startswith(f"error: Not allowed to {refused} in namespace team-")
     assert "system:serviceaccount:team-" in last
 
 
 def test_someone_who_may_not_even_look_is_told_so(shell: Terminal, reader: str) -> None:
-    said = shell("get", "-A", "--context", reader, code=1)
-    assert said.err.startswith(
+    output = shell("get", "-A", "--context", reader, code=1)
+    assert output.err.startswith(
         "error: Not allowed to list retrainjobs.retrainer.dev in all namespaces: "
     )

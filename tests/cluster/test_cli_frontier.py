@@ -37,18 +37,18 @@ def test_the_frontier_of_two_networks_on_a_few_flowers(
         },
     )
     file = shell.write("bunch.yaml", document)
-    words = ["-f", file, "--architectures", ",".join(NETWORKS), "--timeout", "900"]
-    said = shell("frontier", *words, "--plot", "frontier.png", "--html", "frontier.html")
+    arguments = ["-f", file, "--architectures", ",".join(NETWORKS), "--timeout", "900"]
+    output = shell("frontier", *arguments, "--plot", "frontier.png", "--html", "frontier.html")
 
     names = {"bunch-mobilenet-025-128": NETWORKS[0], "bunch-mobilenet-050-128": NETWORKS[1]}
-    head, *rows = [line.split() for line in said.lines[:3]]
+    head, *rows = [line.split() for line in output.lines[:3]]
     assert head == ["NAME", "ARCHITECTURE", "ACCURACY", "95%", "INTERVAL", "IMAGES",
                     "MULTIPLY-ADDS", "PARAMETERS", "IMAGES/S"]  # fmt: skip
     assert {row[0]: row[1] for row in rows} == names
     assert all(float(row[3]) < float(row[2]) < float(row[5]) for row in rows), "their intervals"
     assert all(float(row[2]) > 0.6 for row in rows)
-    assert "McNemar" in said.out or "test images" in said.lines[3]
-    assert said.err.splitlines()[0] == f"submitted 2 jobs to {here.namespace}"
+    assert "McNemar" in output.out or "test images" in output.lines[3]
+    assert output.err.splitlines()[0] == f"submitted 2 jobs to {here.namespace}"
     assert {job["metadata"]["name"] for job in here.get("retrainjobs")["items"]} == set(names)
 
     with Image.open(shell.folder / "frontier.png") as picture:
@@ -57,5 +57,7 @@ def test_the_frontier_of_two_networks_on_a_few_flowers(
     assert "data:image/png;base64," in page
     assert all(name in page for name in names)
 
-    again = json.loads(shell("frontier", *words, "-o", "json").out)
-    assert {row["name"] for row in again["rows"]} == set(names), "jobs that are there are not run"
+    frontier = json.loads(shell("frontier", *arguments, "-o", "json").out)
+    assert {row["name"] for row in frontier["rows"]} == set(names), (
+        "jobs that are there are not run"
+    )

@@ -125,10 +125,10 @@ def _title(entry: Job) -> str:
 
 @pytest.mark.parametrize("entry", INVALID, ids=_title)
 def test_the_api_server_refuses_a_wrong_field_with_its_sentence(api: Api, entry: Job) -> None:
-    said = api.refusal(_wrong(entry))
-    assert entry["cluster"] in said
-    if not any(part in said for part in _NAMED_BY_PARENT):
-        assert entry["at"] in said
+    message = api.refusal(_wrong(entry))
+    assert entry["cluster"] in message
+    if not any(part in message for part in _NAMED_BY_PARENT):
+        assert entry["at"] in message
 
 
 @pytest.mark.parametrize("entry", [e for e in INVALID if e["python"]], ids=_title)
@@ -273,9 +273,9 @@ def test_a_field_that_decides_the_result_cannot_be_taken_away(api: Api, field: s
     try:
         with pytest.raises(ApiException) as refused:
             api.change("flowers", {field: None})
-        said = _message(refused.value)
-        assert f"spec.{field}" in said
-        assert "is immutable: create a new RetrainJob" in said
+        message = _message(refused.value)
+        assert f"spec.{field}" in message
+        assert "is immutable: create a new RetrainJob" in message
     finally:
         api.clear()
 
@@ -356,9 +356,9 @@ def test_kubectl_get_shows_phase_progress_accuracy_and_cache(api: Api, flowers: 
 
 def test_jobs_can_be_selected_by_phase_and_are_among_all(api: Api, flowers: str) -> None:
     api.report(flowers, {"phase": "Training"})
-    for phase, found in (("Training", ["flowers"]), ("Failed", [])):
+    for phase, names in (("Training", ["flowers"]), ("Failed", [])):
         listed = get(api.cluster, "rj", "-n", "crd-tests", f"--field-selector=status.phase={phase}")
-        assert [item["metadata"]["name"] for item in listed["items"]] == found
+        assert [item["metadata"]["name"] for item in listed["items"]] == names
     assert "retrainjob.retrainer.dev/flowers" in api.cluster.kubectl(
         "get", "all", "-n", "crd-tests", "-o", "name"
     )
@@ -382,11 +382,11 @@ def test_a_job_that_no_operator_has_seen_says_so_whatever_it_was_created_with(ap
 
 def test_kubectl_explain_describes_every_field_of_the_spec(api: Api) -> None:
     text = api.cluster.kubectl("explain", "retrainjob.spec", "--recursive=false")
-    said = " ".join(text.split())
+    explanation = " ".join(text.split())
     for field in RetrainJobSpec.model_fields.values():
         assert field.description
-        assert f"{field.alias} <" in said
-        assert " ".join(field.description.split()) in said
+        assert f"{field.alias} <" in explanation
+        assert " ".join(field.description.split()) in explanation
 
 
 def test_the_generated_file_in_the_chart_is_up_to_date() -> None:

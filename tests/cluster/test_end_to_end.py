@@ -82,9 +82,9 @@ def test_two_shards_give_the_same_head_and_a_second_job_computes_nothing(
     assert heads[0] == heads[1]
 
     here.submit("again", cache=cache, training={"steps": 500, "learningRate": 0.02})
-    again = here.complete("again")
-    assert again["progress"]["imagesCached"] == FLOWERS
-    assert again["progress"].get("imagesComputed", 0) == 0
+    second = here.complete("again")
+    assert second["progress"]["imagesCached"] == FLOWERS
+    assert second["progress"].get("imagesComputed", 0) == 0
     line = here.kubectl("get", "rj", "again").splitlines()[1]
     assert "Succeeded" in line
     assert line.split()[4] == "100%", line
@@ -257,7 +257,7 @@ def test_jobs_and_namespaces_go_while_the_operator_is_away(here: Installation) -
 
 
 def test_phases_are_seen_in_order(here: Installation) -> None:
-    seen: list[str] = []
+    phases: list[str] = []
     stop = threading.Event()
 
     def look() -> None:
@@ -265,8 +265,8 @@ def test_phases_are_seen_in_order(here: Installation) -> None:
         while not last:
             last = stop.is_set()
             phase = here.status("watched").get("phase")
-            if phase and phase not in seen:
-                seen.append(phase)
+            if phase and phase not in phases:
+                phases.append(phase)
 
     here.submit("watched", **SLOW)
     watcher = threading.Thread(target=look)
@@ -277,8 +277,8 @@ def test_phases_are_seen_in_order(here: Installation) -> None:
         stop.set()
         watcher.join()
     order = ["Pending", "Bottlenecks", "Training", "Succeeded"]
-    assert seen == [phase for phase in order if phase in seen]
-    assert {"Bottlenecks", "Succeeded"} <= set(seen)
+    assert phases == [phase for phase in order if phase in phases]
+    assert {"Bottlenecks", "Succeeded"} <= set(phases)
     text = here.kubectl("describe", "rj", "watched")
     assert "Events:" in text
     assert "Succeeded" in text

@@ -46,9 +46,9 @@ def team(bed: Bed, queues: Kueue) -> Iterator[Namespace]:
     eventually(lambda: not queues.workloads(team), what="the workloads to go with their jobs")
 
 
-def _apply(team: Namespace, name: str, **given: dict[str, str]) -> None:
+def _apply(team: Namespace, name: str, **fields: dict[str, str]) -> None:
     resources = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "1Gi"}}
-    team.apply(name, labels=LABELS, pod={"resources": resources}, **given)
+    team.apply(name, labels=LABELS, pod={"resources": resources}, **fields)
 
 
 def test_a_job_waits_until_there_is_room_and_then_runs_to_its_end(team: Namespace) -> None:
@@ -96,8 +96,8 @@ def test_the_deadline_does_not_run_while_a_job_waits(team: Namespace) -> None:
     team.until("hurried", reason="Queued")
     waited = team.child("hurried-train")
     assert waited is not None
-    made = datetime.fromisoformat(waited["metadata"]["creationTimestamp"]).timestamp()
-    eventually(lambda: time.time() > made + 16, what="it to wait longer than its deadline")
+    created = datetime.fromisoformat(waited["metadata"]["creationTimestamp"]).timestamp()
+    eventually(lambda: time.time() > created + 16, what="it to wait longer than its deadline")
     assert team.status("hurried")["reason"] == "Queued"
     assert "startTime" not in team.status("hurried")
     team.delete("first")

@@ -74,12 +74,12 @@ class World:
 
     def finite(self, expr: str, *, instant: bool = True) -> bool:
         """Whether the query returns at least one number."""
-        found = (
+        series = (
             [[s["value"]] for s in self.prometheus.query(expr)]
             if instant
             else [s["values"] for s in self.prometheus.query_range(expr, seconds=30)]
         )
-        return any(math.isfinite(float(value)) for values in found for _, value in values)
+        return any(math.isfinite(float(value)) for values in series for _, value in values)
 
     def is_of(self, jobs: set[str], expr: str) -> bool:
         """Whether the expression returns these jobs; not so for a second after a late scrape."""
@@ -183,7 +183,7 @@ def test_the_whole_curve_of_a_job_that_ended_before_the_first_scrape_is_seen(wor
     )
     print(f"the job took {took.total_seconds():.0f} s from its creation to its end")
     panels = [p for p in boards()["jobs"]["panels"] if p["type"] == "xychart"]
-    seen: dict[str, dict[int, float]] = {}
+    curves: dict[str, dict[int, float]] = {}
     for panel in panels:
         (target,) = panel["targets"]
         assert target["instant"]
@@ -192,7 +192,7 @@ def test_the_whole_curve_of_a_job_that_ended_before_the_first_scrape_is_seen(wor
         for sample in eventually(partial(world.prometheus.query, expr), what=expr):
             of = sample["metric"]
             assert of["line"] == f"{TEAM} quick {of['metric']}"
-            seen.setdefault(of["metric"], {})[int(of["step"])] = float(sample["value"][1])
+            curves.setdefault(of["metric"], {})[int(of["step"])] = float(sample["value"][1])
     expected = {
         name: {p.step: value for p in report(world.quick).curve.points()
                if (value := getattr(p, name)) is not None}
@@ -200,7 +200,7 @@ def test_the_whole_curve_of_a_job_that_ended_before_the_first_scrape_is_seen(wor
                      "validation_cross_entropy")
     }  # fmt: skip
     assert len(expected["training_accuracy"]) == 20
-    assert seen == expected
+    assert curves == expected
 
 
 def test_a_running_jobs_curve_has_at_most_20_points_and_the_latest_among_them(
@@ -209,8 +209,8 @@ def test_a_running_jobs_curve_has_at_most_20_points_and_the_latest_among_them(
     expr = 'retrainer_job_curve{name="running", metric="validation_accuracy"}'
 
     def enough() -> list[int]:
-        found = sorted(int(s["metric"]["step"]) for s in world.prometheus.query(expr))
-        return found if found and found[-1] > 400 else []
+        steps = sorted(int(s["metric"]["step"]) for s in world.prometheus.query(expr))
+        return steps if steps and steps[-1] > 400 else []
 
     steps = eventually(enough, within=180, what="forty evaluations")
     assert len(steps) <= 20
@@ -255,20 +255,20 @@ def test_prometheus_evaluates_every_rule_and_fires_for_those_jobs(world: World) 
     eventually(evaluated, what="the health of all rules")
     assert {rule["name"] for rule in world.prometheus.rules()} == set(rules())
 
-    def told() -> dict[str, set[tuple[str, str]]]:
-        said: dict[str, set[tuple[str, str]]] = {}
+    def alert_states() -> dict[str, set[tuple[str, str]]]:
+        states: dict[str, set[tuple[str, str]]] = {}
         for alert in world.prometheus.alerts():
             labels = alert["labels"]
             assert "$" not in alert["annotations"]["summary"]
             one = (labels.get("name", ""), alert["state"])
-            said.setdefault(labels["alertname"], set()).add(one)
-        return said
+            states.setdefault(labels["alertname"], set()).add(one)
+        return states
 
     expected = {
         alert: {(name, "pending" if alert == "RetrainJobStuck" else "firing") for name in names}
         for alert, names in WHOM.items()
     }
-    eventually(lambda: told() == expected, what=f"{expected}")
+    eventually(lambda: alert_states() == expected, what=f"{expected}")
 
 
 def test_every_series_that_a_rule_reads_is_there(world: World) -> None:

@@ -34,16 +34,16 @@ def operator(bed: Bed) -> Iterator[Operator]:
 
 @pytest.fixture
 def team(bed: Bed, operator: Operator, request: pytest.FixtureRequest) -> Iterator[Namespace]:
-    words = re.findall("[a-z0-9]+", request.node.name.lower())[1:7]
-    team = bed.team("t-" + "-".join(words)[:40].strip("-"))
+    parts = re.findall("[a-z0-9]+", request.node.name.lower())[1:7]
+    team = bed.team("t-" + "-".join(parts)[:40].strip("-"))
     yield team
     bed.cluster.kubectl("delete", "namespace", team.name, "--wait=false")
 
 
 def _final(job: dict[str, Any]) -> str:
     """What a train pod of this job would leave."""
-    said = json.loads(objects.FINAL)
-    return json.dumps({**said, "uid": job["metadata"]["uid"], "name": job["metadata"]["name"]})
+    report = json.loads(objects.FINAL)
+    return json.dumps({**report, "uid": job["metadata"]["uid"], "name": job["metadata"]["name"]})
 
 
 def test_a_whole_life_with_few_writes_and_kubectl_wait(bed: Bed, team: Namespace) -> None:
@@ -62,10 +62,10 @@ def test_a_whole_life_with_few_writes_and_kubectl_wait(bed: Bed, team: Namespace
     )
     assert reasons == [{"JobCreated", "Succeeded"}]
     writes = bed.writes(namespace=team.name)
-    told = [
+    requests = [
         (w["verb"], w["objectRef"]["resource"], w["objectRef"].get("subresource")) for w in writes
     ]
-    assert len(writes) <= 8, told
+    assert len(writes) <= 8, requests
 
 
 def test_shards_first_then_training_and_the_bottlenecks_stay(team: Namespace) -> None:
@@ -118,9 +118,14 @@ def test_suspend_and_resume_in_every_phase(team: Namespace) -> None:
 
 def test_exit_64_is_told_in_the_trainers_words_and_not_retried(team: Namespace) -> None:
     job = team.apply("wrong", annotations={"delay": "never"})
-    said = {"task": "train", "name": "wrong", "uid": job["metadata"]["uid"],
-            "reason": "BucketNotFound", "message": "Bucket photos (images) does not exist."}  # fmt: skip
-    team.end_pods("wrong", code=64, message=json.dumps(said))
+    report = {
+        "task": "train",
+        "name": "wrong",
+        "uid": job["metadata"]["uid"],
+        "reason": "BucketNotFound",
+        "message": "Bucket photos (images) does not exist.",
+    }
+    team.end_pods("wrong", code=64, message=json.dumps(report))
     status = team.until("wrong", phase="Failed", reason="BucketNotFound")
     assert status["message"] == "Bucket photos (images) does not exist."
     assert len(team.pods("wrong")) == 1
@@ -203,16 +208,16 @@ def test_a_taken_name_is_left_alone_until_it_is_free(team: Namespace) -> None:
         "metadata": {"name": "mine-train"},
         "spec": {"suspend": True, "template": {"spec": pod}},
     }
-    made = team.api.call("POST", f"/apis/batch/v1/namespaces/{team.name}/jobs", other)
+    created = team.api.call("POST", f"/apis/batch/v1/namespaces/{team.name}/jobs", other)
     team.apply("mine")
     status = team.until("mine", reason="NameTaken")
     assert status["message"] == (
         "A Job named mine-train exists and belongs to no RetrainJob; it is left alone."
     )
-    held = team.child("mine-train")
-    assert held is not None
-    assert held["spec"] == made["spec"]
-    assert "ownerReferences" not in held["metadata"]
+    child = team.child("mine-train")
+    assert child is not None
+    assert child["spec"] == created["spec"]
+    assert "ownerReferences" not in child["metadata"]
     team.api.call(
         "DELETE",
         f"/apis/batch/v1/namespaces/{team.name}/jobs/mine-train",
@@ -322,12 +327,12 @@ def test_live_reports_of_pods_are_in_the_status_and_in_the_metrics(
     (pod,) = team.running("live")
     curve = {"step": [0, 100], "validationAccuracy": [0.2, 0.8], "trainingAccuracy": [0.2, 0.9],
              "crossEntropy": [1.6, 0.3], "validationCrossEntropy": [1.6, 0.5]}  # fmt: skip
-    said = {"task": "train", "name": "live", "uid": job["metadata"]["uid"], "stage": "Training",
-            "progress": {"percent": 60, "step": 100, "steps": 500, "imagesTotal": 10,
-                         "imagesCached": 4, "imagesComputed": 6, "imagesRejected": 0},
-            "metrics": {"validationAccuracy": 0.8, "trainingAccuracy": 0.9},
-            "curve": curve, "imagesPerSecond": 321.5}  # fmt: skip
-    _Reports.answer = json.dumps(said).encode()
+    report = {"task": "train", "name": "live", "uid": job["metadata"]["uid"], "stage": "Training",
+              "progress": {"percent": 60, "step": 100, "steps": 500, "imagesTotal": 10,
+                           "imagesCached": 4, "imagesComputed": 6, "imagesRejected": 0},
+              "metrics": {"validationAccuracy": 0.8, "trainingAccuracy": 0.9},
+              "curve": curve, "imagesPerSecond": 321.5}  # fmt: skip
+    _Reports.answer = json.dumps(report).encode()
     server = http.server.ThreadingHTTPServer(("127.0.0.77", 9464), _Reports)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

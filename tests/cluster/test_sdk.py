@@ -101,8 +101,8 @@ def operator(cluster: DevCluster) -> Operator:
 # --- submit ---
 def test_the_same_job_twice_is_one_and_another_spec_is_refused(client: Client) -> None:
     first = client.submit(manifest(training={"steps": 500}))
-    again = client.submit(manifest(training={"steps": 500}, shards=1, weights="imagenet"))
-    assert first.uid == again.uid
+    second = client.submit(manifest(training={"steps": 500}, shards=1, weights="imagenet"))
+    assert first.uid == second.uid
     with pytest.raises(AlreadyExists, match=r"spec\.training\.steps is 500, not 4000"):
         client.submit(manifest())
 
@@ -189,18 +189,18 @@ def in_thread(work: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
 def test_wait_sees_every_phase_and_the_end(client: Client, operator: Operator) -> None:
     job = client.submit(manifest())
     phases: list[str] = []
-    seen = threading.Event()
+    reported = threading.Event()
 
     def show(report: Report) -> None:
         phases.append(report.stage)
-        seen.set()
+        reported.set()
 
     thread, result = in_thread(
         lambda: client.get("flowers").wait(timeout=60, progress=OnReport(show))
     )
     for phase in ("Bottlenecks", "Training", "Succeeded"):
-        assert seen.wait(20)
-        seen.clear()
+        assert reported.wait(20)
+        reported.clear()
         operator.status(job, phase=phase, metrics={"testAccuracy": 0.9, "testImages": 100})
     thread.join(20)
     assert result[0].test_accuracy == 0.9
@@ -224,12 +224,12 @@ def test_wait_survives_a_killed_api_server(
     cluster: DevCluster, client: Client, operator: Operator
 ) -> None:
     job = client.submit(manifest())
-    seen = threading.Event()
+    reported = threading.Event()
     handle = client.get("flowers")
     thread, result = in_thread(
-        lambda: handle.wait(timeout=180, progress=OnReport(lambda _: seen.set()))
+        lambda: handle.wait(timeout=180, progress=OnReport(lambda _: reported.set()))
     )
-    assert seen.wait(20)
+    assert reported.wait(20)
     kill_api_server()
     ensure("control-plane", name="sdk")  # starts what has ended
     operator.status(job, phase="Succeeded", message="Test accuracy 0.9.")
@@ -243,9 +243,9 @@ def kill_api_server() -> None:
     printed = subprocess.run(
         status, cwd=devcluster_tool.CHECKOUT, capture_output=True, text=True, check=False
     ).stdout
-    found = re.search(r"^kube-apiserver +pid (\d+)", printed, re.MULTILINE)
-    assert found, printed
-    os.kill(int(found[1]), signal.SIGKILL)
+    match = re.search(r"^kube-apiserver +pid (\d+)", printed, re.MULTILINE)
+    assert match, printed
+    os.kill(int(match[1]), signal.SIGKILL)
 
 
 # --- rights ---
@@ -255,9 +255,9 @@ def test_a_person_without_rights_is_told_the_verb_and_the_resource(
     nobody = Client(namespace, kubeconfig=cluster.user_kubeconfig("ann"))
     with pytest.raises(Forbidden) as error:
         nobody.list()
-    said = str(error.value)
-    assert f"Not allowed to list retrainjobs.retrainer.dev in namespace {namespace}" in said
-    assert 'User "ann"' in said
+    message = str(error.value)
+    assert f"Not allowed to list retrainjobs.retrainer.dev in namespace {namespace}" in message
+    assert 'User "ann"' in message
     with pytest.raises(Forbidden, match=r"create retrainjobs\.retrainer\.dev"):
         nobody.submit(manifest())
 
@@ -350,9 +350,9 @@ async def test_a_cancelled_wait_lets_go_of_its_connection_at_once(
 ) -> None:
     client = AsyncClient(namespace, kubeconfig=cluster.kubeconfig)
     job = await client.submit(manifest())
-    seen = threading.Event()
-    task = asyncio.create_task(job.wait(progress=OnReport(lambda _: seen.set())))
-    assert await asyncio.to_thread(seen.wait, 20)
+    reported = threading.Event()
+    task = asyncio.create_task(job.wait(progress=OnReport(lambda _: reported.set())))
+    assert await asyncio.to_thread(reported.wait, 20)
     started = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -95,8 +95,8 @@ async def test_every_method_of_a_client(
     assert (await client("get", "digits")).test_accuracy == digits.test_accuracy
     assert "digits" in [job.name for job in await client("list", "Succeeded")]
 
-    held = team.manifest("held", spec(team, suspend=True))
-    assert (await client("submit", held)).spec.suspend is True
+    document = team.manifest("held", spec(team, suspend=True))
+    assert (await client("submit", document)).spec.suspend is True
     assert (await client("resume", "held")).spec.suspend is False
     assert (await client("suspend", "held")).spec.suspend is True
     changes = await client("watch", timeout=1)
@@ -106,12 +106,12 @@ async def test_every_method_of_a_client(
         await client("get", "held")
 
     # By its name, by its URL, and as a run: each read from the store as the client was told to.
-    found = await client("compare", ["digits", digits.run_url, digits.run])
-    assert len({row.name for row in found.rows}) == 3
-    assert {row.images for row in found.rows} == {
+    comparison = await client("compare", ["digits", digits.run_url, digits.run])
+    assert len({row.name for row in comparison.rows}) == 3
+    assert {row.images for row in comparison.rows} == {
         (await client("get", "digits")).status.metrics.test_images
     }
-    assert [d.p for d in found.differences] == [1.0, 1.0]
+    assert [d.p for d in comparison.differences] == [1.0, 1.0]
     assert client.names == methods(type(client.inner))
 
 

@@ -28,16 +28,16 @@ def main() -> int:
     )
     parser.add_argument("--only", help="faults of the menu whose name has this in it")
     parser.add_argument("--cluster", default="faults", help="name of the control plane")
-    given = parser.parse_args()
-    parts = given.parts or ["menu", *matrix.PARTS]
+    arguments = parser.parse_args()
+    parts = arguments.parts or ["menu", *matrix.PARTS]
     well = True
     with tempfile.TemporaryDirectory() as folder:
-        bed = bring_up(Path(folder), given.cluster)
+        bed = bring_up(Path(folder), arguments.cluster)
         with bed.cluster:
             if "menu" in parts:
-                well &= menu.run(bed, given.times, given.only or "")
+                well &= menu.run(bed, arguments.times, arguments.only or "")
             if rest := [part for part in parts if part != "menu"]:
-                results = asyncio.run(matrix.run(bed, rest, given.sample))
+                results = asyncio.run(matrix.run(bed, rest, arguments.sample))
                 well &= not any(result.problems for result in results)
     return 0 if well else 1
 

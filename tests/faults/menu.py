@@ -109,7 +109,7 @@ def _lease_stolen(scene: Scene) -> float:
 def _lease_deleted(scene: Scene) -> float:
     scene.bed.api.call("DELETE", _LEASE)
     started = time.monotonic()
-    eventually(lambda: scene.bed.api.found(_LEASE))
+    eventually(lambda: scene.bed.api.find(_LEASE))
     return scene.seconds_to_a_job(since=started)
 
 
@@ -213,7 +213,7 @@ def _quota_raised(scene: Scene) -> float:
     path = f"/api/v1/namespaces/{scene.team.name}/resourcequotas"
     quota = {"metadata": {"name": "none"}, "spec": {"hard": {"count/jobs.batch": "0"}}}
     scene.bed.api.call("POST", path, quota)
-    eventually(lambda: "status" in (scene.bed.api.found(f"{path}/none") or {}))
+    eventually(lambda: "status" in (scene.bed.api.find(f"{path}/none") or {}))
     scene.team.apply("job", annotations={"delay": "never"})
     scene.team.until("job", reason="QuotaExceeded")
     scene.bed.api.call("DELETE", f"{path}/none")

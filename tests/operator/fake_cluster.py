@@ -316,8 +316,8 @@ class Run:
         """Read what is here and in no list, and what is listed and not here."""
         self._lost.clear()
         self.take(self.cluster.objects)
-        there = {body["metadata"]["uid"] for body in self.cluster.objects.values()}
-        for uid in {s.uid for s in self.memory.snapshots()} - there:
+        uids = {body["metadata"]["uid"] for body in self.cluster.objects.values()}
+        for uid in {s.uid for s in self.memory.snapshots()} - uids:
             self.memory.remove(uid)
 
     async def make_pass(self) -> float | None:

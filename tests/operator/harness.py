@@ -35,11 +35,11 @@ def eventually(wanted: Callable[[], T | None], *, within: float = 60.0, what: st
     """What `wanted` gives once it gives something; the test fails after `within` seconds."""
     end = time.monotonic() + within
     while True:
-        seen = wanted()
-        if seen:
-            return seen
+        value = wanted()
+        if value:
+            return value
         if time.monotonic() > end:
-            raise AssertionError(f"not within {within} s: {what or wanted}; last seen: {seen!r}")
+            raise AssertionError(f"not within {within} s: {what or wanted}; last seen: {value!r}")
         time.sleep(0.05)
 
 
@@ -59,10 +59,10 @@ class Api:
         text = response.read()
         if response.status >= 400:
             raise client.ApiException(status=response.status, reason=text.decode(errors="replace"))
-        made: Body = json.loads(text)
-        return made
+        answer: Body = json.loads(text)
+        return answer
 
-    def found(self, path: str) -> Body | None:
+    def find(self, path: str) -> Body | None:
         try:
             return self.call("GET", path)
         except client.ApiException as error:
@@ -71,8 +71,8 @@ class Api:
             raise
 
     def items(self, path: str, **query: str) -> list[Body]:
-        found: list[Body] = self.call("GET", path, **query)["items"]
-        return found
+        items: list[Body] = self.call("GET", path, **query)["items"]
+        return items
 
 
 class Namespace:
@@ -114,14 +114,14 @@ class Namespace:
         return [job["metadata"]["name"] for job in self.api.items(self._jobs)]
 
     def job(self, name: str) -> Body | None:
-        return self.api.found(f"{self._jobs}/{name}")
+        return self.api.find(f"{self._jobs}/{name}")
 
     def status(self, name: str) -> Body:
-        found = self.job(name)
-        return (found or {}).get("status") or {}
+        job = self.job(name)
+        return (job or {}).get("status") or {}
 
     def child(self, name: str) -> Body | None:
-        return self.api.found(f"/apis/batch/v1/namespaces/{self.name}/jobs/{name}")
+        return self.api.find(f"/apis/batch/v1/namespaces/{self.name}/jobs/{name}")
 
     def children(self) -> list[Body]:
         return self.api.items(f"/apis/batch/v1/namespaces/{self.name}/jobs")
@@ -173,12 +173,12 @@ class Namespace:
     def until(self, job: str, *, within: float = 60.0, **wanted: str) -> Body:
         """The status once it has these values."""
 
-        def there() -> Body | None:
+        def matching_status() -> Body | None:
             status = self.status(job)
             return status if all(status.get(k) == v for k, v in wanted.items()) else None
 
         try:
-            return eventually(there, within=within)
+            return eventually(matching_status, within=within)
         except AssertionError as error:
             raise AssertionError(f"{job} is not {wanted}: {self.status(job)}") from error
 
@@ -293,7 +293,7 @@ class Bed:
 
     def namespace(self, name: str) -> Namespace:
         path = "/api/v1/namespaces"
-        if self.api.found(f"{path}/{name}") is None:
+        if self.api.find(f"{path}/{name}") is None:
             self.api.call("POST", path, {"metadata": {"name": name}})
         return Namespace(self.api, name)
 

@@ -65,8 +65,8 @@ class Bench:
         """Everything in it, and wait: the next row measures something else."""
         for kind in (RETRAINJOBS, JOBS, PODS):
             path = kind.format(namespace)
-            there = [meta async for meta in self.kube.metadata(path)]
-            await self.all(self._gone(f"{path}/{meta['name']}", meta["uid"]) for meta in there)
+            objects = [meta async for meta in self.kube.metadata(path)]
+            await self.all(self._gone(f"{path}/{meta['name']}", meta["uid"]) for meta in objects)
         await until(partial(self.count, PODS.format(namespace)), 0, within=600)
 
     async def _gone(self, path: str, uid: str) -> None:
@@ -99,10 +99,10 @@ class Bench:
 
 
 async def until(
-    seen: Callable[[], Awaitable[int]], wanted: int, *, within: float, every: float = 0.5
+    count: Callable[[], Awaitable[int]], wanted: int, *, within: float, every: float = 0.5
 ) -> None:
     end = time.monotonic() + within
-    while (now := await seen()) != wanted:
+    while (now := await count()) != wanted:
         if time.monotonic() > end:
             raise TimeoutError(f"{now} instead of {wanted} after {within} s")
         await asyncio.sleep(every)
@@ -160,7 +160,7 @@ def each(values: list[float]) -> str:
     return ", ".join(f"{v:.3g}" for v in values)
 
 
-def made(event: Body, resource: str) -> bool:
+def creates(event: Body, resource: str) -> bool:
     where = event["objectRef"]
     return (
         event["verb"] == "create"
@@ -182,21 +182,21 @@ async def complete(bench: Bench, namespace: str) -> int:
 async def next_job(bench: Bench, namespace: str, job: str) -> float:
     """When the API server made it."""
 
-    async def there() -> int:
+    async def count() -> int:
         try:
             await bench.kube.get(f"{JOBS.format(namespace)}/{job}")
         except ApiError:
             return 0
         return 1
 
-    await until(there, 1, within=60)
+    await until(count, 1, within=60)
     return next(
-        at(e) for e in bench.audit(ACCOUNT, namespace) if made(e, "jobs") and name(e) == job
+        at(e) for e in bench.audit(ACCOUNT, namespace) if creates(e, "jobs") and name(e) == job
     )
 
 
 async def finished_job(bench: Bench, namespace: str, name: str) -> None:
-    made = await bench.kube.create(RETRAINJOBS.format(namespace), retrainjob(name))
+    created = await bench.kube.create(RETRAINJOBS.format(namespace), retrainjob(name))
     points = [
         {"step": n * 200, "trainingAccuracy": 0.9312, "validationAccuracy": 0.9012,
          "crossEntropy": 0.2213, "validationCrossEntropy": 0.3123} for n in range(20)
@@ -217,7 +217,7 @@ async def finished_job(bench: Bench, namespace: str, name: str) -> None:
     labels = {"app.kubernetes.io/managed-by": "retrainer", "retrainer.dev/job": name}
     job = plain(f"{name}-train")
     owner = {"apiVersion": "retrainer.dev/v1alpha1", "kind": "RetrainJob", "name": name,
-             "uid": made["metadata"]["uid"], "controller": True}  # fmt: skip
+             "uid": created["metadata"]["uid"], "controller": True}  # fmt: skip
     job["metadata"] |= {"labels": labels, "ownerReferences": [owner]}
     job["spec"]["suspend"] = True
     await bench.kube.create(JOBS.format(namespace), job)

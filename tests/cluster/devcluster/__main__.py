@@ -84,10 +84,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _up(arguments: argparse.Namespace) -> int:
     settings = Settings(size=arguments.size, simulated_nodes=arguments.kwok, bench=arguments.bench)
-    given = places.given_kubeconfig() if settings.size == "node" else None
-    if given is not None:
+    kubeconfig = places.given_kubeconfig() if settings.size == "node" else None
+    if kubeconfig is not None:
         say("KUBECONFIG names a cluster: it is used, nothing is started. Unset it for our own.")
-        print(given)
+        print(kubeconfig)
         return 0
     cluster, new = lifecycle.up(arguments.name, settings)
     if arguments.images:

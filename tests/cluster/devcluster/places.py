@@ -13,17 +13,17 @@ def cache() -> Path:
 
     It lies outside the checkout, so that a fresh clone does not build Kubernetes again.
     """
-    given = os.environ.get("RETRAINER_CACHE")
-    if given:
-        return Path(given).resolve()
+    path = os.environ.get("RETRAINER_CACHE")
+    if path:
+        return Path(path).resolve()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrainer"
 
 
 def state() -> Path:
     """One folder per cluster that was brought up; `down` deletes it."""
-    given = os.environ.get("RETRAINER_STATE")
-    if given:
-        return Path(given).resolve()
+    path = os.environ.get("RETRAINER_STATE")
+    if path:
+        return Path(path).resolve()
     home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     return home / "retrainer" / "clusters"
 

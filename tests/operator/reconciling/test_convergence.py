@@ -140,13 +140,13 @@ class Lives(RuleBasedStateMachine):
     def garbage_is_collected(self) -> None:
         self.cluster.collect_garbage()
 
-    @rule(again=st.booleans())
-    def user_deletes_the_job(self, again: bool) -> None:
+    @rule(recreated=st.booleans())
+    def user_deletes_the_job(self, recreated: bool) -> None:
         if any("ownerReferences" not in body["metadata"] for body in self.cluster.children()):
             return  # one that has not got its owner back when its job goes is left, as anybody's Job
         if JOB in self.cluster.objects:
             self.cluster.remove(JOB)
-        if again:
+        if recreated:
             self.cluster.collect_garbage()
             self.cluster.apply_job(**self.job)
 
