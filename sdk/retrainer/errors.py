@@ -3,11 +3,26 @@
 Each message is a sentence for the person who reads it: what is wrong, where, and what to do next.
 Errors of other libraries are mapped to these in one place each (`store/` of the SDK and of
 the trainer, `cluster/`), with the cause kept.
+
+    RetrainerError              exit code 1
+    ├── UserError               exit code 64: trying again will not help
+    │   ├── InvalidJob
+    │   ├── StorageDenied
+    │   ├── BucketNotFound
+    │   ├── NotFound
+    │   ├── AlreadyExists
+    │   └── MissingExtra
+    ├── StorageError
+    ├── ClusterError
+    │   └── Forbidden
+    ├── JobFailed
+    ├── WaitTimeout             also a TimeoutError
+    └── Interrupted             exit code 143
 """
 
 
 class RetrainerError(Exception):
-    """Base of everything that Retrainer raises on purpose.
+    """The base of everything that Retrainer raises on purpose.
 
     Attributes:
         reason: one CamelCase word of `retrainer.api.reasons`, for scripts.

@@ -1,5 +1,7 @@
 """The exception tree: kinds, exit codes, and what an InvalidJob says."""
 
+import re
+
 import pytest
 
 from retrainer import errors
@@ -26,6 +28,18 @@ def test_every_error_has_a_reason_of_one_word_and_a_docstring(kind: type[Retrain
 @pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.__name__)
 def test_a_users_mistake_exits_with_64_and_nothing_else_does(kind: type[RetrainerError]) -> None:
     assert (kind.exit_code == 64) == issubclass(kind, UserError)
+
+
+def test_the_tree_at_the_top_of_the_module_is_that_of_the_classes() -> None:
+    drawn: dict[str, str] = {}
+    parents: list[str] = []
+    for line in (errors.__doc__ or "").splitlines():
+        if match := re.fullmatch(r" {4}([│ ]*(?:[├└]── )?)(\w+)(  .*)?", line):
+            depth, name = len(match[1]) // 4, match[2]
+            parents[depth:] = [name]
+            drawn[name] = parents[depth - 1] if depth else "Exception"
+    bases = {kind.__name__: kind.__bases__[0].__name__ for kind in KINDS}
+    assert drawn == bases
 
 
 def test_a_reason_can_be_given() -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from retrainer.api import reasons as conditions
+from retrainer.api import reasons
 from retrainer.api.fields import URL_MAX, Model
 from retrainer.api.findings import FindingCounts
 
@@ -208,7 +208,7 @@ class RetrainJobStatus(_StatusModel):
 
 UNSEEN = RetrainJobStatus(
     phase=Phase.PENDING,
-    reason=conditions.WAITING_FOR_OPERATOR.name,
-    message=conditions.WAITING_FOR_OPERATOR(),
+    reason=reasons.WAITING_FOR_OPERATOR.name,
+    message=reasons.WAITING_FOR_OPERATOR(),
 )
 """What the API server itself says of a job until an operator does."""
