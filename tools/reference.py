@@ -135,7 +135,7 @@ def architectures() -> str:
 
 def reasons() -> str:
     """Every reason with its sentence and advice."""
-    parts = ["# Conditions and reasons\n\n", _CONDITIONS]
+    parts = ["# Reasons and conditions\n\n", _CONDITIONS]
     for kind, title in KINDS.items():
         parts += [f"\n## {title}\n\n", table("reason", "sentence", "what to do")]
         parts += [
