@@ -17,7 +17,7 @@ from retrainer.api import Phase, RetrainJobSpec, Task, layout, reasons
 from retrainer.api.names import TASK_TRAIN
 from retrainer.errors import Interrupted, RetrainerError, StorageError
 from retrainer_trainer.arrays import Bools, Floats, Longs
-from retrainer_trainer.backbone.compute import Done, OpenJob, Want, computed
+from retrainer_trainer.backbone.compute import OpenJob, Request, Result, compute
 from retrainer_trainer.backbone.engine import gpu
 from retrainer_trainer.backbone.network import Backbone, FindGpu, open_backbone
 from retrainer_trainer.cache.cache import Cache
@@ -212,16 +212,16 @@ def compute_missing(
     total = int(mine.sum())
     mine[list(rejected)] = False
     cache.refresh()
-    wants, lacking = _missing(job, identities, mine)
-    # What was computed a moment ago and is found now was not in the cache before.
+    requests, lacking = _missing(job, identities, mine)
+    # What this run computed a moment ago is in the cache now, but was not there before the run.
     computed_rows = earlier.computed & ~lacking if earlier else np.zeros_like(mine)
     cached = mine & ~lacking & ~computed_rows
     tally = _Tally(
         reporter,
         Filled(identities, rejected, cached, computed_rows),
-        copies=_copies(identities, wants, lacking),
+        copies=_copies(identities, requests, lacking),
         total=total,
-        wanted=len(wants),
+        wanted=len(requests),
     )
     if earlier is None:
         reporter.log(
@@ -230,12 +230,12 @@ def compute_missing(
     flushed = time.monotonic()
     with stop.deferred():
         try:
-            for done in computed(job, wants, stop):
-                tally.take(done)
-                for name, bottleneck in done.found:
+            for result in compute(job, requests, stop):
+                tally.take(result)
+                for name, bottleneck in result.bottlenecks:
                     cache.add(name, bottleneck)
-                if done.nearly_black:
-                    mark = nearly_black(identities[done.row]).tobytes()
+                if result.nearly_black:
+                    mark = nearly_black(identities[result.row]).tobytes()
                     cache.add(mark, np.zeros(job.backbone.architecture.bottleneck, np.float32))
                 now = time.monotonic()
                 if cache.pending >= FLUSH_IMAGES or now - flushed > FLUSH_SECONDS:
@@ -249,13 +249,15 @@ def compute_missing(
     return tally.end(mine)
 
 
-def _copies(identities: Identities, wants: list[Want], lacking: Bools) -> dict[int, list[int]]:
-    """Of each image that is computed, the equal ones that it is computed for as well."""
-    stand_ins = {identities[want.row].tobytes(): want.row for want in reversed(wants)}
-    wanted = {want.row for want in wants}
+def _copies(
+    identities: Identities, requests: list[Request], lacking: Bools
+) -> dict[int, list[int]]:
+    """Map the row of each requested image to those of its copies, which get its bottlenecks too."""
+    stand_ins = {identities[request.row].tobytes(): request.row for request in reversed(requests)}
+    requested = {request.row for request in requests}
     copies: dict[int, list[int]] = {}
     for row in np.flatnonzero(lacking).tolist():
-        if row not in wanted:
+        if row not in requested:
             copies.setdefault(stand_ins[identities[row].tobytes()], []).append(row)
     return copies
 
@@ -302,18 +304,18 @@ class _Tally:
         self._share = TRAIN_TASK_SHARE if reporter.report.task == TASK_TRAIN else 100
         self.show()
 
-    def take(self, done: Done) -> None:
+    def take(self, result: Result) -> None:
         """Count one image."""
-        filled, row = self._filled, done.row
+        filled, row = self._filled, result.row
         self._done += 1
-        if done.identity is not None:
-            filled.identities[row] = np.frombuffer(done.identity, np.uint8)
-        if done.rejected is not None:
-            filled.rejected[row] = done.rejected
-            if done.copies:
-                self._unusable[filled.identities[row].tobytes()] = done.rejected
+        if result.identity is not None:
+            filled.identities[row] = np.frombuffer(result.identity, np.uint8)
+        if result.rejected is not None:
+            filled.rejected[row] = result.rejected
+            if result.copies:
+                self._unusable[filled.identities[row].tobytes()] = result.rejected
             return
-        rows = [row] if done.identity is not None else [row, *self._copies.get(row, ())]
+        rows = [row] if result.identity is not None else [row, *self._copies.get(row, ())]
         filled.computed[rows] = True
         self._computed += len(rows)
 
@@ -358,7 +360,7 @@ class _Tally:
         )
 
 
-def _missing(job: OpenJob, identities: Identities, mine: Bools) -> tuple[list[Want], Bools]:
+def _missing(job: OpenJob, identities: Identities, mine: Bools) -> tuple[list[Request], Bools]:
     """What the cache lacks: for each image, in path order, the parts (-1 itself, else views); and
     which images lack a part, also where an equal image is computed for them."""
     names, rows, parts = _names(job, identities, mine)
@@ -370,10 +372,10 @@ def _missing(job: OpenJob, identities: Identities, mine: Bools) -> tuple[list[Wa
     # An image that is there twice is computed once.
     _, first = np.unique(names[missing].view(f"S{IDENTITY_BYTES}")[:, 0], return_index=True)
     missing = missing[np.sort(first)]
-    wants: dict[int, list[int]] = {}
+    parts_by_row: dict[int, list[int]] = {}
     for row, part in zip(rows[missing].tolist(), parts[missing].tolist(), strict=True):
-        wants.setdefault(row, []).append(part)
-    return [Want(row, tuple(wants[row])) for row in sorted(wants)], lacking
+        parts_by_row.setdefault(row, []).append(part)
+    return [Request(row, tuple(parts_by_row[row])) for row in sorted(parts_by_row)], lacking
 
 
 def _names(job: OpenJob, identities: Identities, among: Bools) -> tuple[Identities, Longs, Longs]:
@@ -415,10 +417,10 @@ def load(job: OpenJob, filled: Filled) -> tuple[Bottlenecks, int]:
     # Zeros are not touched until they are written: rejected rows cost no memory.
     matrix = np.zeros((len(catalog) + len(names) - plain, width), np.float32)
     places = job.cache.find(names)
-    there = places >= 0
-    failed = job.cache.read(places[there], matrix, target[there])
+    is_cached = places >= 0
+    failed = job.cache.read(places[is_cached], matrix, target[is_cached])
     ready = Bottlenecks(catalog, job.images, job.backbone, matrix, views, usable, filled.rejected)
-    return ready, int((~there).sum()) + len(failed)
+    return ready, int((~is_cached).sum()) + len(failed)
 
 
 # --- rejected images ---

@@ -32,14 +32,15 @@ from retrainer_trainer.store.store import Store
 T = TypeVar("T")
 
 WHOLE = -1
-"""Part of a Want: the image as it is; 0 and more are numbers of distorted views."""
+"""The part of an image that is the image as it is; 0 and more are numbers of distorted views."""
 
-# Each time the main thread wakes, the workers may have to wait for the interpreter's lock.
-_TOGETHER = 16
-_TOGETHER_S = 0.25
+# Results are handed to the main thread several at a time: each time it wakes, the threads that compute
+# may have to wait for the interpreter's lock.
+_RESULTS_PER_HANDOVER = 16
+_HANDOVER_S = 0.25
 _QUEUED = 16
-# A thread that gives nothing for so long, once a stop was asked, waits for a store. The segment must be
-# written within the pod's grace period: see store_s3.STOPPED_PATIENCE_S.
+# After a stop was asked, threads that have handed over nothing for so long wait for a store and are left
+# behind: the segment must be written within the pod's grace period (see s3.STOPPED_PATIENCE_S).
 _STOPPED_S = 5.0
 
 
@@ -54,62 +55,64 @@ class OpenJob:
     cache: Cache
 
 
-class Want(NamedTuple):
-    """One image (index in the catalog) and the parts of it to compute."""
+class Request(NamedTuple):
+    """An image (its row in the catalog) and the parts of it to compute."""
 
     row: int
     parts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Done:
-    """What came of one Want.
+class Result:
+    """What came of one Request.
 
     Attributes:
-        row: index in the catalog.
-        found: identity and bottleneck of each part.
+        row: of the image in the catalog.
+        bottlenecks: identity and bottleneck of each part.
         rejected: why the image cannot be used; None if it can.
-        copies: the reason lies in the content, so that it holds for every copy of the image.
-        nearly_black: see `pixels.is_nearly_black`.
+        copies: whether the reason lies in the content, and so holds for every copy of the image.
+        nearly_black: whether `pixels.is_nearly_black` says so.
         identity: 16 bytes, if the image was replaced since it was listed; else None.
     """
 
     row: int
-    found: list[tuple[bytes, npt.NDArray[np.float32]]] = field(default_factory=list)
+    bottlenecks: list[tuple[bytes, npt.NDArray[np.float32]]] = field(default_factory=list)
     rejected: str | None = None
     copies: bool = False
     nearly_black: bool = False
     identity: bytes | None = None
 
 
-def computed(job: OpenJob, wants: Sequence[Want], stop: Stop) -> Iterator[Done]:
-    """Do all of `wants`, in no particular order, on a thread per core and the GPU if there is one.
+def compute(job: OpenJob, requests: Sequence[Request], stop: Stop) -> Iterator[Result]:
+    """Answer all requests, in no particular order, on a thread per core and the GPU if there is one.
 
-    Ends early once `stop` was asked; what is under way is still given. An error that is not one
-    image's own (the store does not answer) is raised after what was finished before it.
+    Ends early once `stop` was asked; the results of what is under way are still given. An error that is
+    not one image's own (the store does not answer) is raised after the results that came before it.
     """
-    if not wants:
+    if not requests:
         return
-    threads = min(cores(), len(wants))
+    threads = min(cores(), len(requests))
     halt = threading.Event()
-    source = _Source(job.images, job.catalog, wants, threads)
+    source = _Source(job.images, job.catalog, requests, threads)
 
     def decoded() -> Iterator[_Decoded]:
         while not halt.is_set() and not stop.asked and (item := source.next()) is not None:
             yield _decode(job, *item)
 
-    def on_a_core() -> Iterator[Done]:
+    def on_a_core() -> Iterator[Result]:
         engine = job.backbone.start()
-        for one in decoded():
-            yield from _run(engine, [one])
+        for image in decoded():
+            yield from _run(engine, [image])
 
-    def on_the_gpu() -> Iterator[Done]:
+    def on_the_gpu() -> Iterator[Result]:
         engine = job.backbone.start()
-        batch = job.backbone.batch
-        most = max(len(want.parts) for want in wants)
-        ahead = _on_threads(threads, decoded, halt, stop, together=1, queued=max(1, batch // most))
-        for some in _batches(ahead, batch):
-            yield from _run(engine, some)
+        size = job.backbone.batch
+        most = max(len(request.parts) for request in requests)
+        ahead = _on_threads(
+            threads, decoded, halt, stop, per_handover=1, queued=max(1, size // most)
+        )
+        for batch in _batches(ahead, size):
+            yield from _run(engine, batch)
 
     try:
         if job.backbone.batch == 1:
@@ -127,33 +130,33 @@ def _on_threads(
     halt: threading.Event,
     stop: Stop,
     *,
-    together: int = _TOGETHER,
+    per_handover: int = _RESULTS_PER_HANDOVER,
     queued: int = _QUEUED,
 ) -> Iterator[T]:
-    """What `work` gives on each of the threads, in no particular order.
+    """Give what `work` gives on each of the threads, in no particular order.
 
-    The first error sets `halt`, for `work` to look at, and is raised once all threads have ended.
+    The first error sets `halt`, which `work` looks at, and is raised once all threads have ended.
     After a stop, those that wait for a store are left behind.
 
     Args:
-        together: results handed over at a time.
-        queued: times `together` that are kept until they are taken.
+        per_handover: how many results a thread hands over at a time.
+        queued: how many handovers may wait to be taken; a thread with one more waits.
     """
     results: queue.Queue[list[T] | BaseException | None] = queue.Queue(queued)
 
     def go() -> None:
-        done: list[T] = []
-        due = time.monotonic() + _TOGETHER_S
+        ready: list[T] = []
+        due = time.monotonic() + _HANDOVER_S
         try:
             for item in work():
-                done.append(item)
-                if len(done) == together or time.monotonic() > due:
-                    results.put(done)
-                    done, due = [], time.monotonic() + _TOGETHER_S
+                ready.append(item)
+                if len(ready) == per_handover or time.monotonic() > due:
+                    results.put(ready)
+                    ready, due = [], time.monotonic() + _HANDOVER_S
         except BaseException as error:  # raised again where the results are taken
             results.put(error)
         finally:
-            results.put(done)
+            results.put(ready)
             results.put(None)
 
     for i in range(threads):
@@ -179,21 +182,21 @@ def _on_threads(
 
 
 def _batches(decoded: "Iterator[_Decoded]", most: int) -> "Iterator[list[_Decoded]]":
-    """As many images together as have at most `most` parts; one with more is alone."""
-    some: list[_Decoded] = []
+    """Gather images into batches of at most `most` parts; an image with more is a batch of its own."""
+    batch: list[_Decoded] = []
     parts = 0
     failure: RetrainerError | None = None
     try:
-        for one in decoded:
-            if some and parts + len(one.pixels) > most:
-                yield some
-                some, parts = [], 0
-            some.append(one)
-            parts += len(one.pixels)
+        for image in decoded:
+            if batch and parts + len(image.pixels) > most:
+                yield batch
+                batch, parts = [], 0
+            batch.append(image)
+            parts += len(image.pixels)
     except RetrainerError as error:  # of the store: what came before it is still computed
         failure = error
-    if some:
-        yield some
+    if batch:
+        yield batch
     if failure is not None:
         raise failure
 
@@ -201,71 +204,76 @@ def _batches(decoded: "Iterator[_Decoded]", most: int) -> "Iterator[list[_Decode
 class _Source:
     """Gives each worker the next image's bytes; from a network, several are fetched ahead."""
 
-    def __init__(self, store: Store, catalog: Catalog, wants: Sequence[Want], threads: int) -> None:
+    def __init__(
+        self, store: Store, catalog: Catalog, requests: Sequence[Request], threads: int
+    ) -> None:
         self._store, self._catalog = store, catalog
-        self._left = iter(wants)
+        self._left = iter(requests)
         self._lock = threading.Lock()
         ahead = store.parallel > 1
         self._pool = ThreadPoolExecutor(store.parallel, "fetch") if ahead else None
         self._depth = store.parallel + threads
-        self._ahead: deque[tuple[Want, Future[Fetched]]] = deque()
+        self._ahead: deque[tuple[Request, Future[Fetched]]] = deque()
 
-    def next(self) -> tuple[Want, Fetched] | None:
+    def next(self) -> tuple[Request, Fetched] | None:
         if self._pool is None:
             with self._lock:
-                want = next(self._left, None)
-            return None if want is None else (want, self._fetch(want))
+                request = next(self._left, None)
+            return None if request is None else (request, self._fetch(request))
         with self._lock:
-            while len(self._ahead) < self._depth and (want := next(self._left, None)) is not None:
-                self._ahead.append((want, self._pool.submit(self._fetch, want)))
+            while (
+                len(self._ahead) < self._depth and (request := next(self._left, None)) is not None
+            ):
+                self._ahead.append((request, self._pool.submit(self._fetch, request)))
             if not self._ahead:
                 return None
-            want, future = self._ahead.popleft()
-        return want, future.result()
+            request, future = self._ahead.popleft()
+        return request, future.result()
 
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _fetch(self, want: Want) -> Fetched:
-        return fetch(self._store, self._catalog, want.row)
+    def _fetch(self, request: Request) -> Fetched:
+        return fetch(self._store, self._catalog, request.row)
 
 
 class _Decoded(NamedTuple):
-    """An image's parts before they are computed: the identity and the pixels of each."""
+    """An image before its bottlenecks are computed: the identity and the pixels of each part."""
 
-    done: Done
+    result: Result
     names: list[bytes]
     pixels: list[images.Pixels]
 
 
-def _decode(job: OpenJob, want: Want, fetched: Fetched) -> _Decoded:
-    done = Done(want.row, identity=fetched.identity, rejected=fetched.rejected)
+def _decode(job: OpenJob, request: Request, fetched: Fetched) -> _Decoded:
+    result = Result(request.row, identity=fetched.identity, rejected=fetched.rejected)
     if fetched.rejected is not None:
-        return _Decoded(done, [], [])
+        return _Decoded(result, [], [])
     distortions = job.spec.distortions
-    identity = fetched.identity or job.catalog.identities[want.row].tobytes()
+    identity = fetched.identity or job.catalog.identities[request.row].tobytes()
     size = job.backbone.architecture.size
     names: list[bytes] = []
     pixels: list[images.Pixels] = []
     try:
-        if WHOLE in want.parts:
+        if WHOLE in request.parts:
             names.append(identity)
             pixels.append(images.pixels(fetched.body, size))
-        views = [part for part in want.parts if part != WHOLE]
+        views = [part for part in request.parts if part != WHOLE]
         if views and distortions is not None:
             square = images.pixels(fetched.body, source_size(size, distortions))
             for view in views:
                 names.append(view_identity(identity, distortions, view))
                 pixels.append(distorted(square, size, identity, distortions, view))
     except images.RejectedError as error:
-        return _Decoded(replace(done, rejected=str(error), copies=True), [], [])
-    done = replace(done, nearly_black=images.is_nearly_black(fetched.body))
-    return _Decoded(done, names, pixels)
+        return _Decoded(replace(result, rejected=str(error), copies=True), [], [])
+    result = replace(result, nearly_black=images.is_nearly_black(fetched.body))
+    return _Decoded(result, names, pixels)
 
 
-def _run(engine: Engine, some: Sequence[_Decoded]) -> list[Done]:
-    bottlenecks = iter(engine([pixels for one in some for pixels in one.pixels]))
+def _run(engine: Engine, batch: Sequence[_Decoded]) -> list[Result]:
+    bottlenecks = iter(engine([pixels for image in batch for pixels in image.pixels]))
     return [
-        replace(one.done, found=[(name, next(bottlenecks)) for name in one.names]) for one in some
+        replace(image.result, bottlenecks=[(name, next(bottlenecks)) for name in image.names])
+        for image in batch
     ]
