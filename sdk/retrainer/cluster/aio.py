@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 async def _stopping(function: Callable[..., T], *args: Any, stop: Stop, **named: Any) -> T:
-    """`function(..., stop=stop)` in a thread; cancelling this ends it before it is left alone."""
+    """Run `function(..., stop=stop)` in a thread; cancelling this ends the function first."""
     thread = asyncio.create_task(
         asyncio.to_thread(functools.partial(function, *args, stop=stop, **named))
     )
@@ -45,7 +45,8 @@ async def _stopping(function: Callable[..., T], *args: Any, stop: Stop, **named:
         return await asyncio.shield(thread)
     except asyncio.CancelledError:
         stop.set()
-        # Its end is waited for, its result no longer: nobody would see an exception of it.
+        # Wait until the function has ended. Nobody needs its exception, but asyncio would complain if it
+        # were not taken.
         await asyncio.wait([thread])
         if not thread.cancelled():
             thread.exception()
@@ -53,7 +54,7 @@ async def _stopping(function: Callable[..., T], *args: Any, stop: Stop, **named:
 
 
 async def _items(iterator: Iterator[T], stop: Stop) -> AsyncIterator[T]:
-    """The items of a blocking iterator, each awaited."""
+    """Give the items of a blocking iterator, each awaited."""
     end = object()
     try:
         while True:
@@ -70,7 +71,7 @@ def _next(iterator: Iterator[Any], end: object, *, stop: Stop) -> Any:  # noqa: 
 
 
 class AsyncJob(JobSnapshot):
-    """One RetrainJob on a cluster, as it was last read. See `Job`."""
+    """One RetrainJob on a cluster, as it was last read: the methods of `Job`, to be awaited."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -81,7 +82,7 @@ class AsyncJob(JobSnapshot):
 
     @property
     def status(self) -> RetrainJobStatus:
-        """See `Job.status`."""
+        """What the operator has written."""
         return self._job.status
 
     @property
@@ -91,7 +92,7 @@ class AsyncJob(JobSnapshot):
 
     @property
     def run(self) -> "Run":
-        """See `Job.run`; its methods are synchronous."""
+        """Its run's folder in the store, as `Job.run`; the methods of the run are synchronous."""
         return self._job.run
 
     def __repr__(self) -> str:
@@ -102,7 +103,7 @@ class AsyncJob(JobSnapshot):
 
     # --- the job on the cluster ---
     async def refresh(self) -> "AsyncJob":
-        """See `Job.refresh`."""
+        """Read the job again, as `Job.refresh`; returns itself."""
         await asyncio.to_thread(self._job.refresh)
         return self
 
@@ -111,91 +112,94 @@ class AsyncJob(JobSnapshot):
         timeout: float | None = None,  # noqa: ASYNC109  the same arguments as Job.wait
         progress: bool | Watcher | None = None,
     ) -> "AsyncJob":
-        """See `Job.wait`. A watcher given as `progress` is called in another thread."""
+        """Wait until the job has ended, as `Job.wait`; returns itself.
+
+        A watcher given as `progress` is called in another thread.
+        """
         await _stopping(self._job.wait, timeout, progress, stop=Stop())
         return self
 
     async def suspend(self) -> "AsyncJob":
-        """See `Job.suspend`."""
+        """Stop its pods, as `Job.suspend`; returns itself."""
         await asyncio.to_thread(self._job.suspend)
         return self
 
     async def resume(self) -> "AsyncJob":
-        """See `Job.resume`."""
+        """Let it go on after `suspend`, as `Job.resume`; returns itself."""
         await asyncio.to_thread(self._job.resume)
         return self
 
     async def delete(self) -> None:
-        """See `Job.delete`."""
+        """Delete it and its pods, as `Job.delete`."""
         await asyncio.to_thread(self._job.delete)
 
     def logs(self, follow: bool = False, *, prefix: bool = True) -> AsyncIterator[str]:
-        """See `Job.logs`; read it with `async for`."""
+        """Give the lines of its pods' logs, as `Job.logs`; read them with `async for`."""
         stop = Stop()
         return _items(self._job.logs(follow, prefix=prefix, stop=stop), stop)
 
     async def pods(self) -> list[Document]:
-        """See `Job.pods`."""
+        """List its pods, as `Job.pods`."""
         return await asyncio.to_thread(self._job.pods)
 
     async def events(self) -> list[Event]:
-        """See `Job.events`."""
+        """List its events, as `Job.events`."""
         return await asyncio.to_thread(self._job.events)
 
     # --- how good it is ---
     async def metrics(self) -> Metrics:
-        """See `Job.metrics`."""
+        """Read the latest figures, as `Job.metrics`."""
         return await asyncio.to_thread(self._job.metrics)
 
     async def history(self, whole: bool = False) -> History:
-        """See `Job.history`."""
+        """Read the learning curve, as `Job.history`."""
         return await asyncio.to_thread(self._job.history, whole)
 
     async def artifacts(self) -> dict[str, str]:
-        """See `Job.artifacts`."""
+        """List the files of the run, as `Job.artifacts`."""
         return await asyncio.to_thread(self._job.artifacts)
 
     async def download(self, path: str | Path = ".") -> Path:
-        """See `Job.download`."""
+        """Download the run's folder into `path`, as `Job.download`; returns where it is now."""
         return await asyncio.to_thread(self._job.download, path)
 
     async def confusion_matrix(self) -> "ConfusionMatrix":
-        """See `Job.confusion_matrix`."""
+        """Read the counts of test images by label and guess, as `Job.confusion_matrix`."""
         return await asyncio.to_thread(self._job.confusion_matrix)
 
     async def misclassified(self) -> "list[TestPrediction]":
-        """See `Job.misclassified`."""
+        """List the test images guessed wrong, as `Job.misclassified`."""
         return await asyncio.to_thread(self._job.misclassified)
 
     async def findings(self) -> "list[Finding]":
-        """See `Job.findings`."""
+        """List what stands out among the images, as `Job.findings`."""
         return await asyncio.to_thread(self._job.findings)
 
     async def sweep(self) -> "list[Combination]":
-        """See `Job.sweep`."""
+        """List every combination that the job's sweep tried, as `Job.sweep`."""
         return await asyncio.to_thread(self._job.sweep)
 
     async def predict(
         self, images: "Image | Iterable[Image]", top: int | None = None
     ) -> "list[Prediction]":
-        """See `Job.predict`."""
+        """Label images with this job's network on this machine, as `Job.predict`."""
         return await asyncio.to_thread(self._job.predict, images, top)
 
     async def compare(self, others: "Sequence[AsyncJob | Job | Run | str | Path]") -> "Comparison":
-        """See `Job.compare`."""
+        """Put this job beside others, as `Job.compare`."""
         return await asyncio.to_thread(self._job.compare, _synchronous(others))
 
 
 @dataclass(frozen=True)
 class AsyncJobChange:
-    """One change of a job that `AsyncClient.watch` gives. See `JobChange`."""
+    """One change that `AsyncClient.watch` saw: a job was Added, Modified or Deleted."""
 
     kind: Literal["Added", "Modified", "Deleted"]
     job: AsyncJob
 
 
 class AsyncClient:
-    """RetrainJobs on a cluster, for asyncio. See `Client`."""
+    """RetrainJobs on a cluster, for asyncio: the methods of `Client`, to be awaited."""
 
     def __init__(
         self,
@@ -206,7 +210,7 @@ class AsyncClient:
         s3_endpoint: str | None = None,
         session: "boto3.Session | None" = None,
     ) -> None:
-        """See `Client`."""
+        """Read the kubeconfig; the arguments are those of `Client`."""
         self._use(Client(namespace, context, kubeconfig, s3_endpoint=s3_endpoint, session=session))
 
     @classmethod
@@ -227,11 +231,11 @@ class AsyncClient:
     async def submit(
         self, job: "RetrainJob | Mapping[str, Any] | str | Path", *, namespace: str | None = None
     ) -> AsyncJob:
-        """See `Client.submit`."""
+        """Create the job on the cluster, as `Client.submit`."""
         return AsyncJob(await asyncio.to_thread(self._client.submit, job, namespace=namespace))
 
     async def get(self, name: str, *, namespace: str | None = None) -> AsyncJob:
-        """See `Client.get`."""
+        """Read the job of this name, as `Client.get`."""
         return AsyncJob(await asyncio.to_thread(self._client.get, name, namespace=namespace))
 
     async def list(
@@ -241,7 +245,7 @@ class AsyncClient:
         *,
         all_namespaces: bool = False,
     ) -> "Sequence[AsyncJob]":
-        """See `Client.list`."""
+        """List the jobs, oldest first, as `Client.list`."""
         jobs = await asyncio.to_thread(
             self._client.list, phase, label_selector, all_namespaces=all_namespaces
         )
@@ -254,7 +258,7 @@ class AsyncClient:
         all_namespaces: bool = False,
         timeout: float | None = None,  # noqa: ASYNC109  the same arguments as Client.watch
     ) -> AsyncIterator[AsyncJobChange]:
-        """See `Client.watch`; read it with `async for`."""
+        """Give every job as Added, then every change, as `Client.watch`; read with `async for`."""
         stop = Stop()
         changes = self._client.watch(
             label_selector, all_namespaces=all_namespaces, timeout=timeout, stop=stop
@@ -263,15 +267,15 @@ class AsyncClient:
             yield AsyncJobChange(change.kind, AsyncJob(change.job))
 
     async def delete(self, name: str) -> None:
-        """See `Client.delete`."""
+        """Delete a job and its pods, as `Client.delete`."""
         await asyncio.to_thread(self._client.delete, name)
 
     async def suspend(self, name: str) -> AsyncJob:
-        """See `Client.suspend`."""
+        """Stop a job's pods, as `Client.suspend`."""
         return AsyncJob(await asyncio.to_thread(self._client.suspend, name))
 
     async def resume(self, name: str) -> AsyncJob:
-        """See `Client.resume`."""
+        """Let a suspended job go on, as `Client.resume`."""
         return AsyncJob(await asyncio.to_thread(self._client.resume, name))
 
     async def wait(
@@ -280,11 +284,11 @@ class AsyncClient:
         timeout: float | None = None,  # noqa: ASYNC109  the same arguments as Client.wait
         progress: bool | Watcher | None = None,
     ) -> AsyncJob:
-        """See `Client.wait`."""
+        """Wait until the job has ended, as `Client.wait`."""
         return await (await self.get(name)).wait(timeout, progress)
 
     async def compare(self, jobs: "Sequence[AsyncJob | Job | Run | str | Path]") -> "Comparison":
-        """See `Client.compare`."""
+        """Put jobs side by side, as `Client.compare`."""
         return await asyncio.to_thread(self._client.compare, _synchronous(jobs))
 
 

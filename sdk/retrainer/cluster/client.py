@@ -133,23 +133,23 @@ class Client:
         return self._job(created)
 
     def _same(self, wanted: RetrainJob, namespace: str) -> Job:
-        """The job of this name that is there, if it is what is wanted."""
-        there = self.get(wanted.name, namespace=namespace)
-        if there.to_dict()["metadata"].get("deletionTimestamp"):
+        """Give the job of this name that exists, if its spec is the wanted one."""
+        existing = self.get(wanted.name, namespace=namespace)
+        if existing.to_dict()["metadata"].get("deletionTimestamp"):
             raise AlreadyExists(
                 f"RetrainJob {wanted.name} in namespace {namespace} is still being deleted: "
                 "submit it again once it is gone."
             )
-        differing = differences(there.to_dict()["spec"], wanted.spec)
+        differing = differences(existing.to_dict()["spec"], wanted.spec)
         if differing:
             raise AlreadyExists(
                 f"RetrainJob {wanted.name} exists in namespace {namespace} with another spec: "
                 f"{'; '.join(differing)}. Delete it, or give this one another name."
             )
-        return there
+        return existing
 
     def get(self, name: str, *, namespace: str | None = None) -> Job:
-        """The job of this name.
+        """Read the job of this name.
 
         Raises:
             NotFound: there is none.
@@ -163,7 +163,7 @@ class Client:
         *,
         all_namespaces: bool = False,
     ) -> JobList:
-        """The jobs, oldest first.
+        """List the jobs, oldest first.
 
         Args:
             phase: only those in it (Pending, Suspended, Bottlenecks, Training, Succeeded, Failed).
@@ -188,7 +188,7 @@ class Client:
         timeout: float | None = None,
         stop: Stop | None = None,
     ) -> Iterator[JobChange]:
-        """Every job there is as Added, then every change.
+        """Give every job there is as Added, then every change.
 
         Args:
             label_selector: as in kubectl.
@@ -229,7 +229,7 @@ class Client:
         return self.get(name).wait(timeout, progress)
 
     def compare(self, jobs: "Sequence[Job | Run | str | Path]") -> "Comparison":
-        """Jobs side by side.
+        """Put jobs side by side.
 
         Args:
             jobs: handles, runs, Paths, or texts: one with a / in it is the path or URL of a run's
@@ -256,7 +256,7 @@ def _phase(phase: "Phase | str | None") -> Phase | None:
 
 
 def _document(job: RetrainJob, namespace: str) -> Document:
-    """What is sent: defaults are left to the server, whose version may be another."""
+    """Make the object to send: defaults are left out, for the server's version may have others."""
     body: Document = job.model_dump(
         mode="json", by_alias=True, exclude_none=True, exclude_defaults=True, exclude={"status"}
     )
@@ -270,17 +270,22 @@ def _document(job: RetrainJob, namespace: str) -> Document:
     }
 
 
-def differences(there: Document, wanted: RetrainJobSpec) -> list[str]:
-    """The fields in which a spec on the server differs from the wanted one, defaults filled in.
+def differences(existing: Document, wanted: RetrainJobSpec) -> list[str]:
+    """List the fields in which a spec on the server differs from the wanted one, defaults filled in.
 
     Returns:
-        Such as `spec.training.steps is 500, not 4000` (what is there, not what is wanted).
+        Phrases such as `spec.training.steps is 500, not 4000`: on the server 500, wanted 4000.
     """
     try:
-        probe = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "x"}, "spec": there}
+        probe = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {"name": "x"},
+            "spec": existing,
+        }
         now: Document = parse_job(probe).spec.dump()
     except InvalidJob:
-        now = there  # written by another version: compared as it is
+        now = existing  # written by another version: compared as it is
     return list(_differing("spec", now, wanted.dump()))
 
 

@@ -19,7 +19,7 @@ CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 _IN_CLUSTER = "KUBERNETES_SERVICE_HOST"
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-# Readers of logs and watches hold a connection each; more than this many wait for one another.
+# Each reader of a log and each watch takes a connection; with more than these they wait for each other.
 _POOL = 64
 
 
@@ -29,20 +29,20 @@ class Response(Protocol):
     status: int
 
     def read(self) -> bytes:
-        """The whole body."""
+        """Read the whole body."""
 
     def lines(self) -> Iterator[bytes]:
-        """The body's lines as they arrive, without their ends."""
+        """Give the body's lines as they arrive, without their ends."""
 
     def shutdown(self) -> None:
-        """Called from another thread: `lines` ends at once."""
+        """End `lines` at once; called from another thread."""
 
     def close(self) -> None:
         """Give the connection back."""
 
 
 class Transport(Protocol):
-    """What `Cluster` needs: a server's name, the person's namespace, and requests."""
+    """What `Cluster` needs: a server's URL, the namespace of the context, and requests."""
 
     server: str
     namespace: str
@@ -57,7 +57,7 @@ class Transport(Protocol):
         content_type: str = "application/json",
         read_seconds: float = READ_SECONDS,
     ) -> Response:
-        """Send one request; the answer's status is not judged here.
+        """Send one request; an answer of any HTTP status is returned.
 
         Raises:
             ClusterError: the server cannot be reached.
@@ -110,7 +110,7 @@ class Connection:
             body=body,
             auth_settings=["BearerToken"],
         )
-        # A kept connection may have died since; what only reads is sent once more, on a new one.
+        # A connection of the pool may have died since: a GET, which changes nothing, is sent once more.
         attempts = 2 if method == "GET" else 1
         for attempt in range(1, attempts + 1):
             try:
@@ -125,7 +125,7 @@ class Connection:
 
 
 class _Streamed:
-    """A urllib3 answer; what breaks while reading it becomes a ClusterError too."""
+    """An answer of urllib3; an error while it is read becomes a ClusterError."""
 
     def __init__(self, answer: Any, server: str) -> None:
         self.status: int = answer.status
@@ -152,7 +152,7 @@ class _Streamed:
                 *whole, rest = (rest + part).split(b"\n")
                 yield from whole
         except (HTTPError, OSError, ValueError, AttributeError) as error:
-            # The latter two: http.client's, when another thread shut the socket down.
+            # http.client raises the latter two when another thread has shut the socket down.
             raise unreachable(self._server, error) from error
         if rest:
             yield rest
@@ -168,10 +168,10 @@ class _Streamed:
 
 
 def _load(configuration: Any, context: str | None, kubeconfig: str | Path | None) -> str:
-    """Fill `configuration`; the namespace that the kubeconfig or the pod names."""
+    """Fill `configuration`, and return the namespace that the kubeconfig or the pod names."""
     from kubernetes import config
 
-    # Read now: the library's own default is of the moment it was imported.
+    # KUBECONFIG is read now: the library reads it only once, when it is imported.
     given = str(kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config")
     files = [Path(p).expanduser() for p in given.split(os.pathsep) if p]
     if not any(f.is_file() for f in files):
@@ -215,7 +215,7 @@ def _load(configuration: Any, context: str | None, kubeconfig: str | Path | None
 
 
 def _proxy_as_kubectl(configuration: Any) -> None:
-    """The environment's proxy as Go takes it: not for this machine, and without `http://` too."""
+    """Take the environment's proxy as Go does: not for this machine, and also without `http://`."""
     if configuration.proxy not in getproxies().values():
         return  # the kubeconfig's own
     host = urlsplit(configuration.host).hostname or ""
@@ -226,7 +226,7 @@ def _proxy_as_kubectl(configuration: Any) -> None:
 
 
 class _Errors(logging.Handler):
-    """What the library only logs, and goes on as anonymous: a credential plugin that fails."""
+    """Collects the errors that the library only logs before it goes on without credentials."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -244,10 +244,10 @@ class _Errors(logging.Handler):
 
 
 def unreachable(server: str, error: Exception) -> ClusterError:
-    """The error of a server that did not answer, with the innermost cause in words."""
+    """Give the error of a server that did not answer, with a sentence for its innermost cause."""
     text = str(error)
     why = next(
-        (words for sign, words in _SIGNS if sign in text or sign in type(error).__name__),
+        (sentence for sign, sentence in _SIGNS if sign in text or sign in type(error).__name__),
         text.splitlines()[-1] if text else type(error).__name__,
     )
     return ClusterError(f"Cannot reach the Kubernetes API server {server}: {why}.")

@@ -1,4 +1,4 @@
-"""Events that Kubernetes and the operator have noted."""
+"""Kubernetes Events of a job and of what belongs to it, as values."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from retrainer.cluster.requests import Document
 
 @dataclass(frozen=True)
 class Event:
-    """Something Kubernetes or the operator said of a job, its child Jobs or their pods.
+    """A notice of Kubernetes or the operator about a job, its child Jobs or their pods.
 
     Attributes:
-        time: when it was last seen, UTC.
+        time: when it happened last, UTC.
         type: Normal or Warning.
         reason: one word.
         message: one sentence.
         object: such as `RetrainJob/flowers` or `Pod/flowers-train-x7k2p`.
-        count: how often it was seen.
+        count: how often it happened.
     """
 
     time: datetime
@@ -29,10 +29,10 @@ class Event:
 
 
 def in_order(documents: Iterable[Document]) -> list[Event]:
-    """Event objects of Kubernetes, oldest first.
+    """Sort Event objects of Kubernetes, oldest first.
 
-    Most tell the time in whole seconds; within one, the nanoseconds count that client-go and the
-    operator write behind the last point of an Event's name.
+    Most give their time in whole seconds. Within a second they are sorted by the nanoseconds that
+    client-go and the operator write behind the last point of an Event's name.
     """
     events = [(event(document), document["metadata"].get("name", "")) for document in documents]
     events.sort(key=lambda e: (e[0].time.replace(microsecond=0), _nanoseconds(e[1])))
@@ -47,12 +47,12 @@ def _nanoseconds(name: str) -> int:
 
 
 def moment(text: str | None) -> datetime:
-    """A Kubernetes time; the epoch if there is none, so that it sorts first."""
+    """Parse a Kubernetes time; the epoch for None, so that it sorts first."""
     return datetime.fromisoformat(text or "1970-01-01T00:00:00+00:00").astimezone(UTC)
 
 
 def event(document: Document) -> Event:
-    """An Event object of Kubernetes, whichever of its three ways to tell the time it uses."""
+    """Read an Event object of Kubernetes, whichever of its four fields has the time."""
     series = document.get("series") or {}
     when = (
         series.get("lastObservedTime")

@@ -69,7 +69,7 @@ class Job(JobSnapshot):
 
     # --- the job on the cluster ---
     def refresh(self) -> "Job":
-        """Read it again; returns itself.
+        """Read the job again; returns itself.
 
         Raises:
             NotFound: it was deleted (a new job of its name is another job).
@@ -119,7 +119,7 @@ class Job(JobSnapshot):
         )
 
     def _follow(self, watcher: Watcher, deadline: float | None, stop: Stop | None) -> None:
-        """Take every change until it has ended or the time is over."""
+        """Take every change of the job until it has ended or the time is over."""
         exists = False
         for change in self._cluster.follow(
             JOBS,
@@ -186,7 +186,7 @@ class Job(JobSnapshot):
     def logs(
         self, follow: bool = False, *, prefix: bool = True, stop: Stop | None = None
     ) -> Iterator[str]:
-        """Lines of the logs of all its pods, oldest pod first.
+        """Give the lines of the logs of all its pods, oldest pod first.
 
         Args:
             follow: go on with new lines and new pods until the job has ended; lines of pods that
@@ -206,31 +206,32 @@ class Job(JobSnapshot):
         )
 
     def pods(self) -> list[Document]:
-        """Its pods as Kubernetes has them, oldest first."""
-        found, _ = self._cluster.find(PODS, self.namespace, labels=f"{LABEL_UID}={self.uid}")
-        return sorted(found, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
+        """List its pods as Kubernetes has them, oldest first."""
+        pods, _ = self._cluster.find(PODS, self.namespace, labels=f"{LABEL_UID}={self.uid}")
+        return sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
 
     def events(self) -> list[Event]:
-        """Events of the job, its child Jobs and their pods, oldest first. Kubernetes keeps an hour."""
+        """List events of the job, its child Jobs and pods, oldest first. Kubernetes keeps an hour."""
         fields = [f"involvedObject.uid={self.uid}"]
         children = [child(self.name, task) for task in (TASK_BOTTLENECKS, TASK_TRAIN)]
         fields += [f"involvedObject.kind=Job,involvedObject.name={name}" for name in children]
-        found: list[Document] = []
+        documents: list[Document] = []
         for selector in fields:
-            found += self._cluster.find(EVENTS, self.namespace, fields=selector)[0]
-        # A field selector knows no prefixes, so the namespace's events of pods are read and sifted.
+            documents += self._cluster.find(EVENTS, self.namespace, fields=selector)[0]
+        # A field selector cannot ask for a prefix, so all events of the namespace's pods are read, and
+        # those of the job's own pods kept.
         pods, _ = self._cluster.find(EVENTS, self.namespace, fields="involvedObject.kind=Pod")
         prefixes = tuple(f"{name}-" for name in children)
-        found += [e for e in pods if e["involvedObject"]["name"].startswith(prefixes)]
-        return in_order(found)
+        documents += [e for e in pods if e["involvedObject"]["name"].startswith(prefixes)]
+        return in_order(documents)
 
     # --- how good it is ---
     def metrics(self) -> Metrics:
-        """The latest figures, and at the end the final ones. Shares (0 to 1), nats; None if not yet."""
+        """Read the latest figures, at the end the final ones: shares (0 to 1), nats; None if not yet."""
         return self.refresh().status.metrics or Metrics.model_construct(**_NO_METRICS)
 
     def history(self, whole: bool = False) -> History:
-        """The learning curve.
+        """Read the learning curve.
 
         Args:
             whole: every evaluation, read from the run's folder at the end of the job; otherwise at
@@ -256,28 +257,28 @@ class Job(JobSnapshot):
         )
 
     def artifacts(self) -> dict[str, str]:
-        """Files of the run: name to URL; empty before the end."""
+        """List the files of the run, name to URL; empty before the end."""
         self.refresh()
         return {name: join(self.run_url, path) for name, path in self.status.artifacts.items()}
 
     def download(self, path: str | Path = ".") -> Path:
-        """Download the run's folder into `path`, as `<path>/<name>-<uid8>`; where it is now."""
+        """Download the run's folder to `<path>/<name>-<uid8>`; returns that path."""
         return self.run.download(path)
 
     def confusion_matrix(self) -> "ConfusionMatrix":
-        """Counts of test images: rows are what they are, columns what was guessed."""
+        """Read the counts of test images: rows are what they are, columns what was guessed."""
         return self.run.confusion_matrix()
 
     def misclassified(self) -> "list[TestPrediction]":
-        """Test images guessed wrong, the surest guess first."""
+        """List the test images guessed wrong, the surest guess first."""
         return self.run.misclassified()
 
     def findings(self) -> "list[Finding]":
-        """What stands out among the images: wrong labels, leaks, near-duplicates, strangers."""
+        """List what stands out among the images: wrong labels, leaks, near-duplicates, strangers."""
         return self.run.findings()
 
     def sweep(self) -> "list[Combination]":
-        """Every combination of values that the job's sweep tried. See `Run.sweep`."""
+        """List every combination of values that the job's sweep tried. See `Run.sweep`."""
         return self.run.sweep()
 
     def predict(
@@ -287,7 +288,7 @@ class Job(JobSnapshot):
         return self.run.predict(images, top)
 
     def compare(self, others: "Sequence[Job | Run | str | Path]") -> "Comparison":
-        """This job beside others: accuracy with its interval, cost, and whether they really differ.
+        """Compare this job with others: accuracy with its interval, cost, whether they really differ.
 
         Args:
             others: handles, runs, or paths or URLs of runs' folders (read as this job's own is).

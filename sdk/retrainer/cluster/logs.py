@@ -17,7 +17,7 @@ _RETRY_SECONDS = 1.0
 
 
 def recorded(cluster: Cluster, namespace: str, uid: str, prefix: bool) -> Iterator[str]:
-    """What the pods of the job `uid` have written so far, pod after pod, oldest first."""
+    """Give what the pods of the job with this uid have written so far, pod after pod, oldest first."""
     pods, _ = cluster.find(PODS, namespace, labels=f"{LABEL_UID}={uid}")
     for pod in sorted(pods, key=_age):
         if not _started(pod):
@@ -34,7 +34,7 @@ def recorded(cluster: Cluster, namespace: str, uid: str, prefix: bool) -> Iterat
 def followed(
     cluster: Cluster, namespace: str, name: str, uid: str, *, prefix: bool, stop: Stop
 ) -> Iterator[str]:
-    """The same and what they write from now on, until the job has ended. Ends early by `stop`."""
+    """Give what they have written, then what they write until the job ends or `stop` is set."""
     follower = _Follower(cluster, namespace, name, uid, prefix=prefix, stop=stop)
     try:
         yield from follower.lines()
@@ -43,7 +43,7 @@ def followed(
 
 
 class _Follower:
-    """One thread watches the pods, one the job, one reads each log; all write to one queue."""
+    """Follows a job's logs: a thread for its pods, one for the job, one a log; all fill one queue."""
 
     def __init__(
         self, cluster: Cluster, namespace: str, name: str, uid: str, *, prefix: bool, stop: Stop
@@ -88,7 +88,7 @@ class _Follower:
                     break
             elif change.kind == "Deleted" or document.get("status", {}).get("phase") in FINISHED:
                 break
-        # The other watch may be behind: whoever started is read to the end.
+        # The watch of the pods may be late: list them once more, so that each log is read to its end.
         pods, _ = self._cluster.find(PODS, self._namespace, labels=f"{LABEL_UID}={self._uid}")
         for pod in sorted(pods, key=_age):
             self._read_once(pod)
@@ -105,7 +105,7 @@ class _Follower:
                 self._readers[uid] = self._pool.submit(self._read, pod["metadata"]["name"])
 
     def _read(self, pod: str) -> None:
-        """A cut connection goes on where it was: the lines of the last second are not told twice."""
+        """Read one pod's log; after a cut connection go on where it was, giving no line twice."""
         front = f"[{pod}] " if self._prefix else ""
         since, passed_on = "", set[tuple[str, str]]()
         while not self._stop.is_set():

@@ -14,16 +14,16 @@ from retrainer.watcher import Silent, Watcher
 
 
 class Lines(Silent):
-    """One line on stderr each time the phase or the reason changes: for logs and pipes."""
+    """Writes one line to stderr each time the phase or the reason changes: for logs and pipes."""
 
     def __init__(self) -> None:
         self._last = ("", "")
 
     @override
     def report(self, report: Report) -> None:
-        news = (str(report.stage), report.reason)
-        if news != self._last:
-            self._last = news
+        state = (str(report.stage), report.reason)
+        if state != self._last:
+            self._last = state
             print(f"{report.name}: {report.stage}: {one_line(report.message)}", file=sys.stderr)
 
 
@@ -112,7 +112,7 @@ def watching(job: JobSnapshot, progress: bool | Watcher | None) -> Iterator[Watc
 
 
 def _in_notebook() -> bool:
-    """Say whether IPython is there with a front end that shows HTML; never imports it."""
+    """Say whether IPython is loaded, with a front end that shows HTML; never imports it."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return shell is not None and hasattr(shell, "kernel")

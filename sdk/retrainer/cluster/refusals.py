@@ -1,4 +1,4 @@
-"""An API server's refusal (HTTP status and Status object) as one of `retrainer.errors`. Pure."""
+"""Turns an API server's refusal (HTTP status and Status object) into one of `retrainer.errors`."""
 
 import json
 import re
@@ -16,11 +16,11 @@ from retrainer.errors import (
 
 
 class Gone(ClusterError):
-    """410: the version to watch from is too old; list again."""
+    """The version to watch from is too old (410): list again."""
 
 
 class Conflict(ClusterError):
-    """409: such an object exists, or it changed in between."""
+    """Such an object exists, or it changed in between (409)."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Asked:
 
 
 def refusal(status: int, body: bytes, asked: Asked) -> RetrainerError:
-    """The error for an answer of `status` (400 or more)."""
+    """Give the error for an answer whose HTTP status is 400 or more."""
     answer = _status_object(body)
     message = str(answer.get("message") or body.decode(errors="replace").strip() or status)
     where = f"in namespace {asked.namespace}" if asked.namespace else "in all namespaces"
@@ -82,7 +82,7 @@ def _status_object(body: bytes) -> dict[str, Any]:
 
 
 def _not_found(answer: dict[str, Any], asked: Asked, where: str, message: str) -> RetrainerError:
-    """404 means three things: no such object, no such namespace, no such kind."""
+    """Tell apart the three meanings of 404: no such object, no such namespace, no such kind."""
     details = answer.get("details") or {}
     if details.get("kind") == "namespaces":
         return NotFound(f"No namespace {details.get('name')} at {asked.server}.")
@@ -97,7 +97,7 @@ def _not_found(answer: dict[str, Any], asked: Asked, where: str, message: str) -
     return ClusterError(message)
 
 
-# `Invalid value: "string": what is wrong`, `Required value`, `Too long: may not be more ...`.
+# Matches `Invalid value: "string": what is wrong`, `Required value`, `Too long: may not be more ...`.
 _CAUSE = re.compile(
     r"^(?P<kind>Invalid value|Unsupported value|Required value|Too long|Too many|Forbidden|Duplicate "
     r"value)(?:: (?P<value>\"(?:[^\"\\]|\\.)*\"|[^:\s]+))?(?:: (?P<detail>.*))?$",
@@ -108,12 +108,12 @@ _TYPES = {'"object"', '"string"', '"integer"', '"number"', '"array"', '"boolean"
 
 
 def _causes(answer: dict[str, Any]) -> list[str]:
-    """One sentence per cause, each starting with the field's YAML path."""
+    """Write one sentence per cause, each starting with the field's YAML path."""
     causes = (answer.get("details") or {}).get("causes") or []
     sentences = []
     for cause in causes:
         message = str(cause.get("message", ""))
-        # Printed beside the real reason whenever a field's own check failed; it says nothing.
+        # The server adds this cause whenever a field's own check failed; it says nothing more.
         if "some validation rules were not checked" in message:
             continue
         field = str(cause.get("field") or "").replace("<nil>", "")

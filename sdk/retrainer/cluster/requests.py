@@ -1,6 +1,6 @@
 """The SDK's Kubernetes calls: requests on RetrainJobs, Pods and Events, and `follow`.
 
-Every other library's error is mapped here (with `_connection` and `_refusals`) to `retrainer.errors`.
+Every other library's error is mapped to `retrainer.errors` here, in `connection` and in `refusals`.
 """
 
 import json
@@ -19,13 +19,13 @@ from retrainer.errors import ClusterError, Forbidden
 PAGE = 500
 """Objects per request of a list, as kubectl asks for."""
 WATCH_SECONDS = 240
-"""After so long the server ends a watch; the next one goes on from the same version."""
+"""The server ends a watch after so long; the next one goes on from the version that was reached."""
 SILENCE_SECONDS = 90.0
-"""A watch hears a bookmark each minute; one that hears nothing for so long is dead."""
+"""The server sends a bookmark each minute; a watch that gets nothing for so long is dead."""
 PATIENCE_SECONDS = 600.0
-"""How long `follow` puts up with a server that it cannot reach."""
+"""How long `follow` goes on trying to reach a server."""
 PATIENCE_FORBIDDEN_SECONDS = 30.0
-"""A server that starts refuses requests until it has read its own roles: this long is believed."""
+"""How long `follow` tries again when refused: a server that starts has not read its own roles yet."""
 _BACKOFF = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 Document = dict[str, Any]
@@ -34,14 +34,14 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Resource:
-    """A kind of object as paths name it."""
+    """A kind of object, with what the paths of its URLs need."""
 
     prefix: str
     plural: str
     group: str = ""
 
     def path(self, namespace: str, name: str = "", sub: str = "") -> str:
-        """Path of all, of one, or of a part of one; all namespaces if it is ""."""
+        """Write the path of all objects, of one, or of a part of one; `namespace` "" means all."""
         within = ("namespaces", namespace) if namespace else ()
         parts = (quote(p, safe="") for p in (*within, self.plural, name, sub) if p)
         return "/".join([self.prefix, *parts])
@@ -56,7 +56,7 @@ EVENTS = Resource("/api/v1", "events")
 class WatchEvent:
     """One change that `follow` gives.
 
-    `Synced` (no document) says that everything there is has been told; it comes after each list.
+    `Synced` has no document. It comes after each list: everything that exists has been given by then.
     """
 
     kind: Literal["Added", "Modified", "Deleted", "Synced"]
@@ -73,7 +73,7 @@ class Cluster:
 
     # --- one object ---
     def get(self, resource: Resource, namespace: str, name: str) -> Document:
-        """The object.
+        """Read an object.
 
         Raises:
             NotFound: there is none.
@@ -81,7 +81,7 @@ class Cluster:
         return self._json("get", "GET", resource, namespace, name)
 
     def create(self, resource: Resource, namespace: str, document: Document) -> Document:
-        """The created object; a field that the server does not know is refused.
+        """Create an object, and return it as it is then; a field unknown to the server is refused.
 
         Raises:
             Conflict: one of this name exists.
@@ -94,7 +94,7 @@ class Cluster:
         )
 
     def patch(self, resource: Resource, namespace: str, name: str, change: Document) -> Document:
-        """The object after a JSON merge patch."""
+        """Change an object by a JSON merge patch, and return it as it is then."""
         return self._json(
             "patch",
             "PATCH",
@@ -107,7 +107,7 @@ class Cluster:
         )
 
     def delete(self, resource: Resource, namespace: str, name: str, uid: str | None = None) -> None:
-        """Delete it, and in the background what it owns; only if it has `uid`, where given."""
+        """Delete an object, and in the background what it owns; with `uid`, only if it has that uid."""
         options: Document = {"propagationPolicy": "Background"}
         if uid:
             options["preconditions"] = {"uid": uid}
@@ -117,7 +117,7 @@ class Cluster:
     def find(
         self, resource: Resource, namespace: str, *, labels: str = "", fields: str = ""
     ) -> tuple[list[Document], str]:
-        """All objects that match both selectors, and the version of the list."""
+        """List all objects that match both selectors; returns them and the version of the list."""
         items: list[Document] = []
         query = _selectors(labels, fields) | {"limit": str(PAGE)}
         while True:
@@ -138,10 +138,10 @@ class Cluster:
         deadline: float | None = None,
         stop: Stop | None = None,
     ) -> Iterator[WatchEvent]:
-        """What is there, then every change, until `deadline` (time.monotonic) or `stop`.
+        """Give what exists, then every change, until `deadline` (time.monotonic) or `stop`.
 
         Survives a cut connection, a restarted server and an expired version: it then lists again
-        and tells what changed in between.
+        and gives what changed in between.
 
         Raises:
             Forbidden: no right to list or watch them.
@@ -150,7 +150,7 @@ class Cluster:
         stop = stop or Stop()
         objects: dict[str, Document] = {}
         version = ""
-        failures, heard = 0, time.monotonic()
+        failures, answered = 0, time.monotonic()
         asked = Asked("watch", _named(resource), namespace, "", self.server)
         selectors = _selectors(labels, fields)
         while not stop.is_set() and (left := _left(deadline)) > 0:
@@ -159,12 +159,12 @@ class Cluster:
                     items, version = self.find(resource, namespace, labels=labels, fields=fields)
                     yield from _differences(objects, items)
                     yield WatchEvent("Synced", {})
-                    failures, heard = 0, time.monotonic()
+                    failures, answered = 0, time.monotonic()
                 for kind, document in self._watch(
                     asked, resource, selectors, version, left=left, stop=stop
                 ):
                     version = document["metadata"]["resourceVersion"]
-                    failures, heard = 0, time.monotonic()
+                    failures, answered = 0, time.monotonic()
                     if change := _watch_event(objects, kind, document):
                         yield change
             except Gone:
@@ -175,7 +175,7 @@ class Cluster:
                 first = not version and not objects and failures == 0
                 if stop.is_set():
                     return
-                if first or time.monotonic() - heard > patience:
+                if first or time.monotonic() - answered > patience:
                     raise
                 pause = min(_BACKOFF[min(failures, len(_BACKOFF) - 1)], max(0.0, _left(deadline)))
                 stop.wait(pause)
@@ -191,7 +191,7 @@ class Cluster:
         left: float,
         stop: Stop,
     ) -> Iterator[tuple[str, Document]]:
-        """One watch, from `version`, until the server ends it."""
+        """Watch from `version` until the server ends the watch; gives type and object of each event."""
         seconds = max(1, min(WATCH_SECONDS, int(left) + 1))
         query = {
             **selectors,
@@ -223,7 +223,7 @@ class Cluster:
         since: str = "",
         stop: Stop | None = None,
     ) -> Iterator[tuple[str, str]]:
-        """Lines of a trainer pod's log, each as (RFC 3339 time, text).
+        """Read a trainer pod's log, line by line, each as (RFC 3339 time, text).
 
         Raises:
             InvalidJob, ClusterError: the container has not started, or the kubelet is away.
@@ -233,7 +233,7 @@ class Cluster:
         query |= {"follow": "true"} if follow else {}
         query |= {"sinceTime": since} if since else {}
         asked = Asked("get", "pods/log", namespace, pod, self.server)
-        # A followed pod may be silent for long.
+        # A pod whose log is followed may write nothing for long.
         seconds = 3600.0 if follow else READ_SECONDS
         path = PODS.path(namespace, pod, "log")
         response = self._transport.open("GET", path, query, read_seconds=seconds)
@@ -294,7 +294,7 @@ _KINDS: dict[str, Literal["Added", "Modified"]] = {"ADDED": "Added", "MODIFIED":
 
 
 def _watch_event(objects: dict[str, Document], kind: str, document: Document) -> WatchEvent | None:
-    """The change that a watch event is, None for a bookmark; `objects` is kept up to date."""
+    """Turn an event of a watch into a WatchEvent, a bookmark into None; keeps `objects` up to date."""
     if kind == "BOOKMARK":
         return None
     uid = document["metadata"]["uid"]
@@ -306,7 +306,7 @@ def _watch_event(objects: dict[str, Document], kind: str, document: Document) ->
 
 
 def _differences(objects: dict[str, Document], items: list[Document]) -> Iterator[WatchEvent]:
-    """What a new list says beyond `objects`, which is brought up to date."""
+    """Give what a new list has that differs from `objects`, which is brought up to date."""
     now = {item["metadata"]["uid"]: item for item in items}
     for uid in [uid for uid in objects if uid not in now]:
         yield WatchEvent("Deleted", objects.pop(uid))

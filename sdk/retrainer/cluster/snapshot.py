@@ -24,7 +24,7 @@ from retrainer.views.text import one_line
 
 
 class JobSnapshot(ABC):
-    """What a RetrainJob was when it was last read."""
+    """A RetrainJob as it was when it was last read."""
 
     @property
     @abstractmethod
@@ -119,7 +119,7 @@ class JobSnapshot(ABC):
 
     @property
     def report(self) -> Report:
-        """What the job has done so far, in the form in which a run on this machine tells it."""
+        """What the job has done so far, in the form that a run on this machine reports it in."""
         status = self.status
         curve = Curve()
         for point in status.curve:
@@ -141,12 +141,12 @@ class JobSnapshot(ABC):
         )
 
     def to_dict(self) -> Document:
-        """The whole object as Kubernetes has it; changing it changes nothing."""
+        """Copy the whole object as Kubernetes has it; changing the copy changes nothing."""
         return dict(self._document)
 
     @property
     def multiply_adds(self) -> int | None:
-        """Of the frozen network, for one image; None for an architecture not known here."""
+        """Multiply-adds of the frozen network for one image; None for an unknown architecture."""
         try:
             return architecture(self.architecture).multiply_adds
         except ValueError:

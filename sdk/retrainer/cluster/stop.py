@@ -1,4 +1,4 @@
-"""Ending a wait, a watch or a followed log from another thread, at once."""
+"""Ends a wait, a watch or a followed log from another thread, at once."""
 
 import threading
 from collections.abc import Iterator
@@ -16,23 +16,23 @@ class Stop:
         self._open: list[Response] = []
 
     def set(self) -> None:
-        """End it; may be called again."""
+        """End what is followed; may be called again."""
         with self._lock:
             self._event.set()
             for response in self._open:
                 response.shutdown()
 
     def is_set(self) -> bool:
-        """Whether it was ended."""
+        """Whether `set` was called."""
         return self._event.is_set()
 
     def wait(self, seconds: float) -> bool:
-        """Sleep, but no longer than until it is ended; whether it was."""
+        """Sleep so long, or until `set` is called; returns whether it was."""
         return self._event.wait(seconds)
 
     @contextmanager
     def reading(self, response: Response) -> Iterator[Response]:
-        """While inside, `set` also ends this response."""
+        """Let `set` end this response too while inside; the response is closed at the end."""
         with self._lock:
             if self._event.is_set():
                 response.shutdown()
