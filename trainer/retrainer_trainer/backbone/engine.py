@@ -15,7 +15,7 @@ from retrainer.inference.silence import quiet, quiet_environment
 
 LITERT = "litert-f32-folded"
 KERAS_GPU = "keras-gpu-f32"
-"""Engine and precision, part of the fingerprint: each rounds otherwise."""
+"""Engine and precision; part of the fingerprint, for each rounds in its own way."""
 
 BATCH = 64
 """Images that a GPU is given at a time: at 299 pixels the largest layer's output is then 0.4 GB."""
@@ -40,10 +40,10 @@ class LiteRT:
         self._output = self._interpreter.get_output_details()[0]["index"]
 
     def __call__(self, pixels: Sequence[images.Pixels]) -> list[Bottleneck]:
-        """As in Engine."""
-        return [self._one(image) for image in pixels]
+        """Give the bottleneck of each image."""
+        return [self._bottleneck(image) for image in pixels]
 
-    def _one(self, pixels: images.Pixels) -> Bottleneck:
+    def _bottleneck(self, pixels: images.Pixels) -> Bottleneck:
         np.copyto(self._input()[0], pixels)
         self._interpreter.invoke()
         bottleneck: Bottleneck = self._interpreter.get_tensor(self._output)[0]
@@ -54,9 +54,9 @@ class Keras:
     """The backbone on one of TensorFlow's devices, in batches.
 
     Args:
-        network: as `backbone.keras_network` builds it, on `device`.
-        device: TensorFlow's name of it.
-        warn: told when batches become smaller.
+        network: the Keras network that `network.keras_network` builds, on `device`.
+        device: TensorFlow's name of the device.
+        warn: called with a sentence when batches become smaller.
     """
 
     def __init__(self, network: Any, device: str, warn: Callable[[str], None]) -> None:
@@ -72,7 +72,7 @@ class Keras:
         )
 
     def __call__(self, pixels: Sequence[images.Pixels]) -> list[Bottleneck]:
-        """As in Engine.
+        """Give the bottleneck of each image, in batches of as many as fit into the device's memory.
 
         Raises:
             RetrainerError: the device's memory is too small, or the device fails.
@@ -80,7 +80,9 @@ class Keras:
         bottlenecks: list[Bottleneck] = []
         while len(bottlenecks) < len(pixels):
             try:
-                bottlenecks += self._some(pixels[len(bottlenecks) : len(bottlenecks) + self._batch])
+                bottlenecks += self._computed(
+                    pixels[len(bottlenecks) : len(bottlenecks) + self._batch]
+                )
             except self._tf.errors.ResourceExhaustedError as error:
                 if self._batch < BATCH:
                     raise reasons.INTERNAL_ERROR.error(
@@ -100,9 +102,9 @@ class Keras:
                 ) from error
         return bottlenecks
 
-    def _some(self, pixels: Sequence[images.Pixels]) -> list[Bottleneck]:
-        # Always a whole batch: for each new shape TensorFlow traces and the GPU's library chooses its
-        # algorithm anew, and another algorithm rounds otherwise.
+    def _computed(self, pixels: Sequence[images.Pixels]) -> list[Bottleneck]:
+        # Always a whole batch: for each new shape TensorFlow traces the network again, and the GPU's
+        # library chooses an algorithm again, and another algorithm rounds in another way.
         whole = np.zeros((self._batch, *pixels[0].shape), np.uint8)
         whole[: len(pixels)] = pixels
         with self._tf.device(self._device):
@@ -114,18 +116,18 @@ def gpu(
     devices: Path = Path("/dev"),
     find: Callable[[str], object] = importlib.util.find_spec,
 ) -> str | None:
-    """TensorFlow's name of the GPU to use; None if there is none.
+    """Look for a GPU that TensorFlow can use: its name, such as /GPU:0, or None.
 
-    `CUDA_VISIBLE_DEVICES=` (empty) hides it from this as it does from TensorFlow.
+    `CUDA_VISIBLE_DEVICES=` (empty) hides the GPU from this function as it does from TensorFlow.
 
     Args:
-        warn: told of a GPU that TensorFlow cannot use.
-        devices: where the kernel shows what this container was given.
-        find: tells whether a library is installed.
+        warn: called with a sentence on a GPU that TensorFlow cannot use.
+        devices: the folder in which the kernel shows what this container was given.
+        find: as `importlib.util.find_spec`, None for a library that is not installed.
     """
-    # Before TensorFlow is asked: its import takes seconds and 400 MB, and a pod that only computes
-    # bottlenecks on a CPU needs it for nothing else. Not /proc/driver/nvidia: that shows the GPUs of
-    # the whole node in every pod. dxg is a GPU under WSL 2.
+    # Look at the device files before asking TensorFlow: its import takes seconds and 400 MB, and a pod
+    # that computes bottlenecks on a CPU needs it for nothing else. /proc/driver/nvidia would not do: it
+    # shows the GPUs of the whole node in every pod. dxg is a GPU under WSL 2.
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1")
     if hidden or not any((*devices.glob("nvidia[0-9]*"), *devices.glob("dxg"))):
         return None
@@ -140,9 +142,9 @@ def gpu(
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")
-        for each in gpus:
-            # Else TensorFlow takes all of the memory, also where others share the GPU.
-            tf.config.experimental.set_memory_growth(each, True)
+        for device in gpus:
+            # Otherwise TensorFlow takes all of the memory, also where others share the GPU.
+            tf.config.experimental.set_memory_growth(device, True)
     if not gpus:
         warn(
             "There is a GPU, but this TensorFlow cannot use it, for it is built for CPUs or the driver "

@@ -1,7 +1,7 @@
 """Distorted copies of training images: retrain.py's crop, scale, flip and brightness.
 
-Each copy (view) is decided by the image's identity and the view's number alone, so it can be
-computed by any pod at any time, and cached like any other bottleneck.
+The image's identity and the view's number alone decide how each copy (view) is distorted, so any pod
+can compute it at any time, and its bottleneck is cached like any other.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ _BYTES = 8
 
 
 def view_identity(identity: bytes, distortions: Distortions, view: int) -> bytes:
-    """What the bottleneck of one view is known by: 16 bytes of the image, the distortions, the view."""
+    """Identify one view of an image: 16 bytes that depend on the image, the distortions and the view."""
     d = distortions
     text = (
         f"{VERSION} {d.flip_left_right:d} {d.random_crop} {d.random_scale} "
@@ -27,7 +27,7 @@ def view_identity(identity: bytes, distortions: Distortions, view: int) -> bytes
 
 
 def source_size(size: int, distortions: Distortions) -> int:
-    """Side, in pixels, of the square that views are cut from, so that none has to be enlarged."""
+    """Side, in pixels, of a square so large that no view cut from it has to be enlarged."""
     most = (1 + distortions.random_crop / 100) * (1 + distortions.random_scale / 100)
     return math.ceil(size * most)
 
@@ -35,17 +35,17 @@ def source_size(size: int, distortions: Distortions) -> int:
 def distorted(
     source: pixels.Pixels, size: int, identity: bytes, distortions: Distortions, view: int
 ) -> pixels.Pixels:
-    """One view, (size, size, 3) RGB, 0 to 255.
+    """Make one view of an image, (size, size, 3) RGB, 0 to 255.
 
-    As retrain.py's add_input_distortions: the image is scaled up by the crop's margin times a random
-    scale in [1, 1 + randomScale %], a square of `size` is cut from it at a random place, mirrored in
-    half of the cases, and its brightness multiplied by 1 plus or minus randomBrightness %.
+    Works like add_input_distortions of retrain.py: the image is scaled up by the crop's margin times a
+    random scale in [1, 1 + randomScale %], a square of `size` is cut from it at a random place, mirrored
+    in half of the cases, and its brightness multiplied by 1 plus or minus randomBrightness %.
 
     Args:
         source: the upright image squeezed to a square of `source_size(size, distortions)`.
-        size: of the network's input.
-        identity: of the image.
-        distortions: which and how much.
+        size: pixels of the side of the network's input.
+        identity: 16 bytes of the image.
+        distortions: which of them, and how strong.
         view: number of the copy, from 0.
     """
     scale, left, top, mirror, bright = _randoms(identity, view)
@@ -63,7 +63,7 @@ def distorted(
 
 
 def _randoms(identity: bytes, view: int) -> list[float]:
-    """Five numbers in [0, 1), from a digest: the same with every version of every library."""
+    """Draw five numbers in [0, 1) from a digest, so that no version of a library changes them."""
     digest = hashlib.blake2b(identity, digest_size=5 * _BYTES, salt=view.to_bytes(8, "little"))
     numbers = np.frombuffer(digest.digest(), "<u8")
     return [int(number) / 2.0**64 for number in numbers]

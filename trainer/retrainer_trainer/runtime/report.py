@@ -10,8 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TextIO, TypedDict
 
-from retrainer.api import CurvePoint, Phase, Report, SweepStatus, Task
-from retrainer.api import prometheus as metrics
+from retrainer.api import CurvePoint, Phase, Report, SweepStatus, Task, prometheus
 from retrainer.api.findings import FindingCounts
 from retrainer.api.names import ENV_EVENTS, ENV_PORT, REPORT_PORT, TASK_TRAIN
 
@@ -81,15 +80,15 @@ class Reporter:
 
     @property
     def port(self) -> int:
-        """Where `/report` and `/metrics` are served; 0 if nowhere."""
+        """The port on which `/report` and `/metrics` are served; 0 if they are not."""
         return int(self._server.server_address[1]) if self._server else 0
 
     def to_json(self) -> str:
-        """The whole report as it is now."""
+        """Write the whole report, as it is now, as JSON."""
         with self._lock:
             return self.report.to_json()
 
-    # --- telling ---
+    # --- changing the report ---
     def update(
         self,
         *,
@@ -159,14 +158,14 @@ class Reporter:
             )
 
     def log(self, text: str) -> None:
-        """One plain line for people, on standard output."""
+        """Write one plain line for people on standard output."""
         with self._lock:
             if self._out is not None:
                 self._out.write(text + "\n")
         self._event({"log": text})
 
     def warn(self, text: str) -> None:
-        """A warning: kept in the report, and logged."""
+        """Keep a warning in the report, and log it."""
         with self._lock:
             self.report.warnings.append(text)
             if self._out is not None:
@@ -213,7 +212,7 @@ class Reporter:
 
     def _late_event(self) -> None:
         with self._lock:
-            if self._event_late:  # else a line that was said meanwhile has taken it along
+            if self._event_late:  # otherwise a line that was logged meanwhile has sent it already
                 self._event_late = False
                 self._report_event()
 
@@ -221,7 +220,7 @@ class Reporter:
         if self._events < 0:
             return
         with self._lock:
-            if self._event_late:  # what is said after a change must not be heard before it
+            if self._event_late:  # a line that is logged after a change must not arrive before it
                 self._report_event(last=True)
             self._write_event(json.dumps(event))
 
@@ -231,7 +230,7 @@ class Reporter:
             try:
                 while body and self._events >= 0:
                     body = body[os.write(self._events, body) :]
-            except OSError:  # whoever listened is gone: see Stop.install
+            except OSError:  # the reader is gone: see Stop.install
                 self._events = -1
 
 
@@ -262,18 +261,20 @@ class _Families:
         report = self._reporter.report
         progress, latest = report.progress, report.metrics
         images = GaugeMetricFamily(
-            metrics.TASK_IMAGES.name, metrics.TASK_IMAGES.help, labels=metrics.TASK_IMAGES.labels
+            prometheus.TASK_IMAGES.name,
+            prometheus.TASK_IMAGES.help,
+            labels=prometheus.TASK_IMAGES.labels,
         )
         for state in ("total", "cached", "computed", "rejected"):
             images.add_metric([state], getattr(progress, f"images_{state}") or 0)
         yield images
         for metric, value in (
-            (metrics.TASK_IMAGES_PER_SECOND, report.images_per_second),
-            (metrics.TASK_STEP, progress.step),
-            (metrics.TASK_TRAINING_ACCURACY, latest.training_accuracy),
-            (metrics.TASK_VALIDATION_ACCURACY, latest.validation_accuracy),
-            (metrics.TASK_CROSS_ENTROPY, latest.cross_entropy),
-            (metrics.TASK_VALIDATION_CROSS_ENTROPY, latest.validation_cross_entropy),
+            (prometheus.TASK_IMAGES_PER_SECOND, report.images_per_second),
+            (prometheus.TASK_STEP, progress.step),
+            (prometheus.TASK_TRAINING_ACCURACY, latest.training_accuracy),
+            (prometheus.TASK_VALIDATION_ACCURACY, latest.validation_accuracy),
+            (prometheus.TASK_CROSS_ENTROPY, latest.cross_entropy),
+            (prometheus.TASK_VALIDATION_CROSS_ENTROPY, latest.validation_cross_entropy),
         ):
             if value is not None:
                 yield GaugeMetricFamily(metric.name, metric.help, value=value)

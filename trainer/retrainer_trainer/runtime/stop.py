@@ -1,5 +1,5 @@
-"""Stopping in order: SIGTERM, Ctrl-C, or that nobody listens any more, end the task at once, or at
-the next safe point."""
+"""Stops a task in order, at once or at the next safe point: after SIGTERM, after Ctrl-C, or when the
+reader of its reports is gone."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from retrainer.errors import StorageError
 
 
 class Stop:
-    """Whether the task was asked to stop.
+    """Holds whether the task was asked to stop.
 
     A signal raises `Interrupted` in the main thread, except within `deferred()`, where it only sets
     the flag that the code inside looks at, so that it can first write what it has.
@@ -26,15 +26,15 @@ class Stop:
 
     @property
     def asked(self) -> bool:
-        """True once a signal came."""
+        """Whether a signal came."""
         return self._asked.is_set()
 
     def install(self, events: int = -1) -> None:
-        """Take SIGTERM and SIGINT; only in the main thread.
+        """Handle SIGTERM and SIGINT from now on; call it in the main thread only.
 
         Args:
             events: the pipe that the reports are written to. When its reader is gone, killed perhaps,
-                nobody waits for this task: that counts as a SIGTERM. -1 if there is none.
+                nobody waits for this task any more: that counts as a SIGTERM. -1 if there is no pipe.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
@@ -42,7 +42,7 @@ class Stop:
             threading.Thread(target=_when_unread, args=[events], name="reader", daemon=True).start()
 
     def ask(self) -> None:
-        """What a signal does within `deferred()`."""
+        """Set the flag, as a signal does within `deferred()`."""
         self._asked.set()
 
     def check(self) -> None:
@@ -52,9 +52,9 @@ class Stop:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside, a signal only sets the flag; at the end it is acted on.
+        """Let a signal only set the flag inside; at the end `Interrupted` is raised.
 
-        So is it when a store fails afterwards: the stop is why the task ends.
+        It is raised as well when a store fails after the signal: the task ends because of the stop.
         """
         self._deferred = True
         try:
@@ -74,6 +74,6 @@ class Stop:
 
 def _when_unread(pipe: int) -> None:
     poll = select.poll()
-    poll.register(pipe, 0)  # nothing is waited for but an error: the other end is closed
+    poll.register(pipe, 0)  # no events: poll returns only once the other end is closed
     poll.poll()
     os.kill(os.getpid(), signal.SIGTERM)

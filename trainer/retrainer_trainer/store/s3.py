@@ -19,6 +19,7 @@ from obstore.exceptions import (
     InvalidPathError,
     PreconditionError,
 )
+from typing_extensions import override
 
 from retrainer.api import Storage, reasons
 from retrainer.errors import NotFound, RetrainerError, StorageError, UserError
@@ -28,19 +29,19 @@ from retrainer_trainer.store.store import ChangedError, Entry, Log, Store, Unrea
 
 T = TypeVar("T")
 
-# A wrong endpoint is told in under 30 s: two tries, each with up to 10 s until the first byte.
+# A wrong endpoint is reported in under 30 s: two tries, each with up to 10 s until the first byte.
 FIRST_PATIENCE_S = 12.0
 # A server that has answered before may be restarting: it is given two minutes.
 LATER_PATIENCE_S = 120.0
-# After a SIGTERM a pod has 30 s by default; with this, the two requests that one of its threads may
-# still have to wait for, each up to 10 s without an answer, end in time.
+# After a SIGTERM a pod has 30 s by default. One of its threads may still have to wait for two requests,
+# each up to 10 s without an answer; with this patience both have ended by then.
 STOPPED_PATIENCE_S = 5.0
 _CONNECT_S = 5
 _READ_S = 10
 _REQUEST_S = 300
 _PAUSE_S = (0.2, 2.0)
 _MULTIPART_BYTES = 64 * 1024 * 1024
-# Rows nearer than this are fetched together: at 100 MB/s it is 2.5 ms, about one request.
+# Ranges nearer than this are fetched together: at 100 MB/s the gap takes 2.5 ms, about one request.
 _GAP_BYTES = 256 * 1024
 _PARALLEL = 16
 
@@ -50,7 +51,7 @@ _LIBRARY_ERRORS = (
     BaseError,
     OSError,
     ValueError,
-    RecursionError,  # of boto3, where a server sends it to itself
+    RecursionError,  # boto3 raises it where a server redirects to itself
     botocore.exceptions.BotoCoreError,
     botocore.exceptions.ClientError,
 )
@@ -95,7 +96,7 @@ class S3Store(Store):
 
     @property
     def endpoint(self) -> str:
-        """Where the store is, for messages."""
+        """The URL of the server, for messages."""
         return self._server.endpoint
 
     @cached_property
@@ -108,14 +109,15 @@ class S3Store(Store):
         )
 
     # --- reading ---
+    @override
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        """As in Store. A prefix with a key that obstore refuses is listed with boto3."""
+        """List the objects with obstore, or with boto3 where it refuses one of the keys."""
         below = (self._prefix + prefix.strip("/")).rstrip("/")
         stream: Any = None
         last: str | None = None
 
         def step() -> Any:
-            # A stream that failed once says that it is at its end: begin again after the last key.
+            # A stream that failed once claims to be at its end: begin a new one after the last key.
             nonlocal stream
             if stream is None:
                 stream = iter(
@@ -134,7 +136,7 @@ class S3Store(Store):
                     count += 1
                     last = meta["path"]
                     entry = Entry(self._relative(meta["path"]), meta["size"], meta["e_tag"])
-                    # Size 0 may be a folder's marker, whose closing slash obstore takes away.
+                    # Size 0 may be that of a folder's marker, whose closing slash obstore takes away.
                     yield entry if entry.size else self._marker(entry)
         except InvalidPathError:
             yield from self._list_by_boto(f"{below}/" if below else "", skip=count)
@@ -145,7 +147,7 @@ class S3Store(Store):
             ask = partial(self._boto.list_objects_v2, Bucket=self.bucket, Prefix=prefix, **more)
             page = self._call("list", "", ask)
             for item in page.get("Contents", ()):
-                if skip > 0:  # already given: both list in the order of the keys
+                if skip > 0:  # obstore gave it already: both list in the order of the keys
                     skip -= 1
                     continue
                 yield Entry(self._relative(item["Key"]), item["Size"], item.get("ETag"))
@@ -153,8 +155,8 @@ class S3Store(Store):
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
+    @override
     def head(self, path: str) -> Entry:
-        """As in Store."""
         if _ODD_KEY.search(path):
             answer = self._call("read", path, lambda: self._boto.head_object(
                 Bucket=self.bucket, Key=self._prefix + path
@@ -163,8 +165,8 @@ class S3Store(Store):
         meta = self._call("read", path, lambda: obstore.head(self._store, self._prefix + path))
         return Entry(path, meta["size"], meta["e_tag"])
 
+    @override
     def get(self, path: str, if_match: str | None = None) -> bytes:
-        """As in Store."""
         key = self._prefix + path
         if _ODD_KEY.search(path):
             return self._call("read", path, lambda: self._get_by_boto(key, if_match))
@@ -178,8 +180,9 @@ class S3Store(Store):
         answer = self._boto.get_object(Bucket=self.bucket, Key=key, **match)
         return bytes(answer["Body"].read())
 
+    @override
     def get_ranges(self, path: str, starts: Sequence[int], ends: Sequence[int]) -> Sequence[bytes]:
-        """As in Store; near ranges are fetched in one request, several requests at a time."""
+        """Read the ranges; near ones in one request, several requests at a time."""
         if not starts:
             return []
         order = sorted(range(len(starts)), key=starts.__getitem__)
@@ -191,7 +194,7 @@ class S3Store(Store):
             groups[-1].append(i)
             reach = max(reach, ends[i])
         key = self._prefix + path
-        found: list[bytes] = [b""] * len(starts)
+        bodies: list[bytes] = [b""] * len(starts)
 
         def fetch(group: list[int]) -> None:
             low, high = starts[group[0]], max(ends[i] for i in group)
@@ -199,7 +202,7 @@ class S3Store(Store):
                 "read", path, lambda: obstore.get_range(self._store, key, start=low, end=high)
             ))  # fmt: skip
             for i in group:
-                found[i] = bytes(body[starts[i] - low : ends[i] - low])
+                bodies[i] = bytes(body[starts[i] - low : ends[i] - low])
 
         if len(groups) == 1:
             fetch(groups[0])
@@ -207,10 +210,10 @@ class S3Store(Store):
             with ThreadPoolExecutor(min(_PARALLEL, len(groups))) as pool:
                 for _ in pool.map(fetch, groups):
                     pass
-        return found
+        return bodies
 
+    @override
     def exists(self, path: str) -> bool:
-        """As in Store."""
         try:
             self.head(path)
         except NotFound:
@@ -218,8 +221,9 @@ class S3Store(Store):
         return True
 
     # --- writing ---
+    @override
     def put(self, path: str, body: bytes, *, create_only: bool = False) -> bool:
-        """As in Store; If-None-Match where `create_only`."""
+        """Write the object; `create_only` is sent to the server as If-None-Match."""
         key = self._prefix + path
         try:
             self._call("write", path, lambda: obstore.put(
@@ -233,8 +237,8 @@ class S3Store(Store):
             return False
         return True
 
+    @override
     def delete(self, path: str) -> None:
-        """As in Store."""
         self._call("delete", path, lambda: obstore.delete(self._store, self._prefix + path))
 
     # --- errors ---
@@ -242,7 +246,7 @@ class S3Store(Store):
         return key.removeprefix(self._prefix)
 
     def _marker(self, entry: Entry) -> Entry:
-        """`entry`, with its closing slash back if it is a folder's marker."""
+        """Give a listed object its closing slash back if it is a folder's marker."""
         key = self._prefix + entry.path
         answer = self._call("list", "", lambda: self._boto.list_objects_v2(
             Bucket=self.bucket, Prefix=key, MaxKeys=1
@@ -251,7 +255,7 @@ class S3Store(Store):
         return entry if key in keys else entry._replace(path=entry.path + "/")
 
     def _call(self, verb: str, path: str, operation: Callable[[], T]) -> T:
-        """The operation's result; what may pass is tried again within the patience above."""
+        """Run the operation; a failure that may pass is tried again within the patience above."""
         begun, pause, logged = time.monotonic(), _PAUSE_S[0], False
         while True:
             try:
