@@ -165,7 +165,7 @@ def _viewer(seed: int) -> Any:
     def each(low: float, high: float, channels: int = 1) -> Any:
         return random.uniform((BATCH, 1, 1, channels), low, high)
 
-    def seen(fields: Any, variety: Any) -> Any:
+    def view(fields: Any, variety: Any) -> Any:
         enlarge = tf.gather(cells, tf.random.categorical(shares, BATCH)[0])
         ink = enlarge @ (tf.cast(fields, tf.float32) / 255) @ tf.transpose(enlarge, (0, 2, 1))
         ink = tf.clip_by_value(ink, 0.0, 1.0)[..., None]
@@ -178,7 +178,7 @@ def _viewer(seed: int) -> Any:
         image += tf.nn.relu(each(-0.1, 0.15)) * random.normal((BATCH, SIDE, SIDE, 1))
         return tf.clip_by_value(image, -1.0, 1.0)
 
-    return seen
+    return view
 
 
 # ---------------------------------------------------------------- the check
@@ -266,19 +266,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--check", action="store_true", help="do not train, measure the output")
-    given = parser.parse_args()
+    options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if not given.check:
+    if not options.check:
         started = time.monotonic()
-        rendered = glyphs.read_fonts(given.fonts or [Path("/usr/share/fonts")])
+        rendered = glyphs.read_fonts(options.fonts or [Path("/usr/share/fonts")])
         print(f"{len(rendered.label)} characters of {rendered.fonts} fonts", flush=True)
-        pictures, labels = glyphs.many(rendered, given.pictures, given.seed)
+        pictures, labels = glyphs.many(rendered, options.pictures, options.seed)
         print(f"{len(labels)} pictures, {time.monotonic() - started:.0f} s", flush=True)
-        backbone = train(pictures, labels, given.seed)
-        given.output.parent.mkdir(parents=True, exist_ok=True)
-        backbone.save_weights(str(given.output))
-        print(f"{given.output}, {time.monotonic() - started:.0f} s")
-    check(given.output)
+        backbone = train(pictures, labels, options.seed)
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        backbone.save_weights(str(options.output))
+        print(f"{options.output}, {time.monotonic() - started:.0f} s")
+    check(options.output)
 
 
 if __name__ == "__main__":

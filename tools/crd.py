@@ -229,9 +229,9 @@ def main() -> int:
     if not arguments.check:
         TEMPLATE.write_text(template())
         return 0
-    there = TEMPLATE.read_text() if TEMPLATE.exists() else ""
+    current = TEMPLATE.read_text() if TEMPLATE.exists() else ""
     difference = difflib.unified_diff(
-        there.splitlines(keepends=True),
+        current.splitlines(keepends=True),
         template().splitlines(keepends=True),
         "crd.yaml",
         "generated",

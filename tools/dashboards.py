@@ -64,7 +64,7 @@ def jobs() -> Any:
     def latest(metric: m.Metric) -> str:
         return f"max {BY_JOB} ({metric.name}{JOB})"
 
-    def told(kind: conditions.Kind, metric: m.Metric) -> str:
+    def by_reason(kind: conditions.Kind, metric: m.Metric) -> str:
         """The metric's value of the jobs with a reason of this kind, in milliseconds."""
         those = f'{m.JOB_REASON.name}{{{CHOSEN}, reason=~"{reasons(kind)}"}}'
         of = "by (namespace, name, reason)"
@@ -149,7 +149,7 @@ def jobs() -> Any:
                 listing(
                     "Failures",
                     "Why each failed job failed; docs/reference/reasons.md says what to do.",
-                    ("Ended", "dateTimeFromNow", told(conditions.Kind.FAILED, m.JOB_FINISHED)),
+                    ("Ended", "dateTimeFromNow", by_reason(conditions.Kind.FAILED, m.JOB_FINISHED)),
                     names=who | {"reason": "Reason"},
                     sort="Ended",
                 ),
@@ -157,7 +157,7 @@ def jobs() -> Any:
                     "Waits",
                     "What each waiting job waits for, and goes on once that is mended: "
                     "docs/reference/reasons.md says how.",
-                    ("Created", "dateTimeFromNow", told(conditions.Kind.WAITING, m.JOB_CREATED)),
+                    ("Created", "dateTimeFromNow", by_reason(conditions.Kind.WAITING, m.JOB_CREATED)),
                     names=who | {"reason": "Reason"},
                     sort="Created",
                 ),

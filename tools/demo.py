@@ -66,13 +66,14 @@ def jobs(options: argparse.Namespace) -> list[RetrainJob]:
     if options.images:
         name, images = run.name_of(options.images), options.images
         weights = options.weights or "imagenet"
-        given = options.architecture or (
+        architecture = options.architecture or (
             "mobilenet_0.50_224" if weights == "imagenet" else architecture_for(weights)
         )
     else:
-        name, images, weights, given = "digits", str(options.output / "digits"), "builtin", BUILTIN
+        name, images = "digits", str(options.output / "digits")
+        weights, architecture = "builtin", BUILTIN
     spec = {
-        "architecture": given,
+        "architecture": architecture,
         "images": images,
         "output": str(options.output / "out"),
         "weights": weights,

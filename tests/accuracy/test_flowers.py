@@ -35,14 +35,14 @@ def accuracies(ready: Bottlenecks, training: Training) -> list[float]:
     examples = train.examples_of(ready)
     test = ready.rows(split.TESTING)
     truth = ready.catalog.label[test]
-    found = []
+    measured = []
     heads = set()
     for seed in SEEDS:
         head = train_head(examples, training.model_copy(update={"seed": seed})).head
         heads.add(head.weights.tobytes())
-        found.append(float((head.scores(ready.matrix, test).argmax(1) == truth).mean()))
+        measured.append(float((head.scores(ready.matrix, test).argmax(1) == truth).mean()))
     assert len(heads) == len(SEEDS), "each seed gives a head of its own"
-    return found
+    return measured
 
 
 def by_lbfgs(ready: Bottlenecks) -> float:
@@ -54,9 +54,9 @@ def by_lbfgs(ready: Bottlenecks) -> float:
 
 
 def test_4000_steps_reach_0_86_and_logistic_regression_within_2_points(ready: Bottlenecks) -> None:
-    found = accuracies(ready, Training())
-    mean, best = float(np.mean(found)), by_lbfgs(ready)
-    print(f"test accuracy, mean of 5 seeds: {mean:.4f} {found}; L-BFGS {best:.4f}")
+    measured = accuracies(ready, Training())
+    mean, best = float(np.mean(measured)), by_lbfgs(ready)
+    print(f"test accuracy, mean of 5 seeds: {mean:.4f} {measured}; L-BFGS {best:.4f}")
     assert len(ready.catalog) == 1498
     assert len(ready.rows(split.TESTING)) == 165
     assert mean >= 0.86

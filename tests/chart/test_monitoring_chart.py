@@ -28,8 +28,8 @@ def installed() -> list[Any]:
 
 
 def of_kind(kind: str) -> Any:
-    (found,) = [o for o in installed() if o["kind"] == kind]
-    return found
+    (resource,) = [o for o in installed() if o["kind"] == kind]
+    return resource
 
 
 def boards() -> list[Any]:
@@ -138,16 +138,16 @@ def test_the_pod_monitor_looks_where_the_operator_does(
 
 @pytest.mark.needs("helm")
 def test_the_operators_service_has_plain_scrape_annotations_that_can_be_turned_off() -> None:
-    def told(*values: str) -> Any:
+    def scrape_annotations(*values: str) -> Any:
         service = next(o for o in rendered(*values) if o["kind"] == "Service")
         return service["metadata"].get("annotations", {})
 
-    assert told() == {
+    assert scrape_annotations() == {
         "prometheus.io/scrape": "true",
         "prometheus.io/port": "8080",
         "prometheus.io/path": "/metrics",
     }
-    assert told("--set=metrics.scrapeAnnotations=false") == {}
+    assert scrape_annotations("--set=metrics.scrapeAnnotations=false") == {}
 
 
 # --- what a user of Grafana sees ---

@@ -185,8 +185,8 @@ def test_a_growing_curve_keeps_its_series_instead_of_making_new_ones_at_each_eva
     ]
     every_page = [steps(page) for page in pages]
     assert max(map(len, every_page)) == 20
-    for n, seen in enumerate(every_page, start=1):
-        assert {0, 10 * (n - 1)} <= seen
+    for n, page_steps in enumerate(every_page, start=1):
+        assert {0, 10 * (n - 1)} <= page_steps
     # Only the latest point moves; at a doubling, every second point goes and none comes.
     for before, after in itertools.pairwise(every_page):
         assert len(after - before) == 1

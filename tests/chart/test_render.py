@@ -69,8 +69,8 @@ def _of_kind(objects: list[Any], kind: str) -> list[Any]:
 
 
 def _named(objects: list[Any], kind: str, name: str = "rt-retrainer-operator") -> Any:
-    (found,) = [o for o in _of_kind(objects, kind) if o["metadata"]["name"] == name]
-    return found
+    (resource,) = [o for o in _of_kind(objects, kind) if o["metadata"]["name"] == name]
+    return resource
 
 
 def _environment(objects: list[Any]) -> dict[str, str]:
@@ -210,7 +210,7 @@ def test_no_right_is_a_wildcard_and_none_is_on_secrets(values: list[str]) -> Non
 
 def test_the_role_gives_every_right_that_the_operator_checks_at_start() -> None:
     role = _named(rendered(), "ClusterRole", "retrainer-rt-retrainer-operator")
-    given = {
+    rights = {
         (verb, group, resource)
         for rule in role["rules"]
         for group, resource, verb in itertools.product(
@@ -220,7 +220,7 @@ def test_the_role_gives_every_right_that_the_operator_checks_at_start() -> None:
     for verb, name in RIGHTS:  # such as retrainjobs.retrainer.dev/status
         full, slash, subresource = name.partition("/")
         resource, _, group = full.partition(".")
-        assert (verb, group, resource + slash + subresource) in given
+        assert (verb, group, resource + slash + subresource) in rights
 
 
 def test_for_all_namespaces_there_is_one_cluster_role_bound_to_the_operator() -> None:

@@ -108,20 +108,20 @@ def test_a_retrainjob_gets_its_job_and_a_status_with_the_charts_rights(
     cluster, name = operator.cluster, f"flowers-{operator.release}"
     cluster.apply(_job(name, operator.serves), _job(name, "team-b"))
 
-    def seen(namespace: str) -> bool:
+    def is_served(namespace: str) -> bool:
         status = get(cluster, f"retrainjobs/{name}", "-n", namespace)["status"]
         return bool(status["reason"] != "WaitingForOperator")
 
-    _until(lambda: seen(operator.serves), "a status", operator.log)
+    _until(lambda: is_served(operator.serves), "a status", operator.log)
     child = get(cluster, f"jobs/{name}-train", "-n", operator.serves)
     assert child["metadata"]["ownerReferences"][0]["name"] == name
     lease = get(cluster, "leases/rt-retrainer-operator", "-n", operator.release)
     assert lease["spec"]["holderIdentity"] == "operator-0"
 
     if operator.release == "wide":
-        _until(lambda: seen("team-b"), "a status in team-b", operator.log)
+        _until(lambda: is_served("team-b"), "a status in team-b", operator.log)
     else:
-        assert not seen("team-b")
+        assert not is_served("team-b")
     elsewhere = get(cluster, "jobs", "-n", "team-b")["items"]
     names = [job["metadata"]["name"] for job in elsewhere]
     assert (f"{name}-train" in names) == (operator.release == "wide")

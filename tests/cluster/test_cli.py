@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 from tests.support.installation import Installation
 from tests.support.ports import free_port
-from tests.support.terminal import Said, Terminal
+from tests.support.terminal import Output, Terminal
 
 from retrainer.cli import main
 
@@ -47,14 +47,14 @@ def untrained(team: Installation) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def submitted(shell: Terminal, team: Installation) -> Said:
+def submitted(shell: Terminal, team: Installation) -> Output:
     """Two finished jobs: `digits`, and `untrained` over the same pictures."""
     file = shell.write("jobs.yaml", job(team, "digits"), untrained(team))
     return shell("submit", "-f", file, "--wait", "--timeout", "600")
 
 
 @pytest.fixture
-def jobs(submitted: Said, shell: Terminal) -> Terminal:
+def jobs(submitted: Output, shell: Terminal) -> Terminal:
     """A terminal where both have ended."""
     return shell
 
@@ -96,7 +96,7 @@ def test_init_writes_a_file_that_validate_accepts_here_and_refuses_for_a_cluster
 
 
 def test_submit_with_wait_tells_the_phases_and_how_each_job_ended(
-    submitted: Said, jobs: Terminal, team: Installation
+    submitted: Output, jobs: Terminal, team: Installation
 ) -> None:
     lines = submitted.err.splitlines()
     assert lines[0].startswith("digits: Pending: ")

@@ -270,13 +270,13 @@ def test_delete_takes_the_names_from_a_file(
 def test_delete_takes_a_files_jobs_from_the_namespace_into_which_submit_puts_them(
     submitted: FakeApiServer, shell: Shell, tmp_path: Path
 ) -> None:
-    there = tmp_path / "there.yaml"
-    there.write_text(JOB.replace("name: flowers", "name: flowers, namespace: team"))
-    assert shell("submit", "-f", str(there)) == 0
+    path = tmp_path / "there.yaml"
+    path.write_text(JOB.replace("name: flowers", "name: flowers, namespace: team"))
+    assert shell("submit", "-f", str(path)) == 0
     assert len(submitted.objects["retrainjobs"]) == 2
-    assert shell("delete", "-f", str(there)) == 0
+    assert shell("delete", "-f", str(path)) == 0
     assert list(submitted.objects["retrainjobs"]) == [("default", "flowers")]
-    assert shell("delete", "-f", str(there), "-n", "default") == 0
+    assert shell("delete", "-f", str(path), "-n", "default") == 0
     assert submitted.objects["retrainjobs"] == {}
 
 
@@ -392,8 +392,8 @@ def test_what_a_server_says_cannot_drive_the_terminal_or_forge_a_line(
         "involvedObject": {"kind": "Job", "name": "flowers-train"}, "count": 1,
         "lastTimestamp": "2026-01-01T00:00:00Z",
     })  # fmt: skip
-    for words, code in (("describe", 0), ("get", 0), ("wait", 1)):
-        assert shell(words, "flowers", *(["-o", "wide"] if words == "get" else [])) == code
+    for command, code in (("describe", 0), ("get", 0), ("wait", 1)):
+        assert shell(command, "flowers", *(["-o", "wide"] if command == "get" else [])) == code
         text = shell.out + shell.err
         assert "delete everything" in text
         assert "\x1b" not in text
@@ -432,8 +432,8 @@ def test_a_wrong_kind_of_thing_is_named(
         )
         assert shell(*command, "photos") == 64
         assert "no finished run in photos" in shell.err
-    for words in (["wait"], ["logs"], ["suspend"], ["resume"], ["delete"], ["get"]):
-        assert shell(*words, "out/birds-12345678") == 64
+    for command in (["wait"], ["logs"], ["suspend"], ["resume"], ["delete"], ["get"]):
+        assert shell(*command, "out/birds-12345678") == 64
         assert shell.err == (
             "error: out/birds-12345678 is a path or URL, not the name of a job: retrainer get lists "
             "them.\n"

@@ -19,7 +19,7 @@ from retrainer.cli import run as _cli_run
 from retrainer.errors import Interrupted, InvalidJob, UserError
 
 
-class Said(NamedTuple):
+class Output(NamedTuple):
     """What a command printed, and what it exited with."""
 
     code: int
@@ -27,7 +27,7 @@ class Said(NamedTuple):
     err: str
 
 
-Say = Callable[..., Said]
+Invoke = Callable[..., Output]
 
 
 @pytest.fixture
@@ -40,49 +40,51 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def say(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Say:
-    """Runs `retrainer` with the given words, where there is no cluster."""
+def invoke(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Invoke:
+    """Run `retrainer` with these arguments, where there is no cluster."""
     monkeypatch.setenv("KUBECONFIG", str(folder / "none"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
 
-    def run(*words: str) -> Said:
-        code = main.run(main.build(), words)
-        return Said(code, *capsys.readouterr())
+    def run(*arguments: str) -> Output:
+        code = main.run(main.build(), arguments)
+        return Output(code, *capsys.readouterr())
 
     return run
 
 
 # --- the app ---
-def test_the_version_is_printed(say: Say) -> None:
-    assert say("--version") == (0, f"retrainer {__version__}\n", "")
+def test_the_version_is_printed(invoke: Invoke) -> None:
+    assert invoke("--version") == (0, f"retrainer {__version__}\n", "")
 
 
-def test_no_words_at_all_are_answered_with_help(say: Say) -> None:
-    said = say()
-    assert "Usage: retrainer" in said.out + said.err
-    assert "init" in said.out + said.err
+def test_no_words_at_all_are_answered_with_help(invoke: Invoke) -> None:
+    output = invoke()
+    assert "Usage: retrainer" in output.out + output.err
+    assert "init" in output.out + output.err
 
 
 @pytest.mark.parametrize(
     "command", ["init", "validate", "run", "predict", "tensorboard", "architectures"]
 )
-def test_every_command_has_help_with_an_example(say: Say, command: str) -> None:
-    said = say(command, "--help")
-    assert said.code == 0
-    assert f"retrainer {command}" in said.out.replace("Usage: retrainer", "")
+def test_every_command_has_help_with_an_example(invoke: Invoke, command: str) -> None:
+    output = invoke(command, "--help")
+    assert output.code == 0
+    assert f"retrainer {command}" in output.out.replace("Usage: retrainer", "")
 
 
 @pytest.mark.parametrize(
-    "words", [["trian"], ["run", "--stepps", "3"], ["run", "--steps", "many"], ["validate"]]
+    "arguments", [["trian"], ["run", "--stepps", "3"], ["run", "--steps", "many"], ["validate"]]
 )
-def test_a_wrong_command_line_exits_with_64(say: Say, words: list[str]) -> None:
-    said = say(*words)
-    assert said.code == 64
-    assert "Error" in said.err
+def test_a_wrong_command_line_exits_with_64(invoke: Invoke, arguments: list[str]) -> None:
+    output = invoke(*arguments)
+    assert output.code == 64
+    assert "Error" in output.err
 
 
-def test_an_error_is_one_sentence_on_stderr_and_no_traceback(say: Say) -> None:
-    assert say("run", "-f", "job.yaml") == (
+def test_an_error_is_one_sentence_on_stderr_and_no_traceback(invoke: Invoke) -> None:
+    assert invoke("run", "-f", "job.yaml") == (
         64,
         "",
         "error: There is no file job.yaml. retrainer init job.yaml writes one to start from.\n",
@@ -120,16 +122,16 @@ def test_a_fault_of_ours_is_no_users_mistake() -> None:
 
 # Python writes at once where PYTHONUNBUFFERED is set, and otherwise once more while it ends.
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("words", [["architectures"], ["--version"]])
+@pytest.mark.parametrize("arguments", [["architectures"], ["--version"]])
 def test_a_full_disk_is_one_sentence(
-    words: list[str], unbuffered: str, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], unbuffered: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
-    command = [sys.executable, "-m", "retrainer.cli.main", *words]
+    command = [sys.executable, "-m", "retrainer.cli.main", *arguments]
     with Path("/dev/full").open("w") as full:
-        said = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert said.returncode == 1
-    assert said.stderr == "error: cannot write the output: No space left on device\n"
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: cannot write the output: No space left on device\n"
 
 
 def test_a_reader_that_closes_the_pipe_sees_no_error() -> None:
@@ -142,68 +144,73 @@ def test_a_reader_that_closes_the_pipe_sees_no_error() -> None:
 
 
 # --- init and validate ---
-def test_init_writes_a_job_that_validate_finds_right(say: Say, folder: Path) -> None:
-    said = say("init", "--images", "s3://photos/Garden_Birds/", "--output", "s3://models/birds")
-    assert said == (
+def test_init_writes_a_job_that_validate_finds_right(invoke: Invoke, folder: Path) -> None:
+    output = invoke(
+        "init", "--images", "s3://photos/Garden_Birds/", "--output", "s3://models/birds"
+    )
+    assert output == (
         0,
         "Images: s3://photos/Garden_Birds/.\n"
         "Wrote job.yaml. Edit it, then: retrainer run -f job.yaml\n",
         "",
     )
-    assert say("validate", "-f", "job.yaml") == (0, "garden-birds is valid\n", "")
+    assert invoke("validate", "-f", "job.yaml") == (0, "garden-birds is valid\n", "")
     assert jobfile.load("job.yaml").spec.images == "s3://photos/Garden_Birds/"
 
 
-def test_init_finds_the_label_folders_and_counts_them(say: Say, folder: Path) -> None:
+def test_init_finds_the_label_folders_and_counts_them(invoke: Invoke, folder: Path) -> None:
     for label, count in (("jay", 2), ("robin", 3), ("empty", 0), (".thumbnails", 1)):
         (folder / "birds" / label).mkdir(parents=True)
         for i in range(count):
             (folder / "birds" / label / f"{i}.JPG").touch()
         (folder / "birds" / label / "notes.txt").touch()
     (folder / "albums" / "one").mkdir(parents=True)
-    said = say("init")
-    assert said.out == (
+    output = invoke("init")
+    assert output.out == (
         "Images: birds, 2 labels, 5 pictures (jay 2, robin 3).\n"
         "Wrote job.yaml. Edit it, then: retrainer run -f job.yaml\n"
     )
     job = jobfile.load("job.yaml")
     assert (job.name, job.spec.images) == ("birds", "birds")
-    assert say("init", "--force", "--images", "albums").out.startswith(
+    assert invoke("init", "--force", "--images", "albums").out.startswith(
         "albums has no folders of pictures yet: put one per label there.\n"
     )
-    assert say("init", "--force", "--images", "nowhere").out.startswith(
+    assert invoke("init", "--force", "--images", "nowhere").out.startswith(
         "There is no folder nowhere yet: put one folder of pictures per label there.\n"
     )
 
 
-def test_init_does_not_write_over_a_file(say: Say, folder: Path) -> None:
+def test_init_does_not_write_over_a_file(invoke: Invoke, folder: Path) -> None:
     Path("job.yaml").write_text("mine")
-    said = say("init")
-    assert (said.code, said.err) == (64, "error: job.yaml already exists; --force overwrites it.\n")
+    output = invoke("init")
+    assert (output.code, output.err) == (
+        64,
+        "error: job.yaml already exists; --force overwrites it.\n",
+    )
     assert Path("job.yaml").read_text() == "mine"
-    assert say("init", "--force").code == 0
+    assert invoke("init", "--force").code == 0
     assert jobfile.load("job.yaml").name == "flower-photos"
 
 
-def test_init_refuses_what_would_be_no_valid_job(say: Say, folder: Path) -> None:
-    said = say("init", "--architecture", "mobilenet_0.5_224")
-    assert said.code == 64
-    assert "did you mean mobilenet_0.50_224?" in said.err
+def test_init_refuses_what_would_be_no_valid_job(invoke: Invoke, folder: Path) -> None:
+    output = invoke("init", "--architecture", "mobilenet_0.5_224")
+    assert output.code == 64
+    assert "did you mean mobilenet_0.50_224?" in output.err
     assert not Path("job.yaml").exists()
 
 
-def test_init_says_where_it_cannot_write(say: Say) -> None:
-    said = say("init", "nowhere/job.yaml")
-    assert (said.code, said.err) == (
+def test_init_says_where_it_cannot_write(invoke: Invoke) -> None:
+    output = invoke("init", "nowhere/job.yaml")
+    assert (output.code, output.err) == (
         64,
         "error: Cannot write nowhere/job.yaml: No such file or directory.\n",
     )
 
 
-def test_validate_names_every_wrong_field_by_its_path(say: Say, folder: Path) -> None:
+def test_validate_names_every_wrong_field_by_its_path(invoke: Invoke, folder: Path) -> None:
     text = jobfile.template().replace("steps: 500", "stepps: 500").replace("output:", "outptu:")
     Path("job.yaml").write_text(text)
-    assert say("validate", "-f", "job.yaml") == (
+    assert invoke("validate", "-f", "job.yaml") == (
         64,
         "",
         "error: job.yaml: 3 problems\n"
@@ -213,44 +220,46 @@ def test_validate_names_every_wrong_field_by_its_path(say: Say, folder: Path) ->
     )
 
 
-def test_validate_looks_at_every_document(say: Say, folder: Path) -> None:
+def test_validate_looks_at_every_document(invoke: Invoke, folder: Path) -> None:
     one, two = jobfile.template(name="one"), jobfile.template(name="two")
     Path("job.yaml").write_text(f"{one}---\n{two.replace('steps: 500', 'steps: 0')}")
-    said = say("validate", "-f", "job.yaml")
-    assert said.code == 64
-    assert "job.yaml, document 2: spec.training.steps: must be at least 1, got 0" in said.err
+    output = invoke("validate", "-f", "job.yaml")
+    assert output.code == 64
+    assert "job.yaml, document 2: spec.training.steps: must be at least 1, got 0" in output.err
 
 
 @pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte-order-mark"])
 def test_a_job_is_read_from_standard_input_whatever_the_locale(before: bytes) -> None:
     text = jobfile.template(images="s3://photos/blümchen", output="s3://models/flowers")
-    said = given(before + text.replace("\n", "\r\n").encode(), PYTHONIOENCODING="latin-1")
-    assert (said.code, said.out, said.err) == (0, "flowers is valid\n", "")
+    output = validate_input(
+        before + text.replace("\n", "\r\n").encode(), PYTHONIOENCODING="latin-1"
+    )
+    assert (output.code, output.out, output.err) == (0, "flowers is valid\n", "")
 
 
 def test_what_is_no_text_on_standard_input_is_told() -> None:
-    said = given(b"\xff\xfe\x00")
-    assert said == (64, "", "error: standard input is not UTF-8 text: is it a job file?\n")
+    output = validate_input(b"\xff\xfe\x00")
+    assert output == (64, "", "error: standard input is not UTF-8 text: is it a job file?\n")
 
 
-def given(body: bytes, **environment: str) -> Said:
+def validate_input(body: bytes, **environment: str) -> Output:
     """What `retrainer validate -f -` says to it."""
     command = [sys.executable, "-m", "retrainer.cli.main", "validate", "-f", "-"]
-    said = subprocess.run(
+    done = subprocess.run(
         command, input=body, capture_output=True, env={**os.environ, **environment}, check=False
     )
-    return Said(said.returncode, said.stdout.decode(), said.stderr.decode())
+    return Output(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-def test_validate_says_what_keeps_a_job_from_a_cluster(say: Say, folder: Path) -> None:
+def test_validate_says_what_keeps_a_job_from_a_cluster(invoke: Invoke, folder: Path) -> None:
     Path("job.yaml").write_text(jobfile.template(output="s3://models/flowers"))
     sentence = "spec.images: must be s3://BUCKET/FOLDER in a cluster, got 'flower_photos'"
-    assert say("validate", "-f", "job.yaml") == (
+    assert invoke("validate", "-f", "job.yaml") == (
         0,
         f"flowers is valid, for this machine only:\n  {sentence}\n",
         "",
     )
-    assert say("validate", "-f", "job.yaml", "--cluster") == (
+    assert invoke("validate", "-f", "job.yaml", "--cluster") == (
         64,
         "",
         f"error: job.yaml: flowers: {sentence}\n",
@@ -259,7 +268,7 @@ def test_validate_says_what_keeps_a_job_from_a_cluster(say: Say, folder: Path) -
 
 @pytest.mark.parametrize("spelled", ["out", "photos/../out", "link/out"])
 def test_an_output_inside_the_images_is_one_sentence_of_run_and_validate(
-    say: Say, folder: Path, spelled: str
+    invoke: Invoke, folder: Path, spelled: str
 ) -> None:
     for name in ("daisy", "roses", "photos"):
         (folder / name).mkdir()
@@ -268,14 +277,14 @@ def test_an_output_inside_the_images_is_one_sentence_of_run_and_validate(
     Path("job.yaml").write_text(text)
     sentence = f"must not lie inside images, where it would be taken for a label, got '{spelled}'"
     error = f"error: --output (spec.output): {sentence}\n"
-    assert say("run", "--images", ".", "--output", spelled) == (64, "", error)
-    assert say("run", ".", "--output", spelled) == (64, "", error)
-    said = say("validate", "-f", "job.yaml")
-    assert said == (64, "", f"error: job.yaml: flowers: spec.output: {sentence}\n")
+    assert invoke("run", "--images", ".", "--output", spelled) == (64, "", error)
+    assert invoke("run", ".", "--output", spelled) == (64, "", error)
+    output = invoke("validate", "-f", "job.yaml")
+    assert output == (64, "", f"error: job.yaml: flowers: spec.output: {sentence}\n")
 
 
-def test_places_that_are_not_there_are_named_with_their_options(say: Say) -> None:
-    assert say("run", "nowhere", "--weights", "nofile") == (
+def test_places_that_are_not_there_are_named_with_their_options(invoke: Invoke) -> None:
+    assert invoke("run", "nowhere", "--weights", "nofile") == (
         64,
         "",
         "error: 2 problems\n"
@@ -284,14 +293,14 @@ def test_places_that_are_not_there_are_named_with_their_options(say: Say) -> Non
     )
 
 
-def test_a_job_file_in_place_of_the_photos_is_told_how_to_be_run(say: Say) -> None:
+def test_a_job_file_in_place_of_the_photos_is_told_how_to_be_run(invoke: Invoke) -> None:
     error = "error: job.yaml is a job file: retrainer run -f job.yaml\n"
-    assert say("run", "job.yaml") == (64, "", error)
+    assert invoke("run", "job.yaml") == (64, "", error)
 
 
-def test_images_that_are_named_twice_are_refused(say: Say) -> None:
+def test_images_that_are_named_twice_are_refused(invoke: Invoke) -> None:
     error = "error: The images are named twice: a and --images b.\n"
-    assert say("run", "a", "--images", "b") == (64, "", error)
+    assert invoke("run", "a", "--images", "b") == (64, "", error)
 
 
 # --- run: options over the file ---
@@ -308,7 +317,7 @@ def document() -> object:
 
 
 def test_options_set_fields_over_what_the_file_says() -> None:
-    given = {
+    options = {
         "name": "roses", "images": "a", "output": "b", "architecture": "inception_v3", "weights": "w",
         "cache": "c", "export": [Export.ONNX], "max_rejected_fraction": 0.5, "steps": 7,
         "learning_rate": 0.5, "batch_size": -1, "validation_batch_size": 50, "eval_interval": 3,
@@ -317,8 +326,8 @@ def test_options_set_fields_over_what_the_file_says() -> None:
         "random_brightness": 3, "views": 5, "endpoint": "http://s3:7070", "region": "eu-west-1",
         "insecure": True, "solver": Solver.SGD, "l2": 0.25, "sweep": None,
     }  # fmt: skip
-    assert set(given) == set(_cli_run._FIELDS)
-    spec = _cli_run.job_with(document(), given).spec
+    assert set(options) == set(_cli_run._FIELDS)
+    spec = _cli_run.job_with(document(), options).spec
     training, distortions, storage = spec.training, spec.distortions, spec.storage
     assert (spec.images, spec.output, spec.cache, spec.weights) == ("a", "b", "c", "w")
     assert (spec.architecture, spec.export) == ("inception_v3", [Export.ONNX])
@@ -345,7 +354,7 @@ def test_what_is_not_given_stays_as_in_the_file() -> None:
     assert _cli_run.job_with(document(), dict.fromkeys(_cli_run._FIELDS)) == before
 
 
-def test_sweep_takes_the_values_of_both_fields_and_names_what_is_wrong(say: Say) -> None:
+def test_sweep_takes_the_values_of_both_fields_and_names_what_is_wrong(invoke: Invoke) -> None:
     swept = {"sweep": ["learningRate=0.003,0.1", "l2=0", "l2=0.001"], "solver": None}
     training = _cli_run.job_with(document(), swept).spec.training
     assert training.sweep is not None
@@ -359,15 +368,15 @@ def test_sweep_takes_the_values_of_both_fields_and_names_what_is_wrong(say: Say)
 
 
 def test_the_document_itself_is_not_changed() -> None:
-    given = document()
-    _cli_run.job_with(given, {"steps": 7})
-    assert given == document()
+    original = document()
+    _cli_run.job_with(original, {"steps": 7})
+    assert original == document()
 
 
 def test_without_a_file_the_name_is_made_from_the_images() -> None:
-    given = {"images": "s3://photos/Flower_Photos/", "output": "o",
+    options = {"images": "s3://photos/Flower_Photos/", "output": "o",
              "architecture": "mobilenet_0.50_224"}  # fmt: skip
-    assert _cli_run.job_with(None, given).name == "flower-photos"
+    assert _cli_run.job_with(None, options).name == "flower-photos"
 
 
 @pytest.mark.parametrize(
@@ -379,28 +388,28 @@ def test_a_name_made_from_a_path_is_a_valid_one(place: str, name: str) -> None:
     assert _cli_run.name_of(place) == name
 
 
-def test_a_wrong_option_is_named_as_it_was_typed(say: Say, folder: Path) -> None:
+def test_a_wrong_option_is_named_as_it_was_typed(invoke: Invoke, folder: Path) -> None:
     Path("job.yaml").write_text(jobfile.template())
-    said = say("run", "-f", "job.yaml", "--steps", "0")
-    assert said == (
+    output = invoke("run", "-f", "job.yaml", "--steps", "0")
+    assert output == (
         64,
         "",
         "error: job.yaml: --steps (spec.training.steps): must be at least 1, got 0\n",
     )
 
 
-def test_a_folder_of_photos_is_enough(say: Say) -> None:
+def test_a_folder_of_photos_is_enough(invoke: Invoke) -> None:
     job = _cli_run.job_with(None, {"images": "flower_photos"})
     spec = job.spec
     assert (job.name, spec.images, spec.output) == ("flower-photos", "flower_photos", "out")
     assert spec.architecture == "mobilenet_0.50_224"
-    help_text = " ".join(say("run", "--help").out.replace("│", " ").split())
+    help_text = " ".join(invoke("run", "--help").out.replace("│", " ").split())
     assert "Without a file: out." in help_text
     assert "Without a file: mobilenet_0.50_224." in help_text
 
 
-def test_without_photos_and_without_a_file_both_ways_are_told(say: Say) -> None:
-    assert say("run") == (
+def test_without_photos_and_without_a_file_both_ways_are_told(invoke: Invoke) -> None:
+    assert invoke("run") == (
         64,
         "",
         "error: Name the folder of your photos (retrainer run FOLDER) or a job file "
@@ -421,66 +430,66 @@ def test_a_document_that_is_no_mapping_is_told_so() -> None:
 
 
 # --- cache ---
-def test_cache_stats_of_an_output_says_where_the_cache_is(say: Say, folder: Path) -> None:
+def test_cache_stats_of_an_output_says_where_the_cache_is(invoke: Invoke, folder: Path) -> None:
     write_run(folder / "flowers-12345678")
-    said = say("cache", "stats", str(folder))
-    assert (said.code, said.out) == (0, "")
-    assert said.err.startswith(f"No bottlenecks in {folder}; ")
+    output = invoke("cache", "stats", str(folder))
+    assert (output.code, output.out) == (0, "")
+    assert output.err.startswith(f"No bottlenecks in {folder}; ")
 
 
-def test_cache_stats_and_prune_of_a_folder(say: Say, folder: Path) -> None:
+def test_cache_stats_and_prune_of_a_folder(invoke: Invoke, folder: Path) -> None:
     segments = folder / "fp1" / "segments"
     segments.mkdir(parents=True)
     (folder / "fp1" / "network-mobilenet_0.50_160").touch()
     for name, size in (("a.parquet", 4096), ("a.index", 40 + 28 * 10)):
         (segments / name).write_bytes(b"x" * size)
         os.utime(segments / name, (1_600_000_000, 1_600_000_000))
-    stats = say("cache", "stats", str(folder))
+    stats = invoke("cache", "stats", str(folder))
     assert stats.out.splitlines()[1].split()[:6] == [
         "mobilenet_0.50_160", "fp1", "10", "1", "4.3", "KiB",
     ]  # fmt: skip
     prune = ("cache", "prune", str(folder), "--older-than")
     error = "error: --older-than soon: give a number and m, h or d, such as 90d.\n"
-    assert say(*prune, "soon") == (64, "", error)
+    assert invoke(*prune, "soon") == (64, "", error)
     counted = "Would delete: segments 1, bottlenecks 10, 4.3 KiB.\n"
-    assert say(*prune, "1d", "--dry-run") == (0, "", counted)
-    assert say(*prune, "1d").code == 0
+    assert invoke(*prune, "1d", "--dry-run") == (0, "", counted)
+    assert invoke(*prune, "1d").code == 0
     assert not list(segments.iterdir())
 
 
 # --- the rest ---
-def test_architectures_are_listed_with_what_an_image_costs(say: Say) -> None:
-    lines = say("architectures").out.splitlines()
+def test_architectures_are_listed_with_what_an_image_costs(invoke: Invoke) -> None:
+    lines = invoke("architectures").out.splitlines()
     assert lines[0].split() == ["NAME", "INPUT", "BOTTLENECK", "MULTIPLY-ADDS", "PARAMETERS"]
     assert [line.split()[0] for line in lines[1:]] == list(ARCHITECTURES)
     assert lines[1].split() == ["mobilenet_1.0_224", "224", "px", "1,024", "568", "M", "3.20", "M"]
 
 
-def test_architectures_are_given_as_json(say: Say) -> None:
-    rows = json.loads(say("architectures", "-o", "json").out)
+def test_architectures_are_given_as_json(invoke: Invoke) -> None:
+    rows = json.loads(invoke("architectures", "-o", "json").out)
     assert len(rows) == 33
     assert rows[-1]["name"] == "inception_v3"
     assert rows[-1]["bottleneck"] == 2048
 
 
-def test_predicting_without_a_run_is_told(say: Say, folder: Path) -> None:
+def test_predicting_without_a_run_is_told(invoke: Invoke, folder: Path) -> None:
     (folder / "out" / "flowers-1").mkdir(parents=True)
-    said = say("predict", "out", "rose.jpg")
-    assert said.code == 64
-    assert said.err == (
+    output = invoke("predict", "out", "rose.jpg")
+    assert output.code == 64
+    assert output.err == (
         "error: There is no finished run in out; unfinished or something else: flowers-1.\n"
     )
-    said = say("predict", "nowhere", "rose.jpg")
-    assert said.code == 64
-    assert said.err.startswith(
+    output = invoke("predict", "nowhere", "rose.jpg")
+    assert output.code == 64
+    assert output.err.startswith(
         "error: There is no folder nowhere here, and no cluster to ask for a job of that name: "
     )
-    said = say("predict", "./nowhere", "rose.jpg")
-    assert said.err == f"error: There is no folder {folder}/nowhere.\n"
+    output = invoke("predict", "./nowhere", "rose.jpg")
+    assert output.err == f"error: There is no folder {folder}/nowhere.\n"
 
 
-def test_tensorboard_without_summaries_is_told(say: Say, folder: Path) -> None:
+def test_tensorboard_without_summaries_is_told(invoke: Invoke, folder: Path) -> None:
     (folder / "out").mkdir()
-    said = say("tensorboard", "out")
-    assert said.code == 64
-    assert "There are no summaries in out" in said.err
+    output = invoke("tensorboard", "out")
+    assert output.code == 64
+    assert "There are no summaries in out" in output.err

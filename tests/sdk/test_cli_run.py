@@ -31,8 +31,10 @@ def shown(scenario: str, *jobs: RetrainJob) -> str:
     text = io.StringIO()
     program = [sys.executable, str(FAKE), scenario]
     out = Console(file=text, width=100, markup=False, highlight=False, emoji=False)
-    given = jobs or (job(),)
-    _cli_run.show(given, again=["retrainer", "run", "-f", "my job.yaml"], program=program, out=out)
+    shown_jobs = jobs or (job(),)
+    _cli_run.show(
+        shown_jobs, again=["retrainer", "run", "-f", "my job.yaml"], program=program, out=out
+    )
     return text.getvalue()
 
 

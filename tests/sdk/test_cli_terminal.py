@@ -19,12 +19,12 @@ PROGRAM = Path(sys.executable).with_name("retrainer")
 COLUMNS = 80
 
 
-def in_a_terminal(*words: str, folder: Path, code: int = 0, **environment: str) -> list[str]:
-    """The lines that `retrainer` with these words draws on a terminal of 80 columns."""
+def in_a_terminal(*arguments: str, folder: Path, code: int = 0, **environment: str) -> list[str]:
+    """The lines that `retrainer` with these arguments draws on a terminal of 80 columns."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, COLUMNS))
     with subprocess.Popen(
-        [PROGRAM, *words],
+        [PROGRAM, *arguments],
         cwd=folder,
         env={**os.environ, "TERM": "xterm", **environment},
         stdin=theirs,
@@ -46,9 +46,9 @@ def in_a_terminal(*words: str, folder: Path, code: int = 0, **environment: str) 
     return [line for part in text.split("\n") for line in part.split("\r")]
 
 
-def piped(*words: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
+def piped(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [PROGRAM, *words],
+        [PROGRAM, *arguments],
         cwd=folder,
         env={**os.environ, **environment},
         capture_output=True,
@@ -109,10 +109,10 @@ def test_letters_that_a_terminal_lacks_are_shown_as_escapes(tmp_path: Path) -> N
     done = piped("validate", "-f", "job.yaml", folder=tmp_path, **ASCII)
     assert done.returncode == 64
     assert b"the folder G\\xe4nsebl\\xfcmchen does not exist" in done.stderr
-    for words in (["--help"], ["run", "--help"], ["architectures"], ["run", name],
+    for arguments in (["--help"], ["run", "--help"], ["architectures"], ["run", name],
                   ["predict", "out", f"{name}.jpg"], ["compare", f"./{name}"],
                   ["architectures", "-o", "yaml"]):  # fmt: skip
-        done = piped(*words, folder=tmp_path, **ASCII)
+        done = piped(*arguments, folder=tmp_path, **ASCII)
         assert done.returncode in (0, 64)
         assert b"Traceback" not in done.stderr
         done.stdout.decode("ascii")
@@ -132,9 +132,9 @@ def test_a_locale_that_cannot_name_the_file_is_told(tmp_path: Path) -> None:
 def test_a_file_name_cannot_forge_a_line_or_drive_the_terminal(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     lie = "a\nerror: all photos were deleted\x1b[2J\x1b]0;owned\x07"
-    for words in (["run", lie], ["validate", "-f", lie], ["predict", "out", lie],
+    for arguments in (["run", lie], ["validate", "-f", lie], ["predict", "out", lie],
                   ["compare", f"./{lie}"]):  # fmt: skip
-        done = piped(*words, folder=tmp_path)
+        done = piped(*arguments, folder=tmp_path)
         assert done.returncode == 64
         assert b"\x1b" not in done.stderr
         assert sum(line.startswith(b"error:") for line in done.stderr.splitlines()) == 1

@@ -30,16 +30,16 @@ def imported() -> Iterator[tuple[str, str]]:
 
 def installed_with(names: set[str]) -> set[str]:
     """These distributions and all that they require without an extra."""
-    found: set[str] = set()
+    installed: set[str] = set()
     open_ = set(names)
     while open_:
         name = open_.pop()
-        found.add(name)
+        installed.add(name)
         needed = [
             text for text in importlib.metadata.requires(name) or () if "extra ==" not in text
         ]
-        open_ |= {_name(text) for text in needed if _installed(_name(text))} - found
-    return found
+        open_ |= {_name(text) for text in needed if _installed(_name(text))} - installed
+    return installed
 
 
 def _name(requirement: str) -> str:
@@ -57,11 +57,11 @@ def _installed(name: str) -> bool:
 def test_the_base_install_has_every_library_that_the_sdk_imports() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     base = installed_with({_name(text) for text in project["dependencies"]})
-    known = importlib.metadata.packages_distributions()
+    distributions = importlib.metadata.packages_distributions()
     missing = {
         (library, file)
         for library, file in imported()
         if library not in sys.stdlib_module_names | OURS | NOT_NEEDED
-        and not {_name(name) for name in known.get(library, [library])} & base
+        and not {_name(name) for name in distributions.get(library, [library])} & base
     }
     assert not missing

@@ -30,12 +30,12 @@ def counted(total: int, cached: int, computed: int) -> Report:
 
 
 def trained(steps: int, interval: int = 10, upto: int | None = None) -> Report:
-    made = report(Phase.TRAINING, progress=Progress(step=upto or steps, steps=steps))
+    trained_report = report(Phase.TRAINING, progress=Progress(step=upto or steps, steps=steps))
     for step in (*range(0, upto or steps, interval), upto or steps):
-        made.curve.add(
+        trained_report.curve.add(
             CurvePoint(step=step, training_accuracy=0.9, validation_accuracy=None, cross_entropy=1)
         )
-    return made
+    return trained_report
 
 
 def steps_in(text: str) -> list[int]:

@@ -25,9 +25,9 @@ def commands() -> Iterator[Any]:
         text = page.read_text()
         blocks = "\n".join(_BLOCK.findall(text)).replace("\\\n", " ")
         lines = [line.strip() for line in blocks.splitlines()]
-        found = [line for line in lines if re.match(r"retrainer [a-z]", line)]
-        found += _IN_LINE.findall(_BLOCK.sub("", text))
-        for command in dict.fromkeys(found):
+        command_lines = [line for line in lines if re.match(r"retrainer [a-z]", line)]
+        command_lines += _IN_LINE.findall(_BLOCK.sub("", text))
+        for command in dict.fromkeys(command_lines):
             yield pytest.param(command, id=f"{page.name}: {command}"[:80])
 
 
@@ -36,16 +36,16 @@ COMMANDS = list(commands())
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_documentation_exists_with_its_options(command: str) -> None:
-    known: Any = typer.main.get_command(main.build())
-    words = shlex.split(command, comments=True)[1:]
-    while hasattr(known, "commands"):
-        assert words[0] in known.commands, command
-        known = known.commands[words.pop(0)]
-        if not words:
+    subcommand: Any = typer.main.get_command(main.build())
+    arguments = shlex.split(command, comments=True)[1:]
+    while hasattr(subcommand, "commands"):
+        assert arguments[0] in subcommand.commands, command
+        subcommand = subcommand.commands[arguments.pop(0)]
+        if not arguments:
             return
-    options = {o for p in known.params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
-    given = [w.partition("=")[0] for w in words if re.match(r"--?[a-z]", w)]
-    assert [o for o in given if o not in options] == []
+    options = {o for p in subcommand.params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
+    used_options = [w.partition("=")[0] for w in arguments if re.match(r"--?[a-z]", w)]
+    assert [o for o in used_options if o not in options] == []
 
 
 def test_the_tutorial_shows_a_comparison_as_it_is_printed(

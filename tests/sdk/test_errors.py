@@ -78,12 +78,12 @@ def test_whoever_waits_for_a_file_does_not_wait_for_a_bucket_that_is_not_there()
 def test_an_error_with_a_reason_of_its_own_is_the_one_that_this_reason_makes(
     kind: type[RetrainerError],
 ) -> None:
-    made = [
+    classes = [
         r.error_class
         for r in reasons.REASONS
         if r.name == kind.reason and r.error_class is not RetrainerError
     ]
-    assert made in ([], [kind], [kind.__base__])
+    assert classes in ([], [kind], [kind.__base__])
 
 
 def test_a_reason_that_a_process_ended_with_gives_back_its_error() -> None:

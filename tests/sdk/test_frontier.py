@@ -24,10 +24,10 @@ def base(name: str = "flowers", weights: str = "imagenet") -> RetrainJob:
 
 
 def test_a_pattern_matches_the_plain_names_cheapest_first() -> None:
-    found = matching("mobilenet_*")
-    assert len(found) == 16
-    assert found[0] == "mobilenet_0.25_128"
-    assert found[-1] == "mobilenet_1.0_224"
+    names = matching("mobilenet_*")
+    assert len(names) == 16
+    assert names[0] == "mobilenet_0.25_128"
+    assert names[-1] == "mobilenet_1.0_224"
 
 
 def test_several_patterns_and_quantized_names() -> None:
@@ -81,14 +81,14 @@ def test_the_jobs_are_submitted_waited_for_and_compared(tmp_path: Path) -> None:
 
     operator = threading.Thread(target=operate)
     operator.start()
-    told: list[str] = []
+    lines: list[str] = []
     names = "mobilenet_0.25_128,mobilenet_0.50_128,mobilenet_0.75_128"
-    found = frontier(base(), names, client, timeout=20, log=told.append)
+    result = frontier(base(), names, client, timeout=20, log=lines.append)
     operator.join()
-    assert [row.architecture for row in found.rows] == ["mobilenet_0.50_128", "mobilenet_0.25_128"]
-    assert found.notes[0] == "Left out: flowers-mobilenet-075-128: Too large."
-    assert "run side by side" in found.notes[1], "what their images per second are worth"
-    assert told[0] == "submitted 3 jobs to default"
+    assert [row.architecture for row in result.rows] == ["mobilenet_0.50_128", "mobilenet_0.25_128"]
+    assert result.notes[0] == "Left out: flowers-mobilenet-075-128: Too large."
+    assert "run side by side" in result.notes[1], "what their images per second are worth"
+    assert lines[0] == "submitted 3 jobs to default"
 
 
 def test_when_every_job_fails_so_does_the_frontier() -> None:

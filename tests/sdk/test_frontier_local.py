@@ -46,13 +46,13 @@ def folder(flowers: Path, imagenet_weights: Path, tmp_path_factory: pytest.TempP
     return here
 
 
-def frontier(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [COMMAND, "frontier", "--local", "-f", "job.yaml", *words]
+def frontier(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [COMMAND, "frontier", "--local", "-f", "job.yaml", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
-def said(folder: Path) -> subprocess.CompletedProcess[str]:
+def done(folder: Path) -> subprocess.CompletedProcess[str]:
     return frontier(
         folder,
         "--architectures",
@@ -65,10 +65,10 @@ def said(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_table_has_a_row_per_architecture_the_best_first_with_the_figures_of_its_run(
-    folder: Path, said: subprocess.CompletedProcess[str]
+    folder: Path, done: subprocess.CompletedProcess[str]
 ) -> None:
-    assert said.returncode == 0, said.stderr
-    head, *rows = said.stdout.splitlines()[: 1 + len(ARCHITECTURES)]
+    assert done.returncode == 0, done.stderr
+    head, *rows = done.stdout.splitlines()[: 1 + len(ARCHITECTURES)]
     assert re.split(r" {2,}", head) == [
         "NAME", "ARCHITECTURE", "ACCURACY", "95% INTERVAL", "IMAGES", "MULTIPLY-ADDS", "PARAMETERS",
         "IMAGES/S",
@@ -88,17 +88,17 @@ def test_the_table_has_a_row_per_architecture_the_best_first_with_the_figures_of
 
 
 def test_the_two_are_tested_on_the_same_photos_though_their_bottlenecks_differ(
-    folder: Path, said: subprocess.CompletedProcess[str]
+    folder: Path, done: subprocess.CompletedProcess[str]
 ) -> None:
     images = json.loads(next((folder / "out").glob("flowers-*/result.json")).read_text())[
         "metrics"
     ]["testImages"]
-    assert f"of {images} common test images" in said.stdout
-    assert "differ:" not in said.stdout
+    assert f"of {images} common test images" in done.stdout
+    assert "differ:" not in done.stdout
 
 
 def test_the_picture_and_the_page_are_written_where_asked(
-    folder: Path, said: subprocess.CompletedProcess[str]
+    folder: Path, done: subprocess.CompletedProcess[str]
 ) -> None:
     assert (folder / "frontier.png").read_bytes().startswith(b"\x89PNG\r\n")
     page = (folder / "page.html").read_text()
@@ -107,15 +107,15 @@ def test_the_picture_and_the_page_are_written_where_asked(
     for architecture, slug in ARCHITECTURES.items():
         assert f"flowers-{slug}" in page
         assert architecture in page
-    assert "wrote frontier.png" in said.stderr
-    assert "wrote page.html" in said.stderr
+    assert "wrote frontier.png" in done.stderr
+    assert "wrote page.html" in done.stderr
 
 
 def test_nothing_of_the_libraries_reaches_the_terminal(
-    said: subprocess.CompletedProcess[str],
+    done: subprocess.CompletedProcess[str],
 ) -> None:
     for chatter in ("WARNING", "INFO", "TensorFlow", "oneDNN", "Traceback"):
-        assert chatter not in said.stdout + said.stderr
+        assert chatter not in done.stdout + done.stderr
 
 
 def test_an_architecture_without_weights_is_left_out_with_a_sentence(folder: Path) -> None:

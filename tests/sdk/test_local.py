@@ -117,20 +117,20 @@ def test_reports_logs_and_warnings_are_passed_on_in_order(tmp_path: Path) -> Non
 def test_the_trainer_is_given_the_task_of_a_pod_with_absolute_paths(tmp_path: Path) -> None:
     heard = Heard()
     Path("w.h5").touch()
-    given = job("photos", str(tmp_path / "out"))
-    home = given.model_copy(
-        update={"spec": given.spec.model_copy(update={"cache": "~/cache", "weights": "w.h5"})}
+    original = job("photos", str(tmp_path / "out"))
+    home = original.model_copy(
+        update={"spec": original.spec.model_copy(update={"cache": "~/cache", "weights": "w.h5"})}
     )
     local.run_program(home, progress=heard, program=fake("environment"))
-    seen = json.loads(heard.logs[0])
-    spec = seen["task"]["spec"]
-    assert seen["task"]["task"] == "train"
-    assert seen["port"] == "0"
-    assert seen["cwd"] == str(Path.cwd())
+    environment = json.loads(heard.logs[0])
+    spec = environment["task"]["spec"]
+    assert environment["task"]["task"] == "train"
+    assert environment["port"] == "0"
+    assert environment["cwd"] == str(Path.cwd())
     assert spec["images"] == str(Path("photos").absolute())
     assert spec["cache"] == str(Path("~/cache").expanduser())
     assert spec["weights"] == str(Path("w.h5").absolute())
-    assert len(seen["task"]["uid"]) == 36
+    assert len(environment["task"]["uid"]) == 36
 
 
 def test_the_store_is_reached_as_this_machine_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,12 +138,14 @@ def test_the_store_is_reached_as_this_machine_is_told_to(monkeypatch: pytest.Mon
     storage = Storage(endpoint="http://s3.storage:7070", region="eu-west-1")
     urls = urls.model_copy(update={"spec": urls.spec.model_copy(update={"storage": storage})})
 
-    def endpoint(said: str | None = None) -> str:
+    def endpoint(s3_endpoint: str | None = None) -> str:
         heard = Heard()
-        local.run_program(urls, progress=heard, s3_endpoint=said, program=fake("environment"))
-        given = json.loads(heard.logs[0])["task"]["spec"]["storage"]
-        assert given["region"] == "eu-west-1"
-        return str(given["endpoint"])
+        local.run_program(
+            urls, progress=heard, s3_endpoint=s3_endpoint, program=fake("environment")
+        )
+        task_storage = json.loads(heard.logs[0])["task"]["spec"]["storage"]
+        assert task_storage["region"] == "eu-west-1"
+        return str(task_storage["endpoint"])
 
     monkeypatch.delenv("RETRAINER_S3_ENDPOINT", raising=False)
     assert endpoint() == "http://s3.storage:7070"
@@ -319,16 +321,16 @@ def test_a_second_ctrl_c_ends_a_trainer_that_does_not_stop(tmp_path: Path) -> No
 
 
 def test_a_run_works_from_a_thread_that_gets_no_signals(tmp_path: Path) -> None:
-    found: list[local.Result] = []
+    results: list[local.Result] = []
 
     def work() -> None:
-        there = job(output=str(tmp_path))
-        found.append(local.run_program(there, progress=False, program=fake("cached")))
+        cached_job = job(output=str(tmp_path))
+        results.append(local.run_program(cached_job, progress=False, program=fake("cached")))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join(timeout=60)
-    assert found[0].test_images == 165
+    assert results[0].test_images == 165
 
 
 def test_a_wrong_job_is_refused_before_anything_is_started() -> None:
@@ -345,8 +347,8 @@ def apart(folder: Path, images: str, output: str, **spec: str) -> list[str]:
     (folder / "file").touch()
     (folder / "link").unlink(missing_ok=True)
     (folder / "link").symlink_to(folder / "photos", target_is_directory=True)
-    given = job(images, output)
-    changed = given.model_copy(update={"spec": given.spec.model_copy(update=spec)})
+    original = job(images, output)
+    changed = original.model_copy(update={"spec": original.spec.model_copy(update=spec)})
     return places.problems(changed)
 
 

@@ -25,15 +25,15 @@ def demo() -> ModuleType:
     return module
 
 
-def run_demo(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(DEMO), "--output", str(folder), *words]
+def run_demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(DEMO), "--output", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def accuracies(text: str) -> list[float]:
     """Those of the lines under `Both runs`, percent."""
     both = text.partition("\nBoth runs\n")[2]
-    return [float(found) for found in re.findall(r"test accuracy (\d+\.\d)%", both)]
+    return [float(percent) for percent in re.findall(r"test accuracy (\d+\.\d)%", both)]
 
 
 @pytest.mark.slow
@@ -53,8 +53,8 @@ def test_the_demo_learns_the_digits_and_its_second_run_takes_all_from_the_cache(
     result = json.loads((page.parent / "result.json").read_text())
     assert f"{result['metrics']['testAccuracy']:.1%}" == f"{second:.1f}%"
     predict = re.findall(r"a prediction +(.*)", done.stdout)[0].split()
-    said = subprocess.run(predict, capture_output=True, text=True, check=True).stdout
-    assert said.splitlines()[1].split()[:2] == [predict[-1], "0"]
+    output = subprocess.run(predict, capture_output=True, text=True, check=True).stdout
+    assert output.splitlines()[1].split()[:2] == [predict[-1], "0"]
 
 
 @pytest.mark.parametrize(

@@ -83,12 +83,12 @@ def test_the_result_reads_what_the_run_has_left(digits: Path, done: retrainer.Re
 
 
 def test_a_second_run_computes_nothing(digits: Path, done: retrainer.Result) -> None:
-    again = retrainer.run(
+    second = retrainer.run(
         job(str(digits), str(digits.parent / "out"), learningRate=0.02), progress=False
     )
-    progress = again.report.progress
+    progress = second.report.progress
     assert (progress.images_cached, progress.images_computed) == (3 * PER_LABEL, 0)
-    assert again.url != done.url
+    assert second.url != done.url
 
 
 def test_a_replaced_test_photo_is_not_taken_for_the_same(
@@ -99,19 +99,19 @@ def test_a_replaced_test_photo_is_not_taken_for_the_same(
     replaced = photos / tested.path
     replaced.write_bytes(replaced.read_bytes() + b"other bytes, the same picture")
     other = retrainer.run(job(str(photos), str(tmp_path / "out")), progress=False)
-    found = retrainer.compare([done, other])
+    comparison = retrainer.compare([done, other])
     images = done.test_images
-    assert found.differences[0].images == images - 1
-    assert [d.p for d in found.differences] == [1.0]
-    assert f"{images - 1} in both, 1 in " in found.notes[0]
-    assert "under the same path with another identity: 1 (" in found.notes[0]
+    assert comparison.differences[0].images == images - 1
+    assert [d.p for d in comparison.differences] == [1.0]
+    assert f"{images - 1} in both, 1 in " in comparison.notes[0]
+    assert "under the same path with another identity: 1 (" in comparison.notes[0]
 
 
 def test_images_are_labelled_by_the_newest_run(digits: Path, done: retrainer.Result) -> None:
-    found = retrainer.predict(done.output, digits / "7", top=2)
-    assert len(found) == PER_LABEL
-    assert sum(p.label == "7" for p in found) >= 0.9 * PER_LABEL
-    for prediction in found:
+    predictions = retrainer.predict(done.output, digits / "7", top=2)
+    assert len(predictions) == PER_LABEL
+    assert sum(p.label == "7" for p in predictions) >= 0.9 * PER_LABEL
+    for prediction in predictions:
         assert len(prediction.scores) == 2
         assert prediction.score == max(prediction.scores.values()) <= 1
     (bare,) = retrainer.predict(done.output, next((digits / "7").iterdir()), top=0)
@@ -163,13 +163,13 @@ def test_the_command_prints_what_it_can_and_names_the_rest(
     image = next((digits / "0").iterdir())
     wrong = tmp_path / "empty.png"
     wrong.touch()
-    words = ["predict", done.output, str(image), str(wrong)]
-    assert main.run(main.build(), words) == 64
+    arguments = ["predict", done.output, str(image), str(wrong)]
+    assert main.run(main.build(), arguments) == 64
     out, err = capfd.readouterr()
     assert out.splitlines()[0].split() == ["IMAGE", "LABEL", "SCORE", "THEN"]
     assert out.splitlines()[1].startswith(f"{image}   0 ")
     assert err == f"error: {wrong}: 0 bytes\n"
-    assert main.run(main.build(), [*words, "-o", "json"]) == 64
+    assert main.run(main.build(), [*arguments, "-o", "json"]) == 64
     (row,) = json.loads(capfd.readouterr().out)
     assert (row["image"], row["label"]) == (str(image), "0")
     assert set(row["scores"]) == {"0", "1", "7"}
@@ -200,15 +200,15 @@ def test_the_command_of_the_readme_prints_the_figure_of_result_json(
         "mobilenet_0.25_128", "--weights", "builtin", "--steps", "100", "--seed", "1",
         "--export", "tflite",
     ]  # fmt: skip
-    said = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert said.stderr == ""
-    printed = re.findall(r"^test accuracy (\d+\.\d%) ", said.stdout, re.MULTILINE)
+    completed = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert completed.stderr == ""
+    printed = re.findall(r"^test accuracy (\d+\.\d%) ", completed.stdout, re.MULTILINE)
     (result,) = (tmp_path / "out").glob("digits-*/result.json")
     accuracy = json.loads(result.read_text())["metrics"]["testAccuracy"]
     assert printed == [f"{accuracy:.1%}"]
-    assert len(re.findall(r"^ +[\d,]+ +[\d.]+%", said.stdout, re.MULTILINE)) == 11
+    assert len(re.findall(r"^ +[\d,]+ +[\d.]+%", completed.stdout, re.MULTILINE)) == 11
     for chatter in ("WARNING", "INFO", "TensorFlow", "oneDNN", "Traceback"):
-        assert chatter not in said.stdout
+        assert chatter not in completed.stdout
 
 
 def test_a_mistake_is_one_sentence_and_64(digits: Path, tmp_path: Path) -> None:
@@ -216,11 +216,11 @@ def test_a_mistake_is_one_sentence_and_64(digits: Path, tmp_path: Path) -> None:
         COMMAND, "run", "--images", str(digits / "7"), "--output", str(tmp_path / "out"),
         "--architecture", "mobilenet_0.25_128", "--weights", "builtin",
     ]  # fmt: skip
-    said = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert said.returncode == 64
-    assert len(said.stderr.splitlines()) == 1
-    assert "it has files but no label folders" in said.stderr
-    assert "Traceback" not in said.stdout + said.stderr
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.returncode == 64
+    assert len(completed.stderr.splitlines()) == 1
+    assert "it has files but no label folders" in completed.stderr
+    assert "Traceback" not in completed.stdout + completed.stderr
 
 
 def shown_by_tensorboard(
@@ -280,24 +280,24 @@ def s3(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Ser
         yield server
 
 
-def with_s3(server: S3Server, *words: str) -> subprocess.CompletedProcess[str]:
+def with_s3(server: S3Server, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **server.environment()}
     return subprocess.run(
-        [COMMAND, *words], env=environment, capture_output=True, text=True, check=False
+        [COMMAND, *arguments], env=environment, capture_output=True, text=True, check=False
     )
 
 
 def test_a_job_on_s3_gives_the_same_accuracy_and_predicts_from_there(
     s3: S3Server, digits: Path, done: retrainer.Result
 ) -> None:
-    words = [
+    arguments = [
         "run", "--images", "s3://photos/digits", "--output", "s3://models/digits", "--architecture",
         "mobilenet_0.25_128", "--weights", "builtin", "--steps", "100", "--export", "tflite",
     ]  # fmt: skip
-    said = with_s3(s3, *words)
-    assert said.returncode == 0, said.stderr
-    assert f"\ntest accuracy {done.test_accuracy:.1%} " in said.stdout
-    run = re.findall(r"^  run +(\S+)$", said.stdout, re.MULTILINE)[0]
+    completed = with_s3(s3, *arguments)
+    assert completed.returncode == 0, completed.stderr
+    assert f"\ntest accuracy {done.test_accuracy:.1%} " in completed.stdout
+    run = re.findall(r"^  run +(\S+)$", completed.stdout, re.MULTILINE)[0]
     assert run.startswith("s3://models/digits/digits-")
     image = next((digits / "7").iterdir())
     for place in ("s3://models/digits", run):
@@ -308,7 +308,7 @@ def test_a_job_on_s3_gives_the_same_accuracy_and_predicts_from_there(
 
 
 def test_a_bucket_that_is_not_there_is_told(s3: S3Server, digits: Path) -> None:
-    said = with_s3(s3, "predict", "s3://nowhere/digits", str(digits / "7"))
-    assert said.returncode == 64
-    assert "nowhere" in said.stderr
-    assert "Traceback" not in said.stderr
+    completed = with_s3(s3, "predict", "s3://nowhere/digits", str(digits / "7"))
+    assert completed.returncode == 64
+    assert "nowhere" in completed.stderr
+    assert "Traceback" not in completed.stderr

@@ -77,7 +77,7 @@ class DevCluster:
     prometheus: str | None = None
 
     @property
-    def given(self) -> bool:
+    def from_kubeconfig(self) -> bool:
         """Whether it is somebody else's, given by KUBECONFIG."""
         return self.logs is None
 
@@ -113,7 +113,7 @@ class DevCluster:
 
     def load(self, *targets: str) -> None:
         """Build and import container images: `operator`, `trainer`, `python`, or an archive."""
-        if not self.given:
+        if not self.from_kubeconfig:
             devcluster_tool.run("load", "--name", self.name, *targets)
 
     def requests(self, user: str, writes_only: bool = True) -> Iterator[dict[str, Any]]:
@@ -135,7 +135,7 @@ class DevCluster:
 
     def stop(self, keep_logs: bool = False) -> None:
         """Take it down; one given by KUBECONFIG is left as it is."""
-        if not self.given:
+        if not self.from_kubeconfig:
             devcluster_tool.run(
                 "down", "--name", self.name, *(["--keep-logs"] if keep_logs else [])
             )
@@ -169,9 +169,9 @@ def ensure(
     more than Go, and its tests read the audit log and change definitions that all users share.
     """
     if size == "node":
-        given = _given(name)
-        if given is not None:
-            return given
+        cluster = _from_kubeconfig(name)
+        if cluster is not None:
+            return cluster
     command = ["up", "--json", "--name", name, "--size", size, "--kwok", str(simulated_nodes)]
     if bench:
         command.append("--bench")
@@ -194,7 +194,7 @@ def ensure(
     return cluster
 
 
-def _given(name: str) -> DevCluster | None:
+def _from_kubeconfig(name: str) -> DevCluster | None:
     """The cluster of KUBECONFIG, unless that is one of ours.
 
     RETRAINER_TEST_IMAGES is the prefix of its images (`example.com/me` for

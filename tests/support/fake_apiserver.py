@@ -100,13 +100,15 @@ class FakeApiServer:
         with self._lock:
             metadata = document["metadata"]
             key = (metadata.setdefault("namespace", "default"), metadata["name"])
-            there = self.objects[kind].get(key)
+            previous = self.objects[kind].get(key)
             self._version += 1
-            metadata.setdefault("uid", there["metadata"]["uid"] if there else str(uuid.uuid4()))
+            metadata.setdefault(
+                "uid", previous["metadata"]["uid"] if previous else str(uuid.uuid4())
+            )
             metadata.setdefault("creationTimestamp", self.now)
             metadata["resourceVersion"] = str(self._version)
             self.objects[kind][key] = document
-            self._tell(kind, "MODIFIED" if there else "ADDED", document)
+            self._tell(kind, "MODIFIED" if previous else "ADDED", document)
             return document
 
     def status(self, name: str, **status: Any) -> None:
@@ -183,14 +185,14 @@ class FakeApiServer:
                     if isinstance(answer, ClusterError):
                         raise answer
                     return answer
-            found = _PATH.match(path)
-            assert found, path
-            kind, name = found["kind"], found["name"] or ""
-            if found["log"]:
+            match = _PATH.match(path)
+            assert match, path
+            kind, name = match["kind"], match["name"] or ""
+            if match["log"]:
                 return self._log(name)
             if method == "GET" and not name:
-                return self._many(kind, found["ns"], query, read_seconds)
-            return self._one(method, kind, found["ns"], name, copy.deepcopy(body))
+                return self._many(kind, match["ns"], query, read_seconds)
+            return self._one(method, kind, match["ns"], name, copy.deepcopy(body))
 
     def _log(self, pod: str) -> Answer:
         lines = self.logs.get(pod)

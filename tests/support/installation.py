@@ -143,8 +143,8 @@ class Installation:
 
     def status(self, name: str) -> dict[str, Any]:
         """The job's status."""
-        found: dict[str, Any] = self.get("retrainjob", name).get("status", {})
-        return found
+        status: dict[str, Any] = self.get("retrainjob", name).get("status", {})
+        return status
 
     def complete(self, name: str, seconds: int = 600) -> dict[str, Any]:
         """Wait as a user would; the status of the finished job.
@@ -165,10 +165,10 @@ class Installation:
         Raises:
             AssertionError: it did not within `seconds`, with all that is known of the job.
         """
-        seen: dict[str, Any] = self.eventually(
+        status: dict[str, Any] = self.eventually(
             lambda: self.status(name), holds, seconds, lambda: self.story(name), every=0.3
         )
-        return seen
+        return status
 
     def eventually(
         self,
@@ -181,31 +181,31 @@ class Installation:
         """What `look` gives once `holds` of it, looked at again and again within `seconds`."""
         deadline = time.monotonic() + seconds
         while True:
-            seen = look()
-            if holds(seen):
-                return seen
+            value = look()
+            if holds(value):
+                return value
             if time.monotonic() > deadline:
-                raise AssertionError(f"not within {seconds:g} s; last seen: {seen}\n{story()}")
+                raise AssertionError(f"not within {seconds:g} s; last seen: {value}\n{story()}")
             _pause(every)
 
     def story(self, name: str) -> str:
         """Everything known of a job, for a failure's message."""
         parts = []
-        for words in (
+        for arguments in (
             ("describe", "rj", name),
             ("get", "jobs,pods", "-o", "wide"),
             ("logs", "-l", f"retrainer.dev/job={name}", "--tail=30", "--prefix"),
         ):
             try:
-                parts.append(self.kubectl(*words))
+                parts.append(self.kubectl(*arguments))
             except RuntimeError as error:
                 parts.append(str(error))
         return "\n".join(parts)
 
     def pods(self, name: str) -> list[dict[str, Any]]:
         """The trainer pods of a job that are still there, oldest first."""
-        found = self.get("pods", "", "-l", f"retrainer.dev/job={name}")["items"]
-        return sorted(found, key=lambda pod: pod["metadata"]["creationTimestamp"])
+        pods = self.get("pods", "", "-l", f"retrainer.dev/job={name}")["items"]
+        return sorted(pods, key=lambda pod: pod["metadata"]["creationTimestamp"])
 
     def report(self, name: str) -> Report | None:
         """What the job's running pod says of itself, if it can be asked."""
@@ -243,11 +243,11 @@ def kill_processes(module: str) -> int:
         if not entry.name.isdigit():
             continue
         try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
+            arguments = (entry / "cmdline").read_bytes().split(b"\0")
             contained = (entry / "ns" / "pid").readlink() != ours
         except OSError:
             continue
-        if contained and b"-m" in words and module.encode() in words:
+        if contained and b"-m" in arguments and module.encode() in arguments:
             os.kill(int(entry.name), signal.SIGKILL)
             killed += 1
     return killed

@@ -340,9 +340,9 @@ def kinds() -> dict[str, tuple[bytes, Array]]:
         most = 2**bits - 1
         grey = picture[..., 0].astype(np.uint32) * most // 255
         key = int(grey[100, 100])
-        seen = np.repeat(np.rint(grey * (255 / most))[..., None], 3, axis=2).astype(np.uint8)
-        add(f"PNG, grey of {bits}", png(grey, bits=bits, colour=0), seen)
-        cleared = np.where((grey == key)[..., None], np.uint8(255), seen)
+        expected = np.repeat(np.rint(grey * (255 / most))[..., None], 3, axis=2).astype(np.uint8)
+        add(f"PNG, grey of {bits}", png(grey, bits=bits, colour=0), expected)
+        cleared = np.where((grey == key)[..., None], np.uint8(255), expected)
         add(
             f"PNG, grey of {bits} with a clear one",
             png(grey, bits=bits, colour=0, transparent=struct.pack(">H", key)),

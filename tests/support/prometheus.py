@@ -65,26 +65,26 @@ class Prometheus(AbstractContextManager["Prometheus"]):
 
     def query(self, expr: str, *, after: float = 0.0) -> list[Sample]:
         """The instant vector of `expr`, `after` seconds from now."""
-        found: list[Sample] = self._get("query", query=expr, time=time.time() + after)["result"]
-        return found
+        samples: list[Sample] = self._get("query", query=expr, time=time.time() + after)["result"]
+        return samples
 
     def query_range(self, expr: str, *, seconds: float) -> list[Sample]:
         """The matrix of `expr` over the last `seconds`, a value per second, as a graph asks for."""
         now = time.time()
-        found: list[Sample] = self._get(
+        samples: list[Sample] = self._get(
             "query_range", query=expr, start=now - seconds, end=now, step=1
         )["result"]
-        return found
+        return samples
 
     def label_values(self, label: str, selector: str) -> list[str]:
         """The values that a dashboard's variable offers."""
-        found: list[str] = self._get(f"label/{label}/values", **{"match[]": selector})
-        return found
+        values: list[str] = self._get(f"label/{label}/values", **{"match[]": selector})
+        return values
 
     def alerts(self) -> list[dict[str, Any]]:
         """Pending and firing ones."""
-        found: list[dict[str, Any]] = self._get("alerts")["alerts"]
-        return found
+        alerts: list[dict[str, Any]] = self._get("alerts")["alerts"]
+        return alerts
 
     def rules(self) -> list[dict[str, Any]]:
         """Each rule with its health."""

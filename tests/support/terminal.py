@@ -19,7 +19,7 @@ LONGEST_SECONDS = 600
 
 
 @dataclass(frozen=True)
-class Said:
+class Output:
     """What a command printed."""
 
     out: str
@@ -57,17 +57,17 @@ class Terminal:
     environment: dict[str, str]
 
     def __call__(
-        self, *words: str, code: int = 0, variables: Mapping[str, str] | None = None
-    ) -> Said:
+        self, *arguments: str, code: int = 0, variables: Mapping[str, str] | None = None
+    ) -> Output:
         """One command to its end; it has to exit with `code`, and never with a traceback.
 
         Args:
-            words: after `retrainer`.
+            arguments: after `retrainer`.
             code: 0, 64 for a mistake in what was asked, 1 for anything else.
             variables: more of the environment.
         """
         done = subprocess.run(
-            [PROGRAM, *words],
+            [PROGRAM, *arguments],
             cwd=self.folder,
             env=self.environment | dict(variables or {}),
             stdin=subprocess.DEVNULL,
@@ -76,18 +76,18 @@ class Terminal:
             timeout=LONGEST_SECONDS,
             check=False,
         )
-        said = f"retrainer {' '.join(words)}\n{done.stdout}{done.stderr}"
-        assert done.returncode == code, f"exit code {done.returncode}, not {code}: {said}"
-        assert "Traceback" not in said
-        return Said(done.stdout, done.stderr)
+        transcript = f"retrainer {' '.join(arguments)}\n{done.stdout}{done.stderr}"
+        assert done.returncode == code, f"exit code {done.returncode}, not {code}: {transcript}"
+        assert "Traceback" not in transcript
+        return Output(done.stdout, done.stderr)
 
     @contextmanager
-    def start(self, *words: str) -> Iterator["Running"]:
+    def start(self, *arguments: str) -> Iterator["Running"]:
         """One command that goes on until it is interrupted; ended in any case after the block."""
-        output = self.folder / f"{'-'.join(words).replace('/', '-')}.txt"
+        output = self.folder / f"{'-'.join(arguments).replace('/', '-')}.txt"
         with output.open("w") as file:
             process = subprocess.Popen(
-                [PROGRAM, *words],
+                [PROGRAM, *arguments],
                 cwd=self.folder,
                 env=self.environment | {"PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,

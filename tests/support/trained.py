@@ -53,10 +53,10 @@ def report(job: dict[str, Any], *, rejected: int = 0, accuracy: float = 0.91) ->
     )  # fmt: skip
 
 
-def finish(team: Namespace, job: dict[str, Any], said: Report, code: int = 0) -> None:
+def finish(team: Namespace, job: dict[str, Any], final_report: Report, code: int = 0) -> None:
     """End the job's pod with this report, and wait until the operator has told so."""
     name = job["metadata"]["name"]
-    team.end_pods(name, code=code, message=said.termination_message())
+    team.end_pods(name, code=code, message=final_report.termination_message())
     team.until(name, phase="Failed" if code else "Succeeded")
 
 

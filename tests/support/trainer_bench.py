@@ -70,10 +70,10 @@ def ready(fields: str) -> dict[str, Any]:
     begun = time.perf_counter()
     job = bottlenecks.open_job(spec, reporter, Stop())
     filled = bottlenecks.compute_missing(job, reporter, Stop())
-    found, missing = bottlenecks.load(job, filled)
+    loaded, missing = bottlenecks.load(job, filled)
     seconds = time.perf_counter() - begun
     assert missing == 0
-    return {"computed": filled.computed_count, "images": len(found.catalog), "seconds": seconds}
+    return {"computed": filled.computed_count, "images": len(loaded.catalog), "seconds": seconds}
 
 
 # --- a million ---
@@ -140,9 +140,9 @@ def catalogued(fields: str, folder: str, count: str, kind: str) -> dict[str, Any
     filled = bottlenecks.compute_missing(job, reporter, Stop())
     matrix = 0
     if kind == "train":
-        found, missing = bottlenecks.load(job, filled)
+        loaded, missing = bottlenecks.load(job, filled)
         assert missing == 0
-        matrix = found.matrix.nbytes
+        matrix = loaded.matrix.nbytes
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "peak": peak,

@@ -143,8 +143,8 @@ def command(
 def ended(process: subprocess.Popen[str], folder: Path, seconds: float = 120) -> Ended:
     """Wait for such a process."""
     out, err = process.communicate(timeout=seconds)
-    said = json.loads((folder / "termination-log").read_text())
-    return Ended(process.returncode, out, err, Report.model_validate(said))
+    message = json.loads((folder / "termination-log").read_text())
+    return Ended(process.returncode, out, err, Report.model_validate(message))
 
 
 def run(wanted: RetrainJobSpec, folder: Path, **options: Any) -> Ended:

@@ -76,8 +76,8 @@ class TinyS3:
 
             def do_HEAD(self) -> None:
                 key = unquote(urlsplit(self.path).path).strip("/")
-                found = tiny.objects.get(key)
-                self._send(404 if found is None else 200, found or b"", body=False)
+                body = tiny.objects.get(key)
+                self._send(404 if body is None else 200, body or b"", body=False)
 
             def do_PUT(self) -> None:
                 length = int(self.headers.get("Content-Length", "0"))

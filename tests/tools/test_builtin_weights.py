@@ -57,9 +57,9 @@ def test_pictures_are_the_same_for_a_seed_however_many_processes_draw_them() -> 
     cv2.line(solid[1], (8, 8), (40, 40), 255, 5)
     drawn = glyphs.Glyphs(solid, glyphs.thinned(solid), np.array([3, 5]), 1)
     alone, labels = glyphs.many(drawn, 2100, seed=1, workers=1)
-    together, again = glyphs.many(drawn, 2100, seed=1, workers=2)
+    together, labels_together = glyphs.many(drawn, 2100, seed=1, workers=2)
     assert np.array_equal(alone, together)
-    assert np.array_equal(labels, again)
+    assert np.array_equal(labels, labels_together)
     assert set(labels) == {3, 5}
     assert alone.shape == (2100, glyphs.FIELD, glyphs.FIELD)
     assert alone.reshape(2100, -1).max(axis=1).min() > 100  # none is empty

@@ -274,6 +274,6 @@ jobs = st.builds(
 @given(jobs)
 def test_a_job_survives_yaml_and_back(job: RetrainJob) -> None:
     text = yaml.safe_dump(job.dump())
-    again = parse_job(yaml.safe_load(text))
-    assert again == job
-    assert again.dump() == job.dump()
+    parsed = parse_job(yaml.safe_load(text))
+    assert parsed == job
+    assert parsed.dump() == job.dump()

@@ -69,21 +69,21 @@ def largest_report() -> Report:
 def test_the_largest_termination_message_fits_what_a_kubelet_keeps() -> None:
     message = largest_report().termination_message()
     assert len(message.encode()) <= TERMINATION_MAX_BYTES
-    again = Report.model_validate_json(message)
-    assert len(again.curve.points()) == 20
-    assert again.curve.step[0] == 0
-    assert again.curve.step[-1] == 10_000_000
-    assert len(again.message.encode()) <= MESSAGE_MAX_BYTES
-    assert again.message.endswith("...")
-    assert again.metrics.test_accuracy == pytest.approx(0.1235, abs=1e-4)
-    assert again.artifacts == largest_report().artifacts
+    parsed = Report.model_validate_json(message)
+    assert len(parsed.curve.points()) == 20
+    assert parsed.curve.step[0] == 0
+    assert parsed.curve.step[-1] == 10_000_000
+    assert len(parsed.message.encode()) <= MESSAGE_MAX_BYTES
+    assert parsed.message.endswith("...")
+    assert parsed.metrics.test_accuracy == pytest.approx(0.1235, abs=1e-4)
+    assert parsed.artifacts == largest_report().artifacts
 
 
 def test_result_json_keeps_the_whole_curve_and_the_warnings() -> None:
     report = largest_report()
-    again = Report.model_validate_json(report.to_json())
-    assert len(again.curve.points()) == 1001
-    assert again.warnings == report.warnings
+    parsed = Report.model_validate_json(report.to_json())
+    assert len(parsed.curve.points()) == 1001
+    assert parsed.warnings == report.warnings
 
 
 def test_a_report_has_no_nan_for_json_has_none() -> None:
@@ -154,11 +154,11 @@ def test_a_task_survives_json_and_says_nothing_of_what_only_the_operator_does(
 ) -> None:
     original = job(architecture, steps=steps, learning_rate=rate)
     task = Task.of(original, "train" if kind == "train" else "bottlenecks")
-    again = Task.model_validate_json(task.to_json())
-    assert again.spec.training == original.spec.training
-    assert again.spec.architecture == architecture
-    assert (again.spec.suspend, again.spec.backoff_limit) == (False, 3)
-    assert again.run_url == "s3://models/flowers/flowers-0f5a2f0e"
+    parsed = Task.model_validate_json(task.to_json())
+    assert parsed.spec.training == original.spec.training
+    assert parsed.spec.architecture == architecture
+    assert (parsed.spec.suspend, parsed.spec.backoff_limit) == (False, 3)
+    assert parsed.run_url == "s3://models/flowers/flowers-0f5a2f0e"
 
 
 def test_a_job_without_a_uid_has_no_task() -> None:

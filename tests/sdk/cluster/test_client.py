@@ -166,12 +166,12 @@ def test_a_field_that_only_the_server_does_not_know_is_named(
 
 
 def test_forbidden_names_the_verb_and_the_resource(server: FakeApiServer, client: Client) -> None:
-    said = 'User "ann" cannot list resource "retrainjobs" in API group "retrainer.dev"'
-    server.fail("GET", refused(403, said, reason="Forbidden"))
+    message = 'User "ann" cannot list resource "retrainjobs" in API group "retrainer.dev"'
+    server.fail("GET", refused(403, message, reason="Forbidden"))
     with pytest.raises(Forbidden) as error:
         client.list()
     assert str(error.value) == (
-        f"Not allowed to list retrainjobs.retrainer.dev in namespace default: {said}."
+        f"Not allowed to list retrainjobs.retrainer.dev in namespace default: {message}."
     )
     assert error.value.exit_code == 1
 
@@ -190,7 +190,7 @@ def test_a_wrong_selector_is_named(server: FakeApiServer, client: Client) -> Non
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("message", "why"),
     [
         (": CERTIFICATE_VERIFY_FAILED] certificate has expired", "its certificate has expired."),
         (
@@ -204,8 +204,10 @@ def test_a_wrong_selector_is_named(server: FakeApiServer, client: Client) -> Non
         ("] PEM lib (_ssl.c:3905)", "the kubeconfig's certificate or key cannot be read."),
     ],
 )
-def test_what_is_wrong_with_a_certificate_is_told(said: str, why: str) -> None:
-    assert str(unreachable("https://c", ssl.SSLError(f"[SSL{said}"))).endswith(f"https://c: {why}")
+def test_what_is_wrong_with_a_certificate_is_told(message: str, why: str) -> None:
+    assert str(unreachable("https://c", ssl.SSLError(f"[SSL{message}"))).endswith(
+        f"https://c: {why}"
+    )
 
 
 def test_an_unreachable_server_is_named(server: FakeApiServer, client: Client) -> None:
@@ -287,8 +289,8 @@ def test_watch_tells_what_is_there_and_then_each_change(
     first = next(changes)
     assert (first.kind, first.job.name) == ("Added", "one")
     server.status("one", phase="Training")
-    seen = next(changes)
-    assert (seen.kind, seen.job.phase) == ("Modified", "Training")
+    second = next(changes)
+    assert (second.kind, second.job.phase) == ("Modified", "Training")
     server.remove("retrainjobs", "one")
     assert next(changes).kind == "Deleted"
 
@@ -323,8 +325,10 @@ def test_the_asynchronous_form_has_the_same_methods_with_the_same_arguments(
     def arguments(method: Any) -> list[str]:
         return [p for p in inspect.signature(method).parameters if p != "stop"]
 
-    there, here = public(sync), public(later)
-    assert there.keys() == here.keys()
-    assert {n: arguments(m) for n, m in there.items()} == {n: arguments(m) for n, m in here.items()}
+    sync_methods, async_methods = public(sync), public(later)
+    assert sync_methods.keys() == async_methods.keys()
+    assert {n: arguments(m) for n, m in sync_methods.items()} == {
+        n: arguments(m) for n, m in async_methods.items()
+    }
     properties = {n for n, m in vars(sync).items() if isinstance(m, property)}
     assert properties <= {n for n, m in vars(later).items() if isinstance(m, property)}

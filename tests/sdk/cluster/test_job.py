@@ -112,16 +112,16 @@ def test_wait_goes_on_after_a_cut_connection(
 def test_what_happened_while_the_server_was_away_is_not_missed(
     server: FakeApiServer, job: Job, pool: ThreadPoolExecutor
 ) -> None:
-    seen: list[str] = []
+    stages: list[str] = []
     future = waiting(
-        pool, server, lambda: job.wait(progress=OnReport(lambda r: seen.append(r.stage)))
+        pool, server, lambda: job.wait(progress=OnReport(lambda r: stages.append(r.stage)))
     )
     server.status("flowers", phase="Training")
     server.fail("GET", refused(503, "apiserver is shutting down"), times=3)
     server.expire()
     succeed(server)
     assert future.result(60).finished
-    assert seen == ["Pending", "Training", "Succeeded"]
+    assert stages == ["Pending", "Training", "Succeeded"]
 
 
 def test_an_expired_version_is_listed_again(
@@ -145,12 +145,12 @@ def test_an_error_event_in_the_watch_is_survived(
 
 
 def test_bookmarks_are_no_news(server: FakeApiServer, job: Job, pool: ThreadPoolExecutor) -> None:
-    told: list[Report] = []
-    future = waiting(pool, server, lambda: job.wait(progress=OnReport(told.append)))
+    reports: list[Report] = []
+    future = waiting(pool, server, lambda: job.wait(progress=OnReport(reports.append)))
     server.send({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "7"}}})
     succeed(server)
     future.result(60)
-    assert len(told) == 2
+    assert len(reports) == 2
 
 
 def test_a_server_that_starts_and_still_refuses_everyone_is_believed_for_a_while(
@@ -374,9 +374,13 @@ def test_events_of_the_job_its_children_and_their_pods_in_order(
     event("other", "Pod", "flowers-2-train-x", "2026-01-01T00:00:03Z")
     event("child", "Job", "flowers-train", "2026-01-01T00:00:02Z")
     event("own", "RetrainJob", "flowers", "2026-01-01T00:00:01Z", job.uid)
-    found = job.events()
-    assert [e.reason for e in found] == ["OWN", "CHILD", "POD"]
-    assert (found[2].object, found[2].message, found[2].count) == ("Pod/flowers-train-x", "said", 3)
+    events = job.events()
+    assert [e.reason for e in events] == ["OWN", "CHILD", "POD"]
+    assert (events[2].object, events[2].message, events[2].count) == (
+        "Pod/flowers-train-x",
+        "said",
+        3,
+    )
 
 
 def test_events_of_one_second_are_in_the_order_of_the_nanoseconds_in_their_names() -> None:
@@ -385,10 +389,10 @@ def test_events_of_one_second_are_in_the_order_of_the_nanoseconds_in_their_names
         return {"metadata": {"name": name}, "involvedObject": involved, "reason": name, **when}
 
     second = "2026-01-01T00:00:03Z"
-    found = in_order([
+    events = in_order([
         event("x.18f0000000000003", lastTimestamp=second),
         event("x.18f0000000000002", eventTime="2026-01-01T00:00:03.900000Z"),
         event("x.18f0000000000004", lastTimestamp="2026-01-01T00:00:02Z"),
         event("x.18f0000000000001", lastTimestamp=second),
     ])  # fmt: skip
-    assert [e.reason[-1] for e in found] == ["4", "1", "2", "3"]
+    assert [e.reason[-1] for e in events] == ["4", "1", "2", "3"]

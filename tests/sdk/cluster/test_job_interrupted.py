@@ -24,11 +24,11 @@ def test_each_change_is_seen_once_and_in_order_whatever_interrupts_the_wait(
 ) -> None:
     server = FakeApiServer()
     job = submitted(server)
-    seen: list[tuple[int, str]] = []
+    changes: list[tuple[int, str]] = []
 
     def show(_: Report) -> None:
         version = job.to_dict()["metadata"]["resourceVersion"]
-        seen.append((int(version), job.phase))
+        changes.append((int(version), job.phase))
 
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(job.wait, 60, OnReport(show))
@@ -49,7 +49,7 @@ def test_each_change_is_seen_once_and_in_order_whatever_interrupts_the_wait(
             server.wait_for_watch()
         server.status("flowers", phase="Succeeded")
         assert future.result(60) is job
-    versions = [version for version, _ in seen]
+    versions = [version for version, _ in changes]
     assert versions == sorted(set(versions))
-    assert [phase for _, phase in seen][-1] == "Succeeded"
-    assert "Succeeded" not in [phase for _, phase in seen][:-1]
+    assert [phase for _, phase in changes][-1] == "Succeeded"
+    assert "Succeeded" not in [phase for _, phase in changes][:-1]

@@ -48,9 +48,9 @@ def test_a_finished_jobs_folder_is_read(server: FakeApiServer, job: Job, tmp_pat
         "roses/007.jpg",
         "daisy/000.jpg",
     ]
-    there = job.download(tmp_path / "copy")
-    assert there == tmp_path / "copy" / "flowers-12345678"
-    assert json.loads((there / "result.json").read_text())["name"] == "flowers"
+    folder = job.download(tmp_path / "copy")
+    assert folder == tmp_path / "copy" / "flowers-12345678"
+    assert json.loads((folder / "result.json").read_text())["name"] == "flowers"
 
 
 def test_an_unfinished_jobs_folder_says_so(server: FakeApiServer, job: Job, tmp_path: Path) -> None:
@@ -67,8 +67,8 @@ def test_an_unfinished_jobs_whole_curve_is_not_there_yet_but_its_points_are(
     points = [{"step": 0, "validationAccuracy": 0.2}, {"step": 10, "validationAccuracy": 0.8}]
     server.status("flowers", phase="Training", run=str(tmp_path / "run"), curve=points)
     assert len(job.history()) == 2
-    for made in (False, True):  # the pod writes the first file late in its life
-        if made:
+    for folder_exists in (False, True):  # the pod writes the first file late in its life
+        if folder_exists:
             (tmp_path / "run").mkdir()
         with pytest.raises(NotFound) as error:
             job.history(whole=True)

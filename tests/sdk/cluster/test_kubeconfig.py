@@ -77,13 +77,13 @@ def test_the_environments_proxy_is_not_for_this_machine_and_needs_no_scheme(
     monkeypatch.setenv("HTTPS_PROXY", "127.0.0.1:9")
     file = tmp_path / "config"
 
-    def told(old: str = "", new: str = "") -> str:
+    def message(old: str = "", new: str = "") -> str:
         file.write_text(KUBECONFIG.replace(old, new))
         with pytest.raises(ClusterError) as error:
             Client(kubeconfig=file).list()
         return str(error.value).partition(":1: ")[2]
 
-    assert told() == "connection refused (is it running?)."
+    assert message() == "connection refused (is it running?)."
     proxy = "its proxy does not let this through (check HTTPS_PROXY and NO_PROXY)."
-    assert told("127.0.0.1", "192.0.2.1") == proxy
-    assert told("server:", "proxy-url: 'http://127.0.0.1:8', server:") == proxy
+    assert message("127.0.0.1", "192.0.2.1") == proxy
+    assert message("server:", "proxy-url: 'http://127.0.0.1:8', server:") == proxy

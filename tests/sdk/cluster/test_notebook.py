@@ -132,11 +132,11 @@ def luminance(colour: Any) -> float:
 @pytest.mark.parametrize("right", [2, 50, 55, 70, 84, 86, 100])
 def test_counts_can_be_read_on_every_shade_of_blue(right: int, paper: int) -> None:
     matrix = ConfusionMatrix(["daisy", "rose"], np.array([[right, 100 - right], [0, 1]]))
-    found = re.search(r"rgba\((\d+),(\d+),(\d+),([\d.]+)\);color:([#\w]+)", matrix._repr_html_())
-    assert found
-    blue, alpha = np.array([int(c) for c in found.groups()[:3]]), float(found[4])
+    match = re.search(r"rgba\((\d+),(\d+),(\d+),([\d.]+)\);color:([#\w]+)", matrix._repr_html_())
+    assert match
+    blue, alpha = np.array([int(c) for c in match.groups()[:3]]), float(match[4])
     ground = luminance(alpha * blue + (1 - alpha) * paper)
-    ink = 1.0 if found[5] == "#fff" or paper < 128 else 0.0
+    ink = 1.0 if match[5] == "#fff" or paper < 128 else 0.0
     low, high = sorted((ground, ink))
     assert (high + 0.05) / (low + 0.05) > 4
 
@@ -144,9 +144,9 @@ def test_counts_can_be_read_on_every_shade_of_blue(right: int, paper: int) -> No
 def test_a_runs_folder_of_any_name_is_shown_in_pictures(tmp_path: Path) -> None:
     names = ["$\\frac$", "größer $5$"]
     runs = [str(write_run(tmp_path / name, [i], name="flowers")) for i, name in enumerate(names)]
-    found = compare(runs)
-    assert sorted(row.name for row in found.rows) == sorted(names)
-    picture: Any = found.plot(str(tmp_path / "both.png"))
+    comparison = compare(runs)
+    assert sorted(row.name for row in comparison.rows) == sorted(names)
+    picture: Any = comparison.plot(str(tmp_path / "both.png"))
     history: Any = Run(runs[0], name=names[0]).history().plot(str(tmp_path / "curve.png"))
     assert history.axes[0].get_title() == names[0]
     for figure in (picture, history):

@@ -66,9 +66,9 @@ def test_corrected_values_are_never_smaller_and_keep_their_order(values: list[fl
 def test_a_real_difference_is_told_with_its_counts(tmp_path: Path) -> None:
     good = write_run(tmp_path / "a", [0], name="good")
     bad = write_run(tmp_path / "b", range(0, 20), name="bad")
-    found = compare([str(bad), str(good)])
-    assert [row.name for row in found.rows] == ["good", "bad"]
-    assert str(found.differences[0]) == (
+    comparison = compare([str(bad), str(good)])
+    assert [row.name for row in comparison.rows] == ["good", "bad"]
+    assert str(comparison.differences[0]) == (
         "good is better than bad (of 60 common test images, 19 right in good only, 0 in bad only, "
         "p = 3.8e-06)."
     )
@@ -77,19 +77,23 @@ def test_a_real_difference_is_told_with_its_counts(tmp_path: Path) -> None:
 def test_noise_is_not_taken_for_progress(tmp_path: Path) -> None:
     first = write_run(tmp_path / "a", [0, 1, 2], name="first")
     second = write_run(tmp_path / "b", [3, 4, 5, 6], name="second")
-    found = compare([str(first), str(second)])
-    assert found.rows[0].name == "first"
-    assert not found.differences[0].significant
-    assert str(found.differences[0]).startswith("No difference between first and second is shown")
+    comparison = compare([str(first), str(second)])
+    assert comparison.rows[0].name == "first"
+    assert not comparison.differences[0].significant
+    assert str(comparison.differences[0]).startswith(
+        "No difference between first and second is shown"
+    )
 
 
 def test_many_comparisons_are_corrected_for_their_number(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / "best", [], name="best")]
     runs += [write_run(tmp_path / str(i), range(6), name=f"other{i}") for i in range(4)]
-    found = compare([str(run) for run in runs])
-    assert len(found.differences) == 4
-    assert all(d.p == pytest.approx(min(1, 4 * 2 / 64)) for d in found.differences)
-    assert not any(d.significant for d in found.differences), "one alone would have had p = 0.03"
+    comparison = compare([str(run) for run in runs])
+    assert len(comparison.differences) == 4
+    assert all(d.p == pytest.approx(min(1, 4 * 2 / 64)) for d in comparison.differences)
+    assert not any(d.significant for d in comparison.differences), (
+        "one alone would have had p = 0.03"
+    )
 
 
 def test_the_figures_of_a_row(tmp_path: Path) -> None:
@@ -109,9 +113,15 @@ def test_two_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) ->
     first = write_run(tmp_path / "flowers-11111111", [0], name="flowers")
     second = write_run(tmp_path / "flowers-22222222", [1, 2], name="flowers")
     other = write_run(tmp_path / "other-33333333", [1, 2, 3], name="other")
-    found = compare([str(second), str(first), str(other)])
-    assert [row.name for row in found.rows] == ["flowers-11111111", "flowers-22222222", "other"]
-    assert "between flowers-11111111 and flowers-22222222 is shown" in str(found.differences[0])
+    comparison = compare([str(second), str(first), str(other)])
+    assert [row.name for row in comparison.rows] == [
+        "flowers-11111111",
+        "flowers-22222222",
+        "other",
+    ]
+    assert "between flowers-11111111 and flowers-22222222 is shown" in str(
+        comparison.differences[0]
+    )
 
 
 def test_one_run_twice_keeps_apart(tmp_path: Path) -> None:
@@ -168,14 +178,14 @@ def test_a_picture_without_any_accuracy_is_no_error(tmp_path: Path) -> None:
 
 def test_a_comparison_is_json_and_a_frame_and_html(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / "a", [], name="<b>a"), write_run(tmp_path / "b", [1], name="b")]
-    found = compare([str(run) for run in runs])
-    assert json.loads(json.dumps(found.to_dict()))["rows"][0]["accuracy"] == 1.0
-    assert found.to_pandas()["name"].tolist() == ["<b>a", "b"]
-    page = found.to_html()
+    comparison = compare([str(run) for run in runs])
+    assert json.loads(json.dumps(comparison.to_dict()))["rows"][0]["accuracy"] == 1.0
+    assert comparison.to_pandas()["name"].tolist() == ["<b>a", "b"]
+    page = comparison.to_html()
     assert "&lt;b&gt;a" in page
     assert "<b>a" not in page
     assert "data:image/png;base64," in page
-    assert "data:image" not in found._repr_html_()
+    assert "data:image" not in comparison._repr_html_()
 
 
 def test_a_curve_is_drawn_with_characters() -> None:

@@ -26,8 +26,8 @@ def test_the_evaluation_has_every_figure_of_the_file_by_name(tmp_path: Path) -> 
 
 def test_the_model_writes_what_it_read_and_drops_nothing(tmp_path: Path) -> None:
     written = json.loads((write_run(tmp_path / "run") / "evaluation.json").read_text())
-    again = json.loads(Evaluation.model_validate(written).to_json())
-    assert {name: again[name] for name in written} == written
+    rewritten = json.loads(Evaluation.model_validate(written).to_json())
+    assert {name: rewritten[name] for name in written} == written
 
 
 @pytest.mark.parametrize("body", ["{", '{"images": "many"}', "[]"])

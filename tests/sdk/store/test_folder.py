@@ -65,10 +65,10 @@ def test_a_run_in_s3_reads_like_one_on_disk(s3: S3Server, tmp_path: Path) -> Non
     assert run.test_accuracy == pytest.approx(58 / 60, abs=1e-4)
     assert len(run.history()) == 51
     assert len(run.misclassified()) == 2
-    there = run.download(tmp_path)
-    assert there == tmp_path / "flowers-12345678"
-    assert (there / "saved_model" / "variables" / "data").stat().st_size == 3_000_000
-    assert not list(there.rglob("*.part-*"))
+    folder = run.download(tmp_path)
+    assert folder == tmp_path / "flowers-12345678"
+    assert (folder / "saved_model" / "variables" / "data").stat().st_size == 3_000_000
+    assert not list(folder.rglob("*.part-*"))
 
 
 def test_folders_and_entries_are_relative(s3: S3Server) -> None:
@@ -186,10 +186,10 @@ def test_prune_deletes_what_is_older_with_its_index(tmp_path: Path) -> None:
             os.utime(file, (1_600_000_000, 1_600_000_000))
     filled(tmp_path, 9)
     cache = Cache(str(tmp_path))
-    seen = cache.prune(timedelta(days=1), dry_run=True)
-    assert (seen.segments, seen.bottlenecks) == (1, 5)
+    pruned = cache.prune(timedelta(days=1), dry_run=True)
+    assert (pruned.segments, pruned.bottlenecks) == (1, 5)
     assert cache.parts()[0].segments == 2, "a dry run deletes nothing"
-    assert cache.prune(timedelta(days=1)) == seen
+    assert cache.prune(timedelta(days=1)) == pruned
     (part,) = cache.parts()
     assert (part.segments, part.bottlenecks) == (1, 9)
     fresh = trainer_cache.Cache(open_store(str(tmp_path), Storage()), "fp1", 8, print)
