@@ -1,4 +1,4 @@
-"""Job files: YAML to RetrainJobs, what a cluster would refuse in them, and a template to start from."""
+"""Job files: reads RetrainJobs from YAML, finds what a cluster would refuse, and writes a template."""
 
 import shlex
 import sys
@@ -13,11 +13,11 @@ from retrainer.errors import InvalidJob, NotFound, UserError
 
 STDIN = "-"
 MERGE = "tag:yaml.org,2002:merge"
-"""YAML's `<<`, which takes in another mapping and may stand several times."""
+"""Tag of YAML's key `<<`, which merges another mapping into this one and may stand several times."""
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, where YAML would quietly take the last one."""
+    """A SafeLoader that refuses a key given twice, where YAML would quietly take the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = set()
@@ -35,7 +35,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def read(file: str | Path) -> str:
-    """The text of a file, or of standard input for `-`.
+    """Read the text of a file, or of standard input for `-`.
 
     Raises:
         NotFound: there is no such file.
@@ -56,17 +56,17 @@ def read(file: str | Path) -> str:
 
 
 def documents(text: str, where: str) -> list[tuple[str, Any]]:
-    """The YAML documents of `text`; empty ones are left out.
+    """Parse the YAML documents of `text`; empty ones are left out.
 
     Args:
         text: one or more documents, separated by `---`.
         where: the file's name, for errors.
 
     Returns:
-        Pairs of where the document is (`job.yaml`, or `job.yaml, document 2`) and what it holds.
+        Pairs: where the document is (`job.yaml`, or `job.yaml, document 2`), and what it holds.
 
     Raises:
-        UserError: not YAML, with line and column; or nothing in it.
+        UserError: it is not YAML (the message has line and column), or there is nothing in it.
     """
     try:
         parsed = list(yaml.load_all(text, Loader=_UniqueKeys))
@@ -90,7 +90,7 @@ def _syntax(error: yaml.MarkedYAMLError) -> str:
 
 
 def load_all(file: str | Path) -> list[RetrainJob]:
-    """Every RetrainJob of a file.
+    """Read every RetrainJob of a file.
 
     Raises:
         InvalidJob: one sentence per wrong field of every document.
@@ -112,7 +112,7 @@ def load_all(file: str | Path) -> list[RetrainJob]:
 
 
 def load(file: str | Path) -> RetrainJob:
-    """The one RetrainJob of a YAML or JSON file (`-`: of standard input).
+    """Read the one RetrainJob of a YAML or JSON file (`-`: of standard input).
 
     Raises:
         InvalidJob: one sentence per wrong field, each with its path in the file.
@@ -128,7 +128,7 @@ def load(file: str | Path) -> RetrainJob:
 
 
 def only_document(file: str | Path) -> tuple[str, Any]:
-    """Where the one YAML document of a file is, and what it holds.
+    """Read the one YAML document of a file: returns where it is, and what it holds.
 
     Raises:
         UserError: the file is missing, is not YAML, or holds several documents.
@@ -140,7 +140,7 @@ def only_document(file: str | Path) -> tuple[str, Any]:
 
 
 def as_job(job: RetrainJob | Mapping[str, Any] | str | Path) -> RetrainJob:
-    """A job given as such, as a dict, or as the path of a YAML file.
+    """Take a job as it is, from a dict, or from the path of a YAML file.
 
     Raises:
         InvalidJob: one sentence per wrong field.
@@ -156,7 +156,7 @@ def _name(file: str | Path) -> str:
 
 
 def only_here(job: RetrainJob) -> list[str]:
-    """What a cluster would refuse: places on this machine. One sentence each, as the cluster's own."""
+    """List the places on this machine, which a cluster would refuse, in its own sentences."""
     spec = job.spec
     places = (
         ("images", spec.images, rules.S3_URL),
@@ -164,13 +164,13 @@ def only_here(job: RetrainJob) -> list[str]:
         ("cache", spec.cache, rules.S3_URL),
         ("weights", spec.weights, rules.WEIGHTS_URL),
     )
-    found = []
+    refusals = []
     for field, place, form in places:
         try:
             form.check(place or "s3://none")
         except ValueError as error:
-            found.append(f"spec.{field}: {error}")
-    return found
+            refusals.append(f"spec.{field}: {error}")
+    return refusals
 
 
 DEFAULT_ARCHITECTURE = "mobilenet_0.50_224"
@@ -237,7 +237,7 @@ def template(
     images: str = "flower_photos",
     output: str = DEFAULT_OUTPUT,
 ) -> str:
-    """A commented job file, as `retrainer init` writes it."""
+    """Write a commented job file, for `retrainer init`."""
     return TEMPLATE.format(
         file=file,
         name=_scalar(name),
@@ -248,6 +248,6 @@ def template(
 
 
 def _scalar(text: str) -> str:
-    """`text` as YAML, quoted where it must be."""
+    """Write `text` as a YAML value, quoted where it must be."""
     dumped: str = yaml.safe_dump({"k": text}, allow_unicode=True, width=10_000)
     return dumped.removeprefix("k: ").rstrip("\n")

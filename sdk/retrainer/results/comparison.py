@@ -23,11 +23,11 @@ T = TypeVar("T")
 
 
 class HasRun(Protocol):
-    """A job whose run can be read: on a cluster or here."""
+    """A job whose run can be read, on a cluster or on this machine."""
 
     @property
     def run(self) -> Run:
-        """The run's folder."""
+        """The run, read from its folder."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Comparison:
         return "\n".join([*lines, *map(str, self.differences), *self.notes])
 
     def to_pandas(self) -> "pd.DataFrame":
-        """A frame with one row per job and the attributes of `Row` as columns.
+        """Make a frame with one row per job and the attributes of `Row` as columns.
 
         Raises:
             MissingExtra: pandas is not installed.
@@ -60,7 +60,7 @@ class Comparison:
         return frame
 
     def plot(self, path: str | None = None) -> "Figure":
-        """Test accuracy with its interval against multiply-adds; a bubble's area is the size.
+        """Draw test accuracy with its interval against multiply-adds; bubbles show the parameters.
 
         Args:
             path: also write the picture there (the ending says the format, such as `.png`).
@@ -70,7 +70,7 @@ class Comparison:
         return plots.frontier(self.rows, path)
 
     def to_html(self, picture: bool = True) -> str:
-        """A part of an HTML page: the table, the sentences, and the picture (embedded PNG)."""
+        """Write a part of an HTML page: the table, the sentences, and the picture (embedded PNG)."""
         from retrainer.results import notebook
 
         image = None
@@ -84,7 +84,7 @@ class Comparison:
         return self.to_html(picture=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON-ready dicts and lists."""
+        """Give the comparison as dicts and lists that JSON can hold."""
         return {
             "rows": [vars(row) for row in self.rows],
             "differences": [
@@ -132,7 +132,7 @@ def runs_of(jobs: Sequence[HasRun | Run | str | Path], access: Access | None = N
 
 
 def several(jobs: Sequence[T]) -> Sequence[T]:
-    """Refuse a text or a path where a list of jobs is meant: its letters are no jobs."""
+    """Refuse one text or path where a list is meant: Python would take its letters for jobs."""
     if isinstance(jobs, (str, Path)):
         raise TypeError(f"Give a list of jobs, such as [{str(jobs)!r}].")
     return jobs
@@ -158,11 +158,11 @@ def _row(name: str, run: Run, differs: str) -> Row:
 
 
 _PLACES = {"architecture", "output", "cache", "storage", "shards"}
-"""Fields of a spec that have a column of their own, or decide where a job writes, not what it gives."""
+"""Fields that are not compared: they have a column of their own, or say where a job writes."""
 
 
 def _differing(specs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What each spec says in the fields in which they differ; nothing where a spec is not known."""
+    """Write each spec's values of the fields in which the specs differ; "" for an unknown spec."""
     flat = [dict(_leaves(spec)) for spec in specs]
     given = [leaves for leaves in flat if leaves]
     paths = dict.fromkeys(path for leaves in given for path in leaves)
@@ -188,23 +188,25 @@ def _rank(row: Row) -> tuple[float, float, str]:
 
 
 def _distinct(runs: list[Run]) -> list[str]:
-    """Names of which no two are equal: runs of one name have their folder's, the same folder twice a
-    number."""
+    """Give each run a name of its own.
+
+    Runs of equal names are called by their folders; a folder that is given twice gets a number.
+    """
     given = [run.name for run in runs]
     names = [
         run.url.rpartition("/")[2] if given.count(name) > 1 else name
         for name, run in zip(given, runs, strict=True)
     ]
-    seen: dict[str, int] = {}
+    uses: dict[str, int] = {}
     distinct = []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        distinct.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+        uses[name] = uses.get(name, 0) + 1
+        distinct.append(name if uses[name] == 1 else f"{name} ({uses[name]})")
     return distinct
 
 
 def _predictions(runs: list[tuple[str, Run]]) -> tuple[dict[str, list[TestPrediction]], list[str]]:
-    """Guesses of each job that can be tested, in the order given; a sentence on each other one."""
+    """Read the guesses of each job that can be tested, in order; write a sentence on each other job."""
     guesses = {}
     notes = []
     for name, run in runs:

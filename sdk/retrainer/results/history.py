@@ -1,4 +1,4 @@
-"""The learning curve of a job."""
+"""The learning curve of a job, as a sequence, a pandas frame or a picture."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = tuple(CurvePoint.model_fields)
-"""step, training_accuracy, validation_accuracy, cross_entropy, validation_cross_entropy."""
+"""Names of the figures of each evaluation, step first."""
 
 
 class History(Sequence[CurvePoint]):
@@ -44,11 +44,11 @@ class History(Sequence[CurvePoint]):
         return f"History({len(self)} evaluations, steps {self[0].step} to {self[-1].step})"
 
     def column(self, name: str) -> list[Any]:
-        """One column of `COLUMNS`, one entry per evaluation."""
+        """Give one of `COLUMNS`, one entry per evaluation."""
         return [getattr(point, name) for point in self._points]
 
     def to_pandas(self) -> "pd.DataFrame":
-        """A frame with the columns of `COLUMNS`, indexed by step (`step` is the index).
+        """Make a frame with the columns of `COLUMNS`, of which `step` is the index.
 
         Raises:
             MissingExtra: pandas is not installed.
@@ -64,7 +64,7 @@ class History(Sequence[CurvePoint]):
         return frame
 
     def plot(self, path: str | None = None) -> "Figure":
-        """Accuracy and cross entropy against the step, training and validation.
+        """Draw accuracy and cross entropy against the step, of training and validation.
 
         Args:
             path: also write the picture there (the ending says the format, such as `.png`).

@@ -1,4 +1,4 @@
-"""Pictures, by matplotlib."""
+"""Draws learning curves, confusion matrices and comparisons with matplotlib."""
 
 import functools
 import io
@@ -24,26 +24,26 @@ DPI = 150
 BUBBLE_POINTS2 = 900.0
 """Area of the largest bubble, square points."""
 SMALLEST_POINTS2 = 20.0
-"""Beside Inception V3 the smallest MobileNet's true area would not be seen."""
+"""Least area of a bubble: beside Inception V3, the true area of the smallest MobileNet is invisible."""
 WIDTH_POINTS = 430.0
-"""Of the frontier's axes, about."""
+"""Width of the frontier's axes, about."""
 MOST_LEGEND_LINES = 32
-"""Names under each other beside the frontier; more take a second column."""
+"""Lines that fit beside the frontier; with more names the legend has a second column."""
 ASIDE_POINTS = 16.0
-"""Between two jobs of one network."""
+"""Distance between two jobs of one network, which would lie on each other."""
 LONGEST_LABEL = 28
 DARK_SHARE = 0.71
-"""From this share of a row on, white on the confusion matrix's blue is read better than black."""
+"""Share of a row from which white is easier to read than black on the confusion matrix's blue."""
 _FONTS_OF_MANY_SCRIPTS = (
     "Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "PingFang SC", "Hiragino Sans",
     "Microsoft YaHei", "Malgun Gothic", "Arial Unicode MS",
 )  # fmt: skip
-"""For folders named in Chinese, Japanese or Korean, which matplotlib's own font lacks."""
+"""Fonts for labels in Chinese, Japanese or Korean, whose signs matplotlib's own font lacks."""
 
 
 @functools.cache
 def _picture() -> "type[Figure]":
-    """Figure that a notebook shows without pyplot's help."""
+    """Make the class of figures that a notebook shows without the help of pyplot."""
     from matplotlib.figure import Figure
 
     class Picture(Figure):
@@ -56,7 +56,7 @@ def _picture() -> "type[Figure]":
 
 
 def _figure(columns: int, width: float, height: float) -> "tuple[Figure, Sequence[Axes]]":
-    """Made without pyplot: nothing is kept open, and no window opens."""
+    """Make a figure without pyplot, which would keep it open and might open a window."""
     figure = _picture()(figsize=(width, height), dpi=DPI, layout="constrained")
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for axis in axes:
@@ -73,7 +73,7 @@ def _saved(figure: "Figure", path: str | None) -> "Figure":
 
 
 def curves(points: Sequence[CurvePoint], title: str, path: str | None = None) -> "Figure":
-    """Accuracy (0 to 1) and cross entropy (nats) against the step."""
+    """Draw accuracy (0 to 1) and cross entropy (nats) against the step."""
     figure, (left, right) = _figure(2, 9.0, 3.4)
     steps = [point.step for point in points]
     for name, label, colour in (
@@ -92,12 +92,12 @@ def curves(points: Sequence[CurvePoint], title: str, path: str | None = None) ->
 
 
 def _numbers(values: list[float | None]) -> list[float]:
-    """None becomes NaN, which matplotlib leaves out."""
+    """Replace None by NaN, which matplotlib leaves out."""
     return [float("nan") if value is None else value for value in values]
 
 
 def _families() -> list[str]:
-    """matplotlib's own font first; it looks for each glyph in the next that is on this machine."""
+    """List the fonts to use: matplotlib's own, then those on this machine that have the other glyphs."""
     from matplotlib.font_manager import get_font_names
 
     return ["sans-serif", *sorted(set(_FONTS_OF_MANY_SCRIPTS) & set(get_font_names()))]
@@ -106,7 +106,7 @@ def _families() -> list[str]:
 def confusion(
     labels: Sequence[str], counts: "npt.NDArray[np.int64]", path: str | None = None
 ) -> "Figure":
-    """Counts of test images: rows what they are, columns what was guessed."""
+    """Draw the counts of test images: rows are what they are, columns what was guessed."""
     side = max(3.5, 0.45 * len(labels) + 1.5)
     figure, (axis,) = _figure(1, side + 0.6, side)
     axis.grid(visible=False)
@@ -129,11 +129,10 @@ def confusion(
 
 
 def frontier(jobs: Sequence[Row], path: str | None = None) -> "Figure":
-    """Test accuracy with its 95% interval against multiply-adds; a bubble's area is the size.
+    """Draw test accuracy, with its 95% interval, against multiply-adds; bubbles show the parameters.
 
     The line joins the jobs that no other beats for as few multiply-adds. The legend names the jobs by
-    their numbers, the best first, and says how many images a second their bottlenecks took, where they
-    were computed.
+    their numbers, the best first. Where a job computed bottlenecks, it says how many images a second.
     """
     rows = [row for row in jobs if row.multiply_adds and row.accuracy is not None]
     figure, (axis,) = _figure(1, 9.0, 5.6)
@@ -144,7 +143,7 @@ def frontier(jobs: Sequence[Row], path: str | None = None) -> "Figure":
         return _saved(figure, path)
     edge = [row.name for row in frontier_of(rows)]
     places = _places(rows)
-    # Set here: with one job alone matplotlib would warn of limits without a distance.
+    # Set the limits here: for one job alone matplotlib would choose two equal ones, and warn.
     low, high = _limits(rows)
     axis.set_xlim(low, max(high, max(places.values()) * 1.1))
     line = sorted((row for row in rows if row.name in edge), key=lambda row: places[row.name])
@@ -182,7 +181,7 @@ _READING = (
 
 
 def _accuracy_label(rows: Sequence[Row]) -> str:
-    """With the number of test images, where it is the same for all."""
+    """Write the axis's label, with the number of test images where all jobs have the same."""
     images = {row.images for row in rows}
     return f"test accuracy ({images.pop():,} images)" if len(images) == 1 else "test accuracy"
 
@@ -193,20 +192,20 @@ def _limits(rows: Sequence[Row]) -> tuple[float, float]:
 
 
 def _points(rows: Sequence[Row]) -> float:
-    """Points of the cost axis for a factor of e."""
+    """How many points of the cost axis stand for a factor of e."""
     low, high = _limits(rows)
     return WIDTH_POINTS / math.log(high / low)
 
 
 def _places(rows: Sequence[Row]) -> dict[str, float]:
-    """Millions of multiply-adds by name; jobs of one network stand side by side, not on each other."""
+    """Place each job on the cost axis, by name; jobs of one network stand side by side."""
     aside = math.exp(ASIDE_POINTS / _points(rows))
-    seen: Counter[float] = Counter()
+    jobs_at: Counter[float] = Counter()
     places = {}
     for row in rows:
         cost = _millions(row)
-        places[row.name] = cost * aside ** seen[cost]
-        seen[cost] += 1
+        places[row.name] = cost * aside ** jobs_at[cost]
+        jobs_at[cost] += 1
     return places
 
 
@@ -218,7 +217,7 @@ def _legend(figure: "Figure", axis: "Axes", rows: Sequence[Row]) -> None:
     """Name the job behind each number, with how many images a second its bottlenecks took."""
     networks = {row.architecture for row in rows}
     for number, row in enumerate(rows, 1):
-        # Its network says more, but not where two jobs have the same.
+        # The network says more than the name, but only where no two jobs have the same.
         name = row.name if len(networks) < len(rows) else short(row.architecture or row.name)
         rate = f", {row.images_per_second:,.0f}/s" if row.images_per_second else ""
         label = f"{number}  {_cut(name)}{rate}"
@@ -235,7 +234,7 @@ def _legend(figure: "Figure", axis: "Axes", rows: Sequence[Row]) -> None:
 
 
 def short(architecture: str) -> str:
-    """Such as `0.50@224` for mobilenet_0.50_224."""
+    """Shorten an architecture's name, such as mobilenet_0.50_224 to `0.50@224`."""
     parts = architecture.split("_")
     if parts[0] == "mobilenet" and len(parts) >= 3:
         return f"{parts[1]}@{parts[2]}" + (" int8" if parts[-1] == "quantized" else "")
@@ -252,7 +251,7 @@ def _millions(row: Row) -> float:
 
 
 def _ticks(values: list[float]) -> list[float]:
-    """Round numbers over the range of `values`, more of them where the range is small."""
+    """Choose round numbers over the range of `values`, more of them where the range is small."""
     low, high = 0.7 * min(values), 1.4 * max(values)
     decades = range(-1, 6)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from retrainer.api.interval import percent, percent_range
 
 SIGNIFICANT = 0.05
-"""A difference is told as one below this p-value (after Holm's correction)."""
+"""Below this p-value (after Holm's correction) a difference is called one."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class TestPrediction:
         guess: the label that the network finds most likely.
         score: of the guess, 0 to 1.
         label_score: of the label, 0 to 1.
-        identity: what the image's content is known by, 32 hexadecimal digits (see "Image identity" in
-            docs/reference/run.md); "" in a run that was written before it was kept.
+        identity: 32 hexadecimal digits that stand for the image's content (see "Image identity" in
+            docs/reference/run.md); "" in runs of versions that did not write it.
     """
 
     path: str
@@ -83,7 +83,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Row:
-    """One job.
+    """One job of a comparison.
 
     Attributes:
         name: of the job.
@@ -129,7 +129,7 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Whether chance alone would hardly bring it about."""
+        """Whether chance alone would hardly make such a difference."""
         return self.p < SIGNIFICANT
 
     def __str__(self) -> str:
@@ -143,14 +143,14 @@ class Difference:
 
 
 def accuracy_words(row: Row) -> str:
-    """Such as `88.7% (83.0 to 92.7%, 165 images)`."""
+    """Write an accuracy with its interval, such as `88.7% (83.0 to 92.7%, 165 images)`."""
     if row.accuracy is None or row.low is None or row.high is None:
         return "no test images"
     return f"{percent(row.accuracy)} ({percent_range(row.low, row.high)}, {row.images:,} images)"
 
 
 def frontier_of(rows: Sequence[Row]) -> list[Row]:
-    """The rows that no other beats in accuracy for as few multiply-adds, cheapest first."""
+    """Choose the rows that no other beats in accuracy for as few multiply-adds, cheapest first."""
     best = -1.0
     edge = []
     for row in sorted(rows, key=lambda r: (r.multiply_adds or math.inf, -(r.accuracy or 0))):

@@ -60,7 +60,7 @@ class ConfusionMatrix:
         return float(self.counts.trace() / images) if images else None
 
     def to_pandas(self) -> "pd.DataFrame":
-        """A frame with labels as index (what they are) and as columns (what was guessed)."""
+        """Make a frame with labels as index (what they are) and as columns (what was guessed)."""
         from retrainer.extras import import_pandas
 
         pandas = import_pandas()
@@ -72,7 +72,7 @@ class ConfusionMatrix:
         return frame
 
     def plot(self, path: str | None = None) -> "Figure":
-        """The matrix as a picture; also written to `path` if given."""
+        """Draw the matrix; also written to `path` if given."""
         from retrainer.results import plots
 
         return plots.confusion(self.labels, self.counts, path)
@@ -99,12 +99,12 @@ class Run:
         storage: Storage | Mapping[str, Any] | None = None,
         access: Access | None = None,
     ) -> None:
-        """Nothing is read yet.
+        """Name the folder; nothing is read yet.
 
         Args:
             url: of the run's folder: `s3://bucket/flowers/flowers-1a2b3c4d` or a path.
-            name: to show; the report's if "".
-            architecture: of its job; what the run says if "".
+            name: the name to show; the report's if "".
+            architecture: that of its job; what the run says if "".
             storage: endpoint and region, as in the job's spec.
             access: another endpoint or other credentials for this machine.
         """
@@ -119,22 +119,22 @@ class Run:
 
     @cached_property
     def folder(self) -> Folder:
-        """Where it lies."""
+        """The folder on disk or in S3."""
         return Folder(self.url, self._storage, self._access)
 
     @property
     def name(self) -> str:
-        """Of its job."""
+        """Name of its job."""
         return self._given_name or self.report.name
 
     @property
     def architecture(self) -> str:
-        """Of its job; "" if the run does not say."""
+        """Architecture of its job; "" if the run does not say."""
         return self._given_architecture or self.evaluation.architecture
 
     @property
     def reached_by(self) -> tuple[Storage | None, Access | None]:
-        """How its store is reached: endpoint and region, and what this machine says instead."""
+        """How its store is reached: the job's endpoint and region, or what this machine uses instead."""
         return self._storage, self._access
 
     @cached_property
@@ -179,7 +179,7 @@ class Run:
         return self._read(LABELS).decode().rstrip("\n").split("\n")
 
     def history(self) -> History:
-        """Every evaluation of the training (`history.parquet`)."""
+        """Read every evaluation of the training (`history.parquet`)."""
         table = self._parquet(HISTORY)
         rows = (
             dict(zip(COLUMNS, row, strict=True))
@@ -205,14 +205,14 @@ class Run:
         return sorted(wrong, key=lambda p: (-p.score, p.path))
 
     def findings(self) -> list[Finding]:
-        """What stands out among the images (`findings.parquet`), the most telling of a kind first."""
+        """List what stands out among the images (`findings.parquet`), the clearest of a kind first."""
         table = self._parquet(FINDINGS)
         names = list(Finding.__dataclass_fields__)
         rows = zip(*_columns(table, names), strict=True)
         return [Finding(**dict(zip(names, row, strict=True))) for row in rows]
 
     def sweep(self) -> list[Combination]:
-        """Every combination that a sweep tried (`sweep.parquet`), in the order of their values.
+        """List every combination that a sweep tried (`sweep.parquet`), in the order of their values.
 
         Raises:
             NotFound: the job had no sweep.
@@ -223,18 +223,18 @@ class Run:
         return [Combination(**dict(zip(names, row, strict=True))) for row in rows]
 
     def confusion_matrix(self) -> ConfusionMatrix:
-        """Counts of test images: rows are what they are, columns what was guessed."""
+        """Read the counts of test images: rows are what they are, columns what was guessed."""
         import numpy as np
 
         return ConfusionMatrix(self.labels, np.array(self.evaluation.confusion, np.int64))
 
     # --- files ---
     def artifacts(self) -> dict[str, str]:
-        """Files of the run: name to URL."""
+        """List the files of the run, name to URL."""
         return {name: join(self.url, path) for name, path in self.report.artifacts.items()}
 
     def download(self, path: str | Path = ".") -> Path:
-        """Download everything into `<path>/<folder's name>`; that path.
+        """Download everything into `<path>/<name of the folder>`; returns that path.
 
         Raises:
             NotFound: there is nothing, or not all of it yet.
@@ -271,8 +271,8 @@ class Run:
         import pyarrow
         from pyarrow import parquet
 
-        # In this thread alone: one of pyarrow's own that still lets go of the bytes when the program
-        # ends takes it down with "terminate called without an active exception", one time in nine.
+        # Without pyarrow's threads: one that still releases these bytes when the program ends kills it
+        # with "terminate called without an active exception", one time in nine.
         body = pyarrow.BufferReader(self._read(path))
         return parquet.ParquetFile(body, pre_buffer=False).read(use_threads=False)
 

@@ -10,10 +10,10 @@ from retrainer.results.rows import Difference, TestPrediction
 def against_best(
     guesses: Mapping[str, Sequence[TestPrediction]],
 ) -> tuple[list[Difference], list[str]]:
-    """The first job against each other one, on the test images that both have.
+    """Test the first job against each other one, on the test images that both have.
 
-    Images are the same if their identity and label are; where a run has no identities, if their path
-    and label are.
+    Two images count as the same if their identities and labels are equal; where a run has no
+    identities, if their paths and labels are.
 
     Args:
         guesses: of each job by its name, the best job first.
@@ -24,12 +24,12 @@ def against_best(
     """
     if len(guesses) < 2:
         return [], []
-    notes = [note for name, found in guesses.items() for note in _doubts(name, found)]
+    notes = [note for name, predictions in guesses.items() for note in _doubts(name, predictions)]
     (best, reference), *others = guesses.items()
     differences: list[Difference] = []
-    for name, found in others:
-        by_identity = _has_identities(reference) and _has_identities(found)
-        ours, theirs = _keyed(reference, by_identity), _keyed(found, by_identity)
+    for name, predictions in others:
+        by_identity = _has_identities(reference) and _has_identities(predictions)
+        ours, theirs = _keyed(reference, by_identity), _keyed(predictions, by_identity)
         if common := ours.keys() & theirs.keys():
             only_best = sum(ours[k].right and not theirs[k].right for k in common)
             only_other = sum(theirs[k].right and not ours[k].right for k in common)
@@ -41,12 +41,12 @@ def against_best(
 
 
 Keyed = Mapping[tuple[str, str], TestPrediction]
-"""Guesses by what their image is known by (identity, else path) and its label."""
+"""Guesses by the identity (in an older run: the path) and the label of their image."""
 
 
 def _keyed(guesses: Sequence[TestPrediction], by_identity: bool) -> Keyed:
-    # Copies of one photo fall together: the head guesses the same for them, and a second vote of the
-    # same photo would be no second observation.
+    # Copies of one photo become one entry: the head guesses the same for all of them, so a second copy
+    # is not a second observation.
     return {(g.identity if by_identity else g.path, g.label): g for g in guesses}
 
 
@@ -55,7 +55,7 @@ def _has_identities(guesses: Sequence[TestPrediction]) -> bool:
 
 
 def _doubts(name: str, guesses: Sequence[TestPrediction]) -> list[str]:
-    """What is to be known of one job's test images whatever they are compared with."""
+    """Write a sentence on what weakens any comparison with this job's test images, if anything does."""
     if not _has_identities(guesses):
         return [
             f"{name} has no image identities in its predictions.parquet (an older run): its test images "
@@ -71,22 +71,22 @@ def _doubts(name: str, guesses: Sequence[TestPrediction]) -> list[str]:
 
 
 def _not_the_same(best: str, other: str, ours: Keyed, theirs: Keyed) -> str:
-    """How far two test sets overlap, what sets the rest apart, and what the test was made on."""
+    """Write how far two test sets overlap, how the rest differ, and which images were tested on."""
     common = len(ours.keys() & theirs.keys())
-    here = [guess for key, guess in ours.items() if key not in theirs]
-    there = [guess for key, guess in theirs.items() if key not in ours]
+    only_ours = [guess for key, guess in ours.items() if key not in theirs]
+    only_theirs = [guess for key, guess in theirs.items() if key not in ours]
     text = (
-        f"The test images of {best} and {other} differ: {common:,} in both, {len(here):,} in {best} "
-        f"only, {len(there):,} in {other} only"
+        f"The test images of {best} and {other} differ: {common:,} in both, {len(only_ours):,} in "
+        f"{best} only, {len(only_theirs):,} in {other} only"
     )
     their_identities = {key for key, _ in theirs}
     relabelled = sum(key in their_identities for key, _ in ours.keys() - theirs.keys())
     if relabelled:
         text += f"; in both under another label: {relabelled:,}"
-    names = {(g.path, g.label) for g in there}
-    replaced = sum((g.path, g.label) in names for g in here)
+    names = {(g.path, g.label) for g in only_theirs}
+    replaced = sum((g.path, g.label) in names for g in only_ours)
     if replaced:
-        # An ETag is the MD5 of the bytes only for a plain upload.
+        # Identities come from ETags, and an ETag is the MD5 of the bytes only after a plain upload.
         text += (
             f"; under the same path with another identity: {replaced:,} (another photo, or the same "
             "one uploaded in another way, such as in parts)"
@@ -104,13 +104,13 @@ def _ordered(best: str, other: str, only_best: int, only_other: int, images: int
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided p-value of McNemar's exact test.
+    """Compute the two-sided p-value of McNemar's exact test.
 
     Q. McNemar 1947, "Note on the sampling error of the difference between correlated proportions";
     exact: the binomial distribution with one half, the tail doubled.
 
     Args:
-        only_first, only_second: images that only the one, only the other guessed right.
+        only_first, only_second: numbers of images that only the first, only the second guessed right.
     """
     n, least = only_first + only_second, min(only_first, only_second)
     if n == 0 or 2 * least == n:
@@ -124,7 +124,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number, in the order given.
+    """Correct p-values for their number; returns them in the order given.
 
     S. Holm 1979, "A simple sequentially rejective multiple test procedure".
     """
