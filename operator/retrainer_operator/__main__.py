@@ -12,7 +12,7 @@ from retrainer_operator.settings import Settings
 from retrainer_operator.wiring import Operator
 
 _GC_OBJECTS = 10_000
-"""New objects between two searches for garbage."""
+"""New objects after which Python searches for garbage."""
 
 
 class _JsonLines(logging.Formatter):

@@ -143,7 +143,7 @@ class Settings(BaseModel):
 
     @property
     def toleration_keys(self) -> frozenset[str]:
-        """The keys that `spec.pod.tolerations` may have; `*` is every key, and none."""
+        """The keys that `spec.pod.tolerations` may have; `*` stands for all, and for none."""
         usual = {toleration.key or "*" for toleration in self.trainer_scheduling.tolerations}
         return frozenset({*usual, *self.allowed_toleration_keys})
 

@@ -28,7 +28,7 @@ from retrainer_operator.watching.resync import Resync
 from retrainer_operator.watching.watches import Watches
 
 _WORKERS = 16
-"""Passes at once: they wait for the API server most of the time; more gained nothing on 2 cores."""
+"""Passes at the same time: mostly they wait for the API server; more gained nothing on 2 cores."""
 _BURST_SECONDS = 0.05
 """Seconds in which the changes of one job's Jobs and pods become one pass: they come in bursts."""
 

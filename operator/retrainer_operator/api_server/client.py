@@ -90,23 +90,23 @@ class Kube:
             self._session = None
 
     async def get(self, path: str, **params: str) -> Body:
-        """One object, or one page of a list."""
+        """Read one object, or one page of a list."""
         return await self._request("GET", path, params=params)
 
     async def create(self, path: str, body: Body) -> Body:
-        """The created object."""
+        """Create an object, and return it as it is then."""
         return await self._request("POST", path, body=body)
 
     async def patch(self, path: str, body: Body) -> Body:
-        """The object after a JSON merge patch."""
+        """Change an object by a JSON merge patch, and return it as it is then."""
         return await self._request("PATCH", path, body=body)
 
     async def replace(self, path: str, body: Body) -> Body:
-        """The object after it was replaced."""
+        """Replace an object, and return it as it is then."""
         return await self._request("PUT", path, body=body)
 
     async def delete(self, path: str, uid: str, version: int | None = None) -> Body:
-        """Delete what is at `path` if it still has this uid; its dependents go in the background."""
+        """Delete the object at `path` if it still has this uid; what it owns goes in the background."""
         preconditions = {"uid": uid} | (
             {} if version is None else {"resourceVersion": str(version)}
         )
@@ -254,7 +254,7 @@ _VERBS = {"POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete
 
 
 def _resource(path: str) -> str:
-    """`jobs` of `/apis/batch/v1/namespaces/x/jobs/y`, for the metric."""
+    """Find the resource in a path, for the metric: `jobs` in `/apis/batch/v1/namespaces/x/jobs/y`."""
     parts = path.strip("/").split("/")
     parts = parts[2:] if parts[0] == "api" else parts[3:]
     if parts[0] == "namespaces" and len(parts) > 2:
@@ -263,7 +263,7 @@ def _resource(path: str) -> str:
 
 
 def _object(answer: bytes, request: str) -> Body:
-    """The JSON object of a good answer.
+    """Read the JSON object of an answer.
 
     Raises:
         ClusterError: it is none. What stands between us and the API server (a proxy's login page, a

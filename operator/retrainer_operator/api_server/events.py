@@ -24,10 +24,10 @@ _logger = logging.getLogger(__name__)
 
 
 class Api(Protocol):
-    """What is asked of the API server."""
+    """Requests that the Events need of the API server."""
 
     async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Create it."""
+        """Create an object."""
 
 
 class EventWriter:
@@ -44,7 +44,7 @@ class EventWriter:
         )
 
     def add(self, job: RetrainJobSnapshot, event: Event) -> None:
-        """Write it soon; the same reason of the same job once in ten minutes."""
+        """Write an Event soon; one of the same reason and job at most every ten minutes."""
         now, same = self._clock(), (job.uid, event.reason)
         if is_recent(self._written.get(same, 0.0), SAME, now):
             return
@@ -66,7 +66,7 @@ class EventWriter:
                 group.create_task(self._writer())
 
     async def drain(self) -> None:
-        """Give what waits a moment to be written."""
+        """Wait a moment until the Events that wait are written."""
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
                 await self._waiting.join()
@@ -86,12 +86,12 @@ class EventWriter:
                 self._waiting.task_done()
 
     def _body(self, job: RetrainJobSnapshot, event: Event, moment: int) -> dict[str, Any]:
-        """The object; `moment` is Unix time in nanoseconds."""
+        """Make the Event object; `moment` is Unix time in nanoseconds."""
         at = format_time(moment / 1e9)
         return {
             "apiVersion": "v1",
             "kind": "Event",
-            # As client-go names them: Events of one second can be put in order by it.
+            # Named as client-go does: within a second, the name puts Events in order.
             "metadata": {"name": f"{job.name}.{moment:x}", "namespace": job.namespace},
             "involvedObject": {
                 "apiVersion": API_VERSION,

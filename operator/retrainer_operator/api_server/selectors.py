@@ -3,4 +3,4 @@
 from retrainer.api.names import LABEL_JOB, LABEL_MANAGED_BY, MANAGED_BY
 
 SELECTOR = f"{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_JOB}"
-"""Of children and their pods: the API server filters, other people's pods cost nothing."""
+"""Selects children and their pods in the API server, so that other people's pods cost nothing here."""

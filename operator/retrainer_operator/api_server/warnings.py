@@ -1,4 +1,4 @@
-"""Reads the warnings about children behind the passes: nothing waits for them, they only say why.
+"""Reads the warnings about children in the background: no pass waits for them, they only say why.
 
 The Job controller tells in Events alone why a Job has no pods. The API server looks through all Events
 of a namespace for each such question (with 4,363 of them, questions asked within the passes kept all
@@ -35,7 +35,7 @@ class Api(Protocol):
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: the latest warning about a child of a job."""
+    """A question: which is the latest warning about this child of a job?"""
 
     job: RetrainJobSnapshot
     child_uid: str
@@ -77,7 +77,7 @@ class WarningReader:
             except Exception as error:
                 if not isinstance(error, ClusterError):
                     _logger.exception("The Events of namespace %s could not be read", namespace)
-                # Newer questions about the same children stand.
+                # A newer question about the same child is kept.
                 self._questions[namespace] = {**questions, **self._questions[namespace]}
             else:
                 for question in questions.values():

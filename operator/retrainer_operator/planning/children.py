@@ -1,4 +1,4 @@
-"""The two batch/v1 Jobs of a job, each from one builder. Pure.
+"""Builds the two batch/v1 Jobs of a job.
 
 `<name>-bottlenecks` is an Indexed Job with one pod per shard, made only when there is more than one;
 `<name>-train` does the rest, and is right on its own.
@@ -36,7 +36,7 @@ Body = dict[str, Any]
 
 
 def bottlenecks(job: RetrainJob, settings: Settings, *, deadline: int | None) -> Body:
-    """The Indexed Job that computes the shards; `deadline` is what is left of the job's, seconds."""
+    """Build the Indexed Job that computes the shards; `deadline` is the job's remaining seconds."""
     spec = {
         "completionMode": "Indexed",
         "completions": job.spec.shards,
@@ -49,12 +49,12 @@ def bottlenecks(job: RetrainJob, settings: Settings, *, deadline: int | None) ->
 
 
 def train(job: RetrainJob, settings: Settings, *, deadline: int | None) -> Body:
-    """The Job that trains; `deadline` is what is left of the job's, seconds."""
+    """Build the Job that trains; `deadline` is the job's remaining seconds."""
     return _child(job, settings, TASK_TRAIN, {"backoffLimit": job.spec.backoff_limit}, deadline)
 
 
 def labels_of(job: RetrainJob, task: str) -> dict[str, str]:
-    """The labels of a child, and of its pods, by which they are watched."""
+    """Make the labels of a child and of its pods, by which they are watched."""
     return {
         LABEL_MANAGED_BY: MANAGED_BY,
         LABEL_JOB: job.name,
@@ -64,25 +64,25 @@ def labels_of(job: RetrainJob, task: str) -> dict[str, str]:
 
 
 def kueue_labels(job: RetrainJob) -> dict[str, str]:
-    """The job's labels that are meant for Kueue, which reads those of the child."""
+    """Choose the job's labels that are meant for Kueue, which reads those of the child."""
     return {k: v for k, v in job.metadata.labels.items() if k.startswith(KUEUE_PREFIX)}
 
 
 def owner_reference(job: RetrainJob) -> Body:
-    """The reference by which a child belongs to its job, and goes with it."""
+    """Make the owner reference, by which a child belongs to its job and is deleted with it."""
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
         "name": job.name,
         "uid": job.metadata.uid,
         "controller": True,
-        # True would need the right to set finalizers, and nothing here has to end first.
+        # True would need the right to set finalizers, and the job need not wait for its children to go.
         "blockOwnerDeletion": False,
     }
 
 
 def queue_of(job: RetrainJob) -> str | None:
-    """The Kueue queue that the job is labelled for."""
+    """Read the Kueue queue that the job is labelled for."""
     return job.metadata.labels.get(KUEUE_QUEUE)
 
 
@@ -105,11 +105,11 @@ def _child(
         },
         "spec": {
             **spec,
-            # A replacement only once the old pod is gone: two at once would ask for twice the quota.
+            # Replace a pod only once it is gone: two at once would ask for twice the quota.
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {
                 "rules": [
-                    # First, so that an evicted pod is never counted, whatever it exits with.
+                    # This rule comes first, so that an evicted pod never counts, whatever its exit code.
                     {
                         "action": "Ignore",
                         "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
@@ -181,7 +181,7 @@ def _pod(job: RetrainJob, settings: Settings, task: Task) -> Body:
 
 
 def _resources(asked: Resources | None, usual: Resources) -> Body:
-    """The job's resources, and the operator's for each (cpu, memory, ...) that the job does not name."""
+    """Take the job's resources, and the operator's for each (cpu, memory, ...) that the job lacks."""
     if asked is None:
         return usual.dump()
     named = asked.requests.keys() | asked.limits.keys()
@@ -192,7 +192,7 @@ def _resources(asked: Resources | None, usual: Resources) -> Body:
 
 
 def _image(job: RetrainJob, settings: Settings) -> str:
-    """The container image with TensorFlow for a job that needs it, where there is one."""
+    """Choose the container image: the one with TensorFlow for a job that needs it, if it is set."""
     resources = _resources(job.spec.pod.resources, settings.trainer_resources)
     if job.spec.tensorflow_field or Resources.model_validate(resources).gpu:
         return settings.trainer_tensorflow_image or settings.trainer_image
@@ -202,7 +202,7 @@ def _image(job: RetrainJob, settings: Settings) -> str:
 def _environment(job: RetrainJob, task: Task) -> list[Body]:
     environment: list[Body] = [
         {"name": ENV_TASK, "value": task.to_json()},
-        # The root file system is read-only: whatever keeps files in a home keeps them in /tmp.
+        # The root file system is read-only: libraries that keep files in the home keep them in /tmp.
         {"name": "HOME", "value": _SCRATCH},
         {"name": "TMPDIR", "value": _SCRATCH},
     ]

@@ -58,7 +58,7 @@ NOTHING = Plan()
 
 
 def plan(observed: Observed, settings: Settings, now: float) -> Plan:
-    """Decide; `now` is Unix time."""
+    """Decide what to do about a job; `now` is Unix time."""
     job = observed.job
     if job is None or job.deleting:
         return NOTHING
@@ -120,7 +120,7 @@ def _deadline(case: Case, verdict: Verdict) -> tuple[PatchChild, ...]:
 
 
 def _restores(case: Case, writes: tuple[Write, ...]) -> tuple[RestoreChild, ...]:
-    """Give children their labels and owner back: without, no watch shows them, or they stay behind."""
+    """Give children their labels and owner back: else no watch shows them, or they outlive the job."""
     deleted = [write.child for write in writes if isinstance(write, DeleteChild)]
     return tuple(
         RestoreChild(
@@ -145,7 +145,7 @@ def _joined(writes: tuple[Write, ...]) -> tuple[Write, ...]:
 
 
 def _left(case: Case, child: ChildSnapshot) -> int | None:
-    """The child's activeDeadlineSeconds, which count from its own start, so that the job's hold."""
+    """Compute a child's activeDeadlineSeconds: the job's, but counted from the child's own start."""
     limit = case.job.spec.active_deadline_seconds
     if limit is None or case.start is None:
         return limit

@@ -17,10 +17,10 @@ NO_PODS_AFTER = 10.0
 LOOK_INTERVAL = 60.0
 """Seconds between two looks at a child's Events: they are not watched, and a quota may hold for days."""
 PATIENCE = 5.0
-"""Seconds that a pod may wait before the status says why: most troubles end sooner by themselves, and
+"""Seconds that a pod may wait before the status says why: most causes pass sooner by themselves, and
 each change of the status is a write."""
 STARTING = 15.0
-"""Seconds after which the status says of a pod without trouble that it is starting."""
+"""Seconds after which the status says that a pod is starting, where nothing is wrong with it."""
 
 _IMAGE = frozenset(
     {
@@ -47,7 +47,7 @@ def verdict_of_failure(case: Case, child: ChildSnapshot) -> Verdict:
         if limit is None:  # somebody has taken it off since: the Job's own message is left
             return case.fails(reasons.CHILD_LOST, child=child.name, detail=message)
         return case.fails(reasons.DEADLINE_EXCEEDED, seconds=limit)
-    # Pods that the Job controller ended beside the one that failed die last and explain nothing.
+    # The pods that the Job controller ends because one has failed end after it, and explain nothing.
     dead = [p for p in case.pods if p.phase == "Failed" and not p.deleting]
     fatal = [p for p in dead if p.ended and p.ended.exit_code == EXIT_USER]
     by_policy = code == "PodFailurePolicy"
@@ -61,7 +61,7 @@ def verdict_of_failure(case: Case, child: ChildSnapshot) -> Verdict:
     last = _latest(dead)
     if last.ended and last.ended.reason == _OOM:
         return case.fails(reasons.OOM_KILLED, pod=last.name, limit=last.memory_limit)
-    # Of shards the Job counts those as well that it ended itself.
+    # For shards, the Job's count of failures includes the pods that it ended itself.
     count = len(dead) if case.task == TASK_BOTTLENECKS else max(child.failures, len(dead))
     times = "once" if count == 1 else f"{count} times"
     return case.fails(reasons.BACKOFF_LIMIT_EXCEEDED, times=times, detail=describe_end(case, last))
@@ -90,7 +90,7 @@ def describe_end(case: Case, pod: PodSnapshot) -> str:
 
 
 def final_report(case: Case) -> Report | None:
-    """The report that the train pod left when it succeeded."""
+    """Find the report that the train pod left when it succeeded."""
     for pod in reversed(case.pods):
         if pod.phase == "Succeeded":
             report = progress.latest_report(pod, {}, case.uid)
@@ -151,7 +151,7 @@ def _running(case: Case, pods: list[PodSnapshot]) -> Verdict:
 
 
 def _is_retried(case: Case, dead: list[PodSnapshot]) -> bool:
-    """Whether the Job controller will replace the failed pods; otherwise the Job fails in a moment."""
+    """Say whether the Job controller will replace the failed pods; else the Job fails in a moment."""
     done = {p.shard for p in case.pods if p.phase == "Succeeded"}
     open_ = [p for p in dead if p.shard not in done]
     tries = Counter(p.shard for p in open_ if not p.evicted)

@@ -16,7 +16,7 @@ _SHARDS_SHARE = 90
 
 
 def latest_report(pod: PodSnapshot, live: Mapping[str, Report], uid: str) -> Report | None:
-    """The pod's final report, else its latest of those read live."""
+    """Give the pod's final report, else the latest that was read live."""
     final = pod.ended.report if pod.ended else None
     return final if final and final.uid == uid else live.get(pod.uid)
 
@@ -58,7 +58,7 @@ def merge(job: RetrainJob, old: Progress | None, new: Progress, task: str) -> Pr
         if new.images_total is not None and (new.images_computed or 0) < by_shards:
             update["images_computed"] = by_shards
             update["images_cached"] = new.images_cached + (new.images_computed or 0) - by_shards
-    # Made anew, since cachedPercent follows from the counts.
+    # A new object, because its validator computes cachedPercent from the counts.
     return Progress(**{**new.model_dump(exclude={"cached_percent"}), **update})
 
 
@@ -70,7 +70,7 @@ def curve_points(report: Report) -> list[CurvePoint]:
 def running_sentence(
     pod: PodSnapshot, progress: Progress | None, stage: Phase, last: str
 ) -> tuple[reasons.Reason, str]:
-    """Reason and sentence of a running job; `last` is the reason that its pod reports."""
+    """Give reason and sentence of a running job; `last` is the reason that its pod reports."""
     if progress is None:
         return reasons.RUNNING, reasons.RUNNING(pod=pod.name)
     done, steps = progress.step or 0, progress.steps or 0

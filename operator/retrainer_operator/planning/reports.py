@@ -12,7 +12,7 @@ _ARTIFACTS_MAX = 64
 
 
 def parse_report(text: str | bytes) -> Report | None:
-    """Read a Report; None if it is none. Values that cannot be are left out."""
+    """Read a Report; None if the document is none. Impossible values are left out."""
     try:
         report = Report.model_validate_json(text)
     except ValidationError:
@@ -58,7 +58,7 @@ def _sane_metrics(metrics: Metrics) -> Metrics:
 
 
 _COUNT_MAX = 2**53
-"""Above it, a JSON number is no whole number to the API server, which then takes no status at all."""
+"""Largest whole number that the API server reads as one; it refuses a whole status for a larger one."""
 
 
 def _count(value: float | None) -> bool:

@@ -1,4 +1,4 @@
-"""Snapshots of watched objects: slim values with what is decided from, and nothing else.
+"""Snapshots of watched objects: small values with what decisions need, and nothing else.
 
 The watched objects are kept as these and not as they came: a finished job, its Job and its pod take
 about 3 KiB here and 40 KiB as parsed JSON.
@@ -79,7 +79,7 @@ class ChildSnapshot:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing of it runs any more, nor will."""
+        """Whether none of its pods runs, or will run again."""
         return self.complete or self.failed is not None
 
 
@@ -126,7 +126,7 @@ class PodSnapshot:
         return self.phase in ("Succeeded", "Failed")
 
     def without_message(self) -> "PodSnapshot":
-        """This pod without the message of its end, which takes most of its room."""
+        """Copy this pod without the message of its end, which takes most of its memory."""
         if self.ended is None or not self.ended.message:
             return self
         return replace(self, ended=replace(self.ended, message=""))
@@ -178,10 +178,10 @@ class Observed:
 
 
 def is_own(child: ChildSnapshot, job: RetrainJobSnapshot) -> bool:
-    """Whether the Job is of this very RetrainJob, not of an earlier one of its name."""
+    """Say whether the Job is of this very RetrainJob, not of an earlier one of its name."""
     return child.owner_uid == job.uid
 
 
 def is_of_earlier_job(child: ChildSnapshot, job: RetrainJobSnapshot) -> bool:
-    """Whether an earlier RetrainJob of this name controls the Job: it will be collected."""
+    """Say whether an earlier RetrainJob of this name controls the Job: Kubernetes will delete it."""
     return child.owner == f"{KIND} {job.name}" and child.owner_uid != job.uid

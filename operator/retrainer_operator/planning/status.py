@@ -57,7 +57,7 @@ def build(case: Case, verdict: Verdict, generation: int) -> RetrainJobStatus:
 def status_without_figures(
     old: RetrainJobStatus, verdict: Verdict, generation: int, now: float, *, ready: bool = False
 ) -> RetrainJobStatus:
-    """Phase, reason, message and conditions; `ready` is whether the bottlenecks are all computed."""
+    """Build phase, reason, message and conditions; `ready` is whether all bottlenecks are computed."""
     reason = verdict.code or verdict.reason.name
     message = shorten(" ".join(verdict.message.split()), _MESSAGE_MAX)
     finished = verdict.phase in FINISHED
@@ -82,7 +82,7 @@ def status_without_figures(
 
 
 def _end(old: RetrainJobStatus, verdict: Verdict, now: float) -> str:
-    """As the child has it, however late that is seen; never before the start, by whatever clock."""
+    """Take the time from the child, however late we learn of it; never before the start of the job."""
     end = now if verdict.ended_at is None else verdict.ended_at
     return format_time(max(end, parse_time(old.start_time) or end))
 
@@ -107,7 +107,7 @@ def compare(
 def _untouched(
     conditions: list[Condition], old: RetrainJobStatus, written: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The conditions as they are written: those that did not turn just as somebody else wrote them.
+    """Give the conditions as they are written: those whose status did not change stay as they were.
 
     A list is written as a whole, and another controller's condition may lack what ours always have:
     what was not there must not be sent as an empty text, which is no time, and would be refused.
@@ -120,7 +120,7 @@ def _untouched(
 
 
 def _patch(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """The JSON merge patch from `old` to `new`, both without nulls."""
+    """Make the JSON merge patch from `old` to `new`, both without nulls."""
     patch: dict[str, Any] = {name: None for name in old if name not in new}
     for name, value in new.items():
         before = old.get(name)
@@ -139,7 +139,7 @@ def _conditions(
     generation: int,
     now: float,
 ) -> list[Condition]:
-    """Turn the conditions whose status changes; all others keep the reason and time of their turn."""
+    """Change the conditions whose status is another; all others keep their reason and their time."""
     conditions = {c.type: c for c in old.conditions}
 
     def turn(kind: ConditionType, to: ConditionStatus, reason: str, message: str) -> None:
@@ -159,7 +159,7 @@ def _conditions(
         turn(ConditionType.SUSPENDED, ConditionStatus.FALSE, _RESUMED, _RESUMED_MESSAGE)
     if len(conditions) <= CONDITIONS_MAX:
         return list(conditions.values())
-    # However many others have written, the job's own are written.
+    # The job's own conditions are always written, however many there are of others.
     own = [c for c in conditions.values() if c.type in _OWN]
     foreign = [c for c in conditions.values() if c.type not in _OWN]
     return own + foreign[: CONDITIONS_MAX - len(own)]
@@ -172,7 +172,7 @@ def _ready(case: Case, verdict: Verdict) -> bool:
 
 
 def _figures(case: Case, verdict: Verdict) -> dict[str, Any]:
-    """The figures of the reports; what no report gives stays as it was."""
+    """Take the figures from the reports; what no report has stays as it was."""
     status = case.status
     figures: dict[str, Any] = {}
     latest: Progress | None = case.progress or status.progress
@@ -204,7 +204,7 @@ def _merge_metrics(old: Metrics | None, new: Metrics) -> Metrics:
 
 
 def _events(old: RetrainJobStatus, new: RetrainJobStatus, verdict: Verdict) -> tuple[Event, ...]:
-    """The Events of a change of reason: few, since each is a write."""
+    """Choose the Events for a change of reason: few, because each is a write."""
     reason, message = new.reason or "", new.message or ""
     if reason == old.reason and new.phase == old.phase:
         return ()

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 
 def parse_time(timestamp: str | None) -> float | None:
-    """Unix time of an RFC 3339 timestamp; None for one that cannot be read.
+    """Read an RFC 3339 timestamp as Unix time; None for one that cannot be read.
 
     The API server's own check lets pass what is none, such as a year 0 or words behind the time.
     """
@@ -15,10 +15,10 @@ def parse_time(timestamp: str | None) -> float | None:
 
 
 def format_time(unix: float) -> str:
-    """RFC 3339 in UTC, whole seconds, as Kubernetes writes it."""
+    """Write Unix time as RFC 3339 in UTC, whole seconds, as Kubernetes does."""
     return datetime.fromtimestamp(int(unix), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def is_recent(at: float, within: float, now: float) -> bool:
-    """Whether `at` is less than `within` seconds ago; not if the clock was set back since."""
+    """Say whether `at` is less than `within` seconds ago; no if the clock was set back since."""
     return 0 <= now - at < within

@@ -75,15 +75,15 @@ class Memory:
         return (s for s in self.snapshots() if isinstance(s, PodSnapshot))
 
     def job_keys(self) -> list[Key]:
-        """Namespace and name of all jobs."""
+        """List namespace and name of all jobs."""
         return [job.key for job in self.jobs()]
 
     def get(self, uid: str) -> Watched | None:
-        """The object with this uid, if it is here."""
+        """Give the object with this uid, if it is in memory."""
         return self._objects.get(uid)
 
     def key_of(self, snapshot: Watched) -> Key | None:
-        """The job that an object belongs to, by its owners; None if they are not (yet) here.
+        """Find the job that an object belongs to, by its owners; None if they are not (yet) in memory.
 
         A child that nobody controls belongs to the job whose child's name it has.
         """
@@ -101,13 +101,13 @@ class Memory:
         return None
 
     def job_of_pod(self, pod: PodSnapshot) -> RetrainJobSnapshot | None:
-        """The job whose own child controls this pod."""
+        """Find the job whose own child controls this pod."""
         owner = self._owner(pod)
         job = None if owner is None else self._owner(owner)
         return job if isinstance(job, RetrainJobSnapshot) else None
 
     def reports(self, job_uid: str) -> Iterable[Report]:
-        """The latest live reports of all pods of a job."""
+        """Give the latest live reports of all pods of a job."""
         notes = self._notes.get(job_uid)
         return tuple(notes.reports.values()) if notes else ()
 
@@ -203,7 +203,7 @@ class Memory:
         return set() if key is None else {key}
 
     def forget_gone(self) -> None:
-        """Drop what was remembered of objects that are gone for so long that no answer is late."""
+        """Forget objects that are gone for so long that no answer about them can still come."""
         oldest = self._clock() - LATE
         self._gone = {uid: entry for uid, entry in self._gone.items() if entry[1] > oldest}
 
@@ -222,7 +222,7 @@ class Memory:
         self._notes_of(job_uid).child_events[child_uid] = events
 
     def note_read(self, job_uid: str, child: str) -> None:
-        """Note that the child of this name was read, and put here if it is there."""
+        """Note that the child of this name was read; if it exists, it is in memory now."""
         self._notes_of(job_uid).unread.discard(child)
 
     def note_listed(self, job_uid: str, child_uid: str) -> None:
@@ -234,7 +234,7 @@ class Memory:
         self._notes_of(job_uid).progress_written = now
 
     def put_report(self, job_uid: str, pod_uid: str, report: Report) -> bool:
-        """Take a pod's live report; whether it differs from the one before."""
+        """Take a pod's live report; returns whether it differs from the one before."""
         reports = self._notes_of(job_uid).reports
         if reports.get(pod_uid) == report:
             return False
@@ -248,7 +248,7 @@ class Memory:
         return None if uid is None else self._objects.get(uid)
 
     def _owner(self, snapshot: Watched) -> Watched | None:
-        """The job of a child or the child of a pod, if it is here.
+        """Find the job of a child or the child of a pod, if it is in memory.
 
         Owners are of the same namespace: whoever writes the uid of one in another gains nothing.
         """

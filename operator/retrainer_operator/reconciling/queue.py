@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 
 
 class RetryLater(Exception):
-    """The pass met what mends itself, such as a conflict: it comes again soon, and nothing is logged."""
+    """The pass met something that passes, such as a conflict: it is repeated soon; nothing is logged."""
 
     def __init__(self, seconds: float | None = None) -> None:
         super().__init__(f"again in {seconds} s" if seconds else "again with backoff")
@@ -112,7 +112,7 @@ class Queue:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # Not this worker was cancelled, but what it waited for: the watches have restarted.
+            # What the worker waited for was cancelled, not the worker: the watches have restarted.
             self._backoff(key, "error", None)
         except RetryLater as later:
             self._backoff(key, "conflict", later.seconds)

@@ -15,7 +15,7 @@ class OverallLimit:
         self._at = -math.inf
 
     def take(self, now: float) -> float:
-        """0 and a token is gone, or the seconds until there is one."""
+        """Take a token and return 0, or return the seconds until there is one."""
         if self._at > -math.inf:
             passed = max(0.0, now - self._at)  # none, if the clock was set back
             self._tokens = min(self._rate, self._tokens + passed * self._rate)

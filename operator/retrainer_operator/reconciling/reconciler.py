@@ -40,23 +40,23 @@ Body = dict[str, Any]
 
 
 class Api(Protocol):
-    """What is asked of the API server."""
+    """Requests that a pass needs of the API server."""
 
     async def get(self, path: str, **params: str) -> Body:
-        """One object or list."""
+        """Read one object or list."""
 
     async def create(self, path: str, body: Body) -> Body:
-        """Create it."""
+        """Create an object."""
 
     async def patch(self, path: str, body: Body) -> Body:
-        """JSON merge patch."""
+        """Change an object by a JSON merge patch."""
 
     async def delete(self, path: str, uid: str, version: int | None = None) -> Body:
-        """Delete it if it has this uid."""
+        """Delete an object if it has this uid."""
 
 
 class Reconciler:
-    """One pass over a job: observe, plan, apply."""
+    """Does one pass over a job after the other: observe, plan, apply."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Reconciler:
         self._limit = OverallLimit()
 
     async def __call__(self, key: Key) -> float | None:
-        """One pass; seconds until the next, if one is due by the clock.
+        """Do one pass; returns the seconds until the next, if one is due by the clock.
 
         Raises:
             RetryLater: what was planned on has changed meanwhile.
@@ -131,7 +131,7 @@ class Reconciler:
                 self._memory.put(read_pod(body))
             self._memory.note_listed(job.uid, look.uid)
             return
-        # Until it is answered, what was known before stands; the answer makes the next pass due.
+        # Until the answer comes, the earlier warning counts; the answer makes the next pass due.
         before = self._memory.observe(job.key).child_events.get(look.uid, ChildEvents("", now))
         self._memory.note_events(job.uid, look.uid, ChildEvents(before.message, now))
         self._on_question(job, look.uid)
@@ -139,7 +139,7 @@ class Reconciler:
     # --- write ---
 
     async def _write_children(self, job: RetrainJobSnapshot, writes: tuple[Write, ...]) -> bool:
-        """Whether the plan still stands; if not, decide anew."""
+        """Say whether the plan is still right; if not, the pass decides again."""
         for write in writes:
             self._check_lead()
             stands = True
@@ -305,7 +305,7 @@ class Reconciler:
 
 
 def job_path(job: RetrainJobSnapshot) -> str:
-    """Where the RetrainJob is."""
+    """Write the path of the RetrainJob."""
     return f"/apis/{GROUP}/{VERSION}/namespaces/{job.namespace}/{PLURAL}/{job.name}"
 
 

@@ -32,11 +32,11 @@ CURVES_RUNNING = 50
 CURVES_FINISHED = 50
 """Jobs whose curves are shown: each point is a series, 80 for one job."""
 BYTES_MAX = 4_500_000
-"""Of the jobs' lines: 5,000 jobs stay under 5 MB a scrape, however long their names are."""
+"""Most bytes of all jobs' lines: 5,000 jobs stay under 5 MB a scrape, however long their names are."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-# Families of every job, and those that jobs which ended long ago are shown without where room is short.
+# Families of every job; then those that are left out, of jobs that ended long ago, where room is short.
 _LASTING = (
     prometheus.JOB_PHASE,
     prometheus.JOB_REASON,
@@ -57,7 +57,7 @@ _FIGURES = (
     prometheus.JOB_IMAGES,
     prometheus.JOB_IMAGES_PER_SECOND,
 )
-# Outcomes are there with 0 from the start: Prometheus sees no increase in a series that begins at 1.
+# Each outcome begins at 0: Prometheus sees no increase in a series that begins at 1.
 _OUTCOMES = {reasons.Kind.SUCCEEDED: Phase.SUCCEEDED, reasons.Kind.FAILED: Phase.FAILED}
 # A pass takes milliseconds, a wait in the queue up to a minute behind a thousand others.
 _PASS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
@@ -164,7 +164,7 @@ def _pages(families: Iterable[Metric], lines: Sequence[_Lines]) -> list[str]:
 
 
 def _within(room: int, lines: Iterable[_Lines]) -> list[_Lines]:
-    """The first jobs whose figures take no more than `room` bytes."""
+    """Choose the first jobs whose figures take no more than `room` bytes."""
     kept = []
     for of in lines:
         room -= of.size(_FIGURES)
@@ -175,7 +175,7 @@ def _within(room: int, lines: Iterable[_Lines]) -> list[_Lines]:
 
 
 def _with_curve(lines: Iterable[_Lines]) -> list[_Lines]:
-    """The jobs that run and those that ended last: so a job of five seconds shows its curve as well."""
+    """Choose jobs that run and those that ended last, so that a job of five seconds shows a curve."""
     curved = [of for of in lines if of.has_curve]
     running = [of for of in curved if of.running][:CURVES_RUNNING]
     return running + [of for of in curved if not of.running][:CURVES_FINISHED]
@@ -230,7 +230,7 @@ def _lines(live: Live) -> _Lines:
 
 
 def _curve(live: Live) -> str:
-    """The lines of a job's curve: as its pod tells it while it runs, then as the status has it."""
+    """Write the lines of a job's curve: from its pod's report while it runs, then from the status."""
     latest = live.reports[-1] if live.reports and live.job.phase not in FINISHED else None
     points = _steady(latest.curve) if latest else []
     lines = []
@@ -272,7 +272,7 @@ def _head(family: Metric) -> str:
 
 
 def _share(text: str | None) -> float | None:
-    """The annotation's number; one that is none is not exported."""
+    """Read the annotation's number; None, which is not exported, where it is no number."""
     try:
         value = float(text) if text else None
     except ValueError:

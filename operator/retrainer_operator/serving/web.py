@@ -18,13 +18,13 @@ class Web:
         alive: Callable[[], str],
         ready: Callable[[], str],
     ) -> None:
-        """`page` runs in a thread; `alive` and `ready` give what is wrong, or nothing."""
+        """Take what to serve: `page` runs in a thread; `alive` and `ready` say what is wrong, or ""."""
         self._page = page
         self._checks = {"/healthz": alive, "/readyz": ready}
         self._runners: list[web.AppRunner] = []
 
     async def start(self, host: str | None, metrics_port: int, probe_port: int) -> tuple[int, int]:
-        """Listen; the ports.
+        """Listen, and return both ports.
 
         Raises:
             OSError: a port is taken.

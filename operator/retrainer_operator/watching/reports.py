@@ -20,7 +20,7 @@ TIMEOUT = 2.0
 SIZE_MAX = 64 * 1024
 """Bytes of an answer; a whole curve of 4,000 steps takes 20 KiB."""
 _CONNECT = 1.0
-"""Seconds a pod has to take the connection: within a cluster it is there in milliseconds."""
+"""Seconds a pod has to take the connection: within a cluster that takes milliseconds."""
 _AT_ONCE = 50
 _ROUND_MAX = 500
 """Pods asked per round: of ten thousand shards, each is heard every 40 s."""
@@ -49,7 +49,7 @@ class _Silence:
 
 
 class Reports:
-    """Polls pods, and tells `on_news` which job has something new to say.
+    """Polls pods, and calls `on_news` with each job that a pod has new figures of.
 
     Pods that answered when last asked, and those that have not answered yet or no more, are asked in
     rounds of their own: a silent pod takes the whole timeout, and 600 of them made each round of all
@@ -146,7 +146,7 @@ class Reports:
         host = f"[{ip}]" if ":" in ip else ip
         try:
             url = f"http://{host}:{self._port}/report"
-            # A redirect would ask somebody else in our name.
+            # A redirect would send our request to somebody else.
             async with session.get(url, allow_redirects=False) as response:
                 if response.status != 200:
                     return None

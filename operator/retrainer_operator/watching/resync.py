@@ -17,9 +17,9 @@ from retrainer_operator.watching.intake import KINDS, Intake, Kind
 INTERVAL = 15.0
 """Seconds between two comparisons, if one takes little of them."""
 _SHARE = 0.1
-"""Of the time at most this share is spent on lists, which grow with the number of objects."""
+"""Share of the time to spend on lists at most: they grow with the number of objects."""
 _GRACE = 3.0
-"""Seconds that an event on its way has to come."""
+"""Seconds to wait for an event that is on its way."""
 _RETRY = 2.0
 
 _logger = logging.getLogger(__name__)

@@ -58,7 +58,7 @@ class Stream:
         self._came: set[int] = set()
         self.listed = False
         self.turned_at = time.monotonic()
-        """When the last page or round ended, well or not: what does not turn any more is stuck."""
+        """When the last page or round ended, well or not: a stream without any for long is stuck."""
 
     async def run(self) -> None:
         """Follow the objects until cancelled."""
@@ -126,7 +126,7 @@ class Stream:
             raise
         self._begin, self._came = reached, came
         if time.monotonic() - started < _FIRST_RETRY:
-            # Whoever ends each watch at once is not asked all the time.
+            # A server that ends each watch at once is not asked again at once.
             await asyncio.sleep(_FIRST_RETRY)
 
     def _watch(self) -> AsyncGenerator[bytes, None]:

@@ -25,7 +25,7 @@ RIGHTS = (
     ("list", "pods"),
     ("watch", "pods"),
 )
-"""Without one of these a namespace is left out; Events and TTLs are done without."""
+"""A namespace without all of these rights is left out; those for Events and TTLs may be missing."""
 _CHECK_INTERVAL = 60.0
 _BACKOFF_MAX = 10.0
 _RECHECK = 2.0
@@ -64,7 +64,7 @@ class Watches:
 
     @property
     def listed(self) -> bool:
-        """Whether everything there is has been taken in once."""
+        """Whether everything that exists has been taken in once."""
         return bool(self._streams) and all(stream.listed for stream in self._streams)
 
     def stuck(self) -> bool:
@@ -73,7 +73,7 @@ class Watches:
         return any(now > stream.turned_at + _STUCK for stream in self._streams)
 
     def doubt(self) -> None:
-        """A request was forbidden: check the rights again."""
+        """Check the rights again, for a request was forbidden."""
         self._doubt.set()
 
     async def run(self) -> None:
