@@ -196,7 +196,7 @@ def _column(name: str, kind: str, path: str, description: str, priority: int) ->
 
 
 class _Dumper(yaml.SafeDumper):
-    """A dumper that writes no anchors, which are hard to read."""
+    """Without anchors, which nobody reads with pleasure."""
 
     def ignore_aliases(self, *_: Any) -> bool:
         return True
@@ -208,7 +208,7 @@ def plain() -> str:
 
 
 def template() -> str:
-    """The definition as a template of the chart, with the chart's labels; a value leaves it out."""
+    """The same as a template of the chart: left out by a value, and with the chart's labels."""
     text = plain()
     if "{{" in text:
         raise ValueError("Helm would take {{ in a description for its own")

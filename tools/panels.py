@@ -67,7 +67,7 @@ def transform(name: str, **options: Any) -> DataTransformerConfig:
 
 
 def place(panel: Any, title: str, about: str, *, span: int = HALF, height: int = HEIGHT) -> Any:
-    """Set what every panel has: title, description, data source and size."""
+    """What every panel has."""
     return panel.title(title).description(about).datasource(SOURCE).span(span).height(height)
 
 

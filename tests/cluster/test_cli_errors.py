@@ -49,7 +49,12 @@ def test_a_job_that_is_not_there_is_one_sentence(
 ) -> None:
     output = shell(*arguments, code=64)
     assert output.out == ""
-    assert output.err == f"error: No RetrainJob nothing in namespace {team.namespace}.\n"
+    no_job = f"error: No RetrainJob nothing in namespace {team.namespace}."
+    where_a_run_may_stand = {"describe", "metrics", "plot", "compare", "download"}
+    no_run = (
+        " There is no folder nothing here either." if arguments[0] in where_a_run_may_stand else ""
+    )
+    assert output.err == f"{no_job}{no_run}\n"
 
 
 def test_a_namespace_that_is_not_there_is_named(shell: Terminal) -> None:

@@ -315,7 +315,11 @@ class Run:
     def resync(self) -> None:
         """Read what is here and in no list, and what is listed and not here."""
         self._lost.clear()
-        self.take(self.cluster.objects)
+        here = {snapshot.uid for snapshot in self.memory.snapshots()}
+        for snapshot in _snapshots(self.cluster.objects):
+            # A list has what the watches' selector finds; what is here and in no list is read by name.
+            if snapshot.uid in here or _is_watched(snapshot, self.cluster.objects):
+                self.memory.put(snapshot)
         uids = {body["metadata"]["uid"] for body in self.cluster.objects.values()}
         for uid in {s.uid for s in self.memory.snapshots()} - uids:
             self.memory.remove(uid)

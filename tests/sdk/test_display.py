@@ -39,14 +39,14 @@ def trained(steps: int, interval: int = 10, upto: int | None = None) -> Report:
 
 
 def steps_in(text: str) -> list[int]:
-    """The steps in the lines of evaluations, which stand under one line of titles."""
+    """Steps of the lines of evaluations, under their one line of titles."""
     assert text.count("training accuracy") == 1
     lines = re.findall(r"^ +([\d,]+) +[\d.]+%", text, re.MULTILINE)
     return [int(step.replace(",", "")) for step in lines]
 
 
 class Clock:
-    """A clock whose seconds pass only when a test says so."""
+    """Seconds that pass when told."""
 
     def __init__(self) -> None:
         self.now = 0.0

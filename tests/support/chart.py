@@ -27,7 +27,7 @@ WITH_IMAGES = (
 
 @dataclass(frozen=True)
 class Answer:
-    """Exit code, output and error output of a command."""
+    """What a command gave back."""
 
     code: int
     out: str
@@ -35,7 +35,7 @@ class Answer:
 
 
 def kubectl(cluster: DevCluster, *arguments: str, stdin: str | None = None) -> Answer:
-    """Run kubectl; a refusal is an answer too, not an error."""
+    """Run kubectl where a refusal is an answer too."""
     return _run(
         cluster.kubectl_program, "--kubeconfig", str(cluster.kubeconfig), *arguments, stdin=stdin
     )
@@ -53,7 +53,7 @@ def helm(*arguments: str, cluster: DevCluster | None = None) -> Answer:
 
 
 def helm_well(*arguments: str, cluster: DevCluster | None = None) -> str:
-    """Run helm, which has to succeed; return what it printed."""
+    """The same; it has to succeed. What it printed."""
     answer = helm(*arguments, cluster=cluster)
     assert answer.code == 0, f"helm {' '.join(arguments)}: {answer.err}{answer.out}"
     return answer.out
@@ -66,7 +66,7 @@ def rendered(*arguments: str, release: str = "rt", namespace: str = "retrainer")
 
 
 def install_crd(cluster: DevCluster) -> None:
-    """Install the CRD that tools/crd.py generates; when this returns, RetrainJobs are accepted."""
+    """As tools/crd.py generates it; RetrainJobs are accepted when this returns."""
     tool = [sys.executable, str(REPOSITORY / "tools" / "crd.py"), "--plain"]
     crd = subprocess.run(tool, capture_output=True, text=True, check=True).stdout
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=crd)
@@ -74,17 +74,17 @@ def install_crd(cluster: DevCluster) -> None:
 
 
 def until_established(cluster: DevCluster) -> None:
-    """Wait until every custom resource that is defined is served."""
+    """Every custom resource that is defined is served when this returns."""
     wait = ["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"]
     end = time.monotonic() + 60
-    # kubectl wait fails at once on a definition that has no conditions yet.
+    # Of a definition that has no conditions yet it says that they are no list, and ends.
     while (answer := kubectl(cluster, *wait)).code != 0:
         assert time.monotonic() < end, answer.err
 
 
 @functools.cache
 def _helm() -> str:
-    """The path of helm, which is built when it is missing (this takes minutes)."""
+    """Its path; built when missing (minutes, the first time)."""
     return str(devcluster_tool.binary("helm"))
 
 

@@ -268,6 +268,7 @@ class Lives(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Left alone, the operator comes to rest, and at rest it writes nothing."""
         self.cluster.fault = ""
+        self.run.sync()
         for _ in range(16):
             self.cluster.collect_garbage()
             self.run.resync()

@@ -25,11 +25,10 @@ _GONE = "it was listed, but is no longer there"
 
 
 class Batch(NamedTuple):
-    """Some images: their rows in the catalog, their pixels (n, size, size, 3), their bytes."""
+    """Some images: their rows in the catalog, their pixels (n, size, size, 3)."""
 
     rows: Rows
     pixels: images.Pixels
-    bodies: list[bytes]
 
 
 class Fetched(NamedTuple):
@@ -85,13 +84,14 @@ def read(store: Store, catalog: Catalog, row: int) -> bytes | None:
 def batches(store: Store, catalog: Catalog, rows: Rows, size: int) -> Iterator[Batch]:
     """The images of these rows, read and decoded on all cores, `BATCH` at a time.
 
-    Those that were replaced or removed since they were listed are left out.
+    Those that were replaced or removed since they were listed are left out. Of an image's file nothing
+    is kept once it is decoded: 32 files of 36 MB would not fit into a small pod.
     """
 
-    def one(row: int) -> tuple[int, images.Pixels, bytes] | None:
+    def one(row: int) -> tuple[int, images.Pixels] | None:
         body = read(store, catalog, row)
         try:
-            return None if body is None else (row, images.pixels(body, size), body)
+            return None if body is None else (row, images.pixels(body, size))
         except images.RejectedError:
             return None
 
@@ -99,8 +99,8 @@ def batches(store: Store, catalog: Catalog, rows: Rows, size: int) -> Iterator[B
         for start in range(0, len(rows), BATCH):
             read_images = [i for i in pool.map(one, rows[start : start + BATCH].tolist()) if i]
             if read_images:
-                numbers, pixels, bodies = zip(*read_images, strict=True)
-                yield Batch(np.array(numbers, np.intp), np.stack(pixels), list(bodies))
+                numbers, pixels = zip(*read_images, strict=True)
+                yield Batch(np.array(numbers, np.intp), np.stack(pixels))
 
 
 def spread(rows: Rows, most: int) -> Rows:

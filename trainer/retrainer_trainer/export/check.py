@@ -86,7 +86,8 @@ def compare(
     for batch in batches:
         ours = np.array([guess[row] for row in batch.rows.tolist()], np.intp)
         for name, run in runners.items():
-            scores = run(batch.pixels, batch.bodies)
+            # What takes files instead of pixels is not run here but read back.
+            scores = run(batch.pixels, ())
             counts[name].add(scores, truth[batch.rows].astype(np.intp), ours)
     return counts
 
