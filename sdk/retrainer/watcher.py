@@ -1,4 +1,4 @@
-"""Who is told how a job is going, on this machine (`run`) and on a cluster (`wait`) alike."""
+"""The protocol by which a job's progress is followed, on this machine (`run`) and a cluster (`wait`)."""
 
 from typing import Protocol
 
@@ -8,7 +8,7 @@ from retrainer.api import Report
 
 
 class Watcher(Protocol):
-    """What `progress=` of `run`, `Job.wait` and `Client.wait` takes: an object with these methods."""
+    """An object that `progress=` of `run`, `Job.wait` and `Client.wait` takes: it has these methods."""
 
     def report(self, report: Report) -> None:
         """Take what the job has done so far: its stage, counts, step and accuracies."""

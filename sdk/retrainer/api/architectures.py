@@ -86,7 +86,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def architecture(name: str) -> Architecture:
-    """The architecture called `name`.
+    """Look up the architecture called `name`.
 
     Raises:
         ValueError: there is none; the message names the nearest one.
@@ -100,7 +100,7 @@ def architecture(name: str) -> Architecture:
 
 
 def _nearest(name: str) -> str | None:
-    """The name most like `name`: by its numbers where it has them (0.5 is 0.50), else by letters."""
+    """Find the name most like `name`: by its numbers if it has them (0.5 is 0.50), else by letters."""
     numbers = re.fullmatch(r"mobilenet_([0-9]([.][0-9]{1,9})?)[_-]([0-9]{1,9})(_quant.*)?", name)
     if numbers is None:
         return next(iter(difflib.get_close_matches(name, ARCHITECTURES, n=1, cutoff=0.5)), None)

@@ -8,7 +8,7 @@ from retrainer.api.fields import Wire
 
 
 class Accuracy(Wire):
-    """The share of images guessed right, with how sure it is."""
+    """The share of images guessed right, with its interval."""
 
     accuracy: float | None = Field(
         None, description="Share of the images guessed right, 0 to 1; null without images."
@@ -20,7 +20,7 @@ class Accuracy(Wire):
 
 
 class CommonestLabel(Wire):
-    """What a head that looks at nothing would give: it always guesses one label."""
+    """The accuracy of always guessing the commonest label."""
 
     label: str = Field("", description="The label that most training images have.")
     accuracy: float | None = Field(
@@ -29,7 +29,7 @@ class CommonestLabel(Wire):
 
 
 class LabelFigures(Wire):
-    """How well one label is told from the others; null where there is nothing to divide by."""
+    """How well one label is recognised; null where there is nothing to divide by."""
 
     label: str = Field(description="Name of the label.")
     images: int = Field(description="Test images of this label.")
@@ -47,7 +47,7 @@ class Check(StrEnum):
 
 
 class ExportCheck(Wire):
-    """What came out when an exported file was checked: run beside the head, or its numbers read back."""
+    """The result of checking an exported file: it was run beside the head, or its numbers read back."""
 
     path: str = Field("", description="The file or folder, in the run's folder.")
     check: Check = Field(
@@ -75,14 +75,14 @@ class Folds(Accuracy):
 
 
 class ForecastPoint(Wire):
-    """The accuracy with so many training images."""
+    """The accuracy with a number of training images."""
 
     images: int = Field(description="Number of training images.")
     accuracy: float = Field(description="Share of unseen images guessed right, 0 to 1.")
 
 
 class Forecast(Wire):
-    """What more images would bring: the accuracy with fewer of them, carried on by a power law."""
+    """What more images would bring: the accuracy with fewer of them, extrapolated by a power law."""
 
     points: list[ForecastPoint] = Field(
         default_factory=list, description="As measured, on a tenth of the training images to all."

@@ -58,14 +58,14 @@ class Model(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_not_given(cls, value: object) -> object:
-        """As the API server has it: `training:` with nothing behind it is the default."""
+        """Take `training:` with nothing behind it for the default, as the API server does."""
         if not isinstance(value, Mapping) or None not in value.values():
             return value
         names = {n for name, field in cls.model_fields.items() for n in (name, field.alias)}
         return {k: v for k, v in value.items() if v is not None or k not in names}
 
     def dump(self) -> dict[str, Any]:
-        """As JSON-ready dict with the YAML's names, unset optional fields left out."""
+        """Give a JSON-ready dict with the YAML's names, unset optional fields left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 

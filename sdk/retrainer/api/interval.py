@@ -1,4 +1,4 @@
-"""How sure a measured accuracy is, computed in one way wherever it is shown."""
+"""The interval of a measured accuracy, computed and written in one way wherever it is shown."""
 
 import math
 
@@ -7,7 +7,7 @@ Z_95 = 1.959963984540054
 
 
 def wilson(accuracy: float, images: int) -> tuple[float, float]:
-    """The 95% Wilson score interval of an accuracy.
+    """Compute the 95% Wilson score interval of an accuracy.
 
     E. B. Wilson 1927, "Probable inference, the law of succession, and statistical inference". It
     stays within 0 and 1 and is right for few images, where the plain normal interval is not.
@@ -32,17 +32,17 @@ def wilson(accuracy: float, images: int) -> tuple[float, float]:
 
 
 def percent(share: float) -> str:
-    """A share for people, the same wherever one is shown: `89.7%`."""
+    """Write a share for people, in the same way everywhere: `89.7%`."""
     return f"{share:.1%}"
 
 
 def percent_range(low: float, high: float) -> str:
-    """An interval of shares for people: `84.1 to 93.5%`."""
+    """Write an interval of shares for people: `84.1 to 93.5%`."""
     return f"{100 * low:.1f} to {percent(high)}"
 
 
 def in_words(accuracy: float, images: int | None) -> str:
-    """An accuracy with its interval, for people: `89.1% (95% interval 83.4 to 93.0%, 165 images)`.
+    """Write an accuracy with its interval: `89.1% (95% interval 83.4 to 93.0%, 165 images)`.
 
     Args:
         accuracy: share of images guessed right, 0 to 1.

@@ -31,7 +31,7 @@ EXPORT_PATHS = {
     "frozenGraph": "frozen_graph.pb",
     "onnx": "model.onnx",
 }
-"""Where each of `spec.export` lies in the run's folder; `savedModel` is a folder."""
+"""Path of each format of `spec.export` in the run's folder; `savedModel` is a folder."""
 
 DEFAULT_CACHE = ".bottlenecks"
 """Folder of the cache under `spec.output` when the spec names none."""
@@ -42,14 +42,14 @@ KEPT_FINDINGS = "findings"
 """Folder of the cache with findings of earlier runs."""
 INDEX_HEADER_BYTES = 24
 INDEX_RECORD_BYTES = 28
-"""Of each bottleneck in an index: its image's identity, its offset in the segment, its checksum."""
+"""Bytes of each bottleneck in an index: its image's identity, offset in the segment, checksum."""
 INDEX_CHECK_BYTES = 16
-"""At the end of an index: the digest of what stands before it."""
+"""Bytes at the end of an index: the digest of all that is before them."""
 BACKBONE_PREFIX = "backbone-"
 NETWORK_PREFIX = "network-"
-"""Before the name of the network whose bottlenecks a fingerprint's folder holds: a file for people."""
+"""Begins the name of a file that tells people which network a fingerprint's folder belongs to."""
 
 
 def join(url: str, *parts: str) -> str:
-    """`url` with `parts` added, one slash between each."""
+    """Join `parts` to `url`, with one slash between each."""
     return "/".join([url.rstrip("/"), *(p.strip("/") for p in parts)])

@@ -52,10 +52,10 @@ EXIT_SIGTERM = 143
 
 
 def child(job: str, task: str) -> str:
-    """Name of the batch/v1 Job that does `task` for `job`."""
+    """Name the batch/v1 Job that does `task` for `job`."""
     return f"{job}-{task}"
 
 
 def run_name(job: str, uid: str) -> str:
-    """Name of a run's folder under `spec.output`: the job and the first 8 characters of its uid."""
+    """Name a run's folder under `spec.output`: the job and the first 8 characters of its uid."""
     return f"{job}-{uid[:8]}"

@@ -1,4 +1,4 @@
-"""From a dict (parsed YAML or JSON) to a RetrainJob, with errors that point at the field."""
+"""Checks a dict (parsed YAML or JSON) and makes a RetrainJob; errors name the wrong field."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ SHOWN_MAX = 60
 
 
 def parse_job(document: object, *, where: str = "") -> RetrainJob:
-    """A checked RetrainJob.
+    """Check a document and make a RetrainJob.
 
     Args:
         document: what the YAML or JSON file holds.
@@ -35,7 +35,7 @@ def parse_job(document: object, *, where: str = "") -> RetrainJob:
 
 
 def problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """One sentence per error of pydantic, such as `spec.training.steps: must be at least 1, got 0`."""
+    """Write a sentence per error of pydantic: `spec.training.steps: must be at least 1, got 0`."""
     sentences = (f"{_path(e['loc'])}: {_sentence(e, model)}" for e in error.errors())
     return list(dict.fromkeys(sentences))
 
@@ -86,7 +86,7 @@ def _sentence(error: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _unknown(loc: tuple[str | int, ...], model: type[BaseModel]) -> str:
-    """There is no such field: name the nearest one of the object it stands in."""
+    """Say that there is no such field, with the most similar one of the same object."""
     fields = _fields(model, loc[:-1])
     near = difflib.get_close_matches(str(loc[-1]), fields, n=1, cutoff=0.6)
     return "unknown field" + (

@@ -1,7 +1,7 @@
 """Every reason a job can give, each with the sentence that goes with it.
 
 A reason is one CamelCase word for scripts (`status.reason`, the reason of a condition); its sentence
-is a template filled with what was seen. The reference page of the documentation is made from here.
+is a template filled with what was observed. The reference page of the documentation is made from here.
 """
 
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ class ConditionType(StrEnum):
     COMPLETE = "Complete"
     FAILED = "Failed"
     STALLED = "Stalled"
-    """With Failed: by it kstatus, and so Flux and Helm 4's --wait, see that the job has failed."""
+    """Set with Failed: by it kstatus, and so Flux and Helm 4's --wait, see that the job failed."""
 
 
 class Kind(StrEnum):
-    """What a reason says of the job."""
+    """The state of the job that a reason stands for."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -41,7 +41,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Reason:
-    """One reason.
+    """A reason: one word, with the sentence and the advice that belong to it.
 
     Attributes:
         name: the word.
@@ -202,7 +202,7 @@ CHILD_LOST = _failed(
     f"Read the Job's events: kubectl describe job -l {LABEL_JOB}=NAME",
 )
 
-# --- failed, said by the trainer (exit 64: not tried again) ---
+# --- failed, reported by the trainer (exit 64: not tried again) ---
 NO_IMAGES = _failed(
     "ImagesNotFound",
     "No images under {url}: {detail}",

@@ -16,13 +16,13 @@ VALIDATIONS = "x-kubernetes-validations"
 
 
 def _quoted(text: str) -> str:
-    """As a string literal of CEL."""
+    """Write a text as a string literal of CEL."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 @dataclass(frozen=True)
 class Form:
-    """What a text has to look like.
+    """The form that a text must have.
 
     Attributes:
         pattern: of the whole text, in the syntax that RE2 (CEL) and Python's re share.
@@ -43,7 +43,7 @@ class Form:
         return value
 
     def check_any(self, value: object) -> object:
-        """The same for what may be a number as well."""
+        """Check a value that may be a number instead of a text."""
         if type(value) not in (int, str):  # a bool is an int to isinstance
             raise ValueError(f"{self.message}, got {value!r}")
         self.check(str(value))
@@ -117,7 +117,7 @@ _SCALES = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P
 
 
 def amount(quantity: int | str) -> Decimal:
-    """A Kubernetes quantity of form QUANTITY as a number: 1.5 for 1500m, 1024 for 1Ki."""
+    """Read a Kubernetes quantity of form QUANTITY as a number: 1.5 for 1500m, 1024 for 1Ki."""
     text = str(quantity)
     number = text.rstrip("numkKMGTPEi")
     unit = text[len(number) :]
@@ -147,12 +147,12 @@ class Rule:
     reason: str = ""
 
     def refusal(self, got: object) -> ValueError:
-        """What the Python form of the rule raises."""
+        """Make the error that the Python form of the rule raises."""
         return ValueError(f"{self.message}, got {got}")
 
     @property
     def schema(self) -> dict[str, Any]:
-        """As one of x-kubernetes-validations."""
+        """Write the rule as an entry of x-kubernetes-validations."""
         cel = {"rule": self.cel, "message": self.message}
         if self.got:
             cel["messageExpression"] = f"{_quoted(f'{self.message}, got ')} + {self.got}"
@@ -280,7 +280,7 @@ LEARNING_RATE = Rule(
 
 
 def batch_size(field: str) -> Rule:
-    """The rule that -1 is the whole set and 0 is nothing."""
+    """Make the rule that a batch size is not 0; -1 means the whole set."""
     return Rule(
         f"spec.training.{field}", "self != 0", "must be -1 (the whole set) or at least 1", got="'0'"
     )
@@ -316,7 +316,7 @@ MUTABLE = ("suspend", "ttlSecondsAfterFinished", "activeDeadlineSeconds")
 
 
 def immutable(field: str, *, always_there: bool) -> Rule:
-    """The rule that keeps `field` as it was created.
+    """Make the rule that keeps `field` as it was created.
 
     It stands on the field itself where that is always there, by a default or because it is required;
     on the object around it otherwise, since a rule on a field does not fire when that is added or

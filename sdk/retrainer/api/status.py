@@ -1,4 +1,4 @@
-"""`status` of a RetrainJob: what the operator has seen."""
+"""`status` of a RetrainJob: what the operator has observed."""
 
 from enum import StrEnum
 from typing import Annotated, Self
@@ -79,7 +79,7 @@ class Progress(_StatusModel):
 
     @model_validator(mode="after")
     def _share_cached(self) -> Self:
-        """Follows from the counts, so that no writer needs to care; kubectl cannot divide."""
+        """Compute the share from the counts, so that no writer has to; kubectl cannot divide."""
         readable = (self.images_total or 0) - (self.images_rejected or 0)
         if readable > 0 and self.images_cached is not None:
             self.cached_percent = min(100, 100 * self.images_cached // readable)
@@ -202,7 +202,7 @@ class RetrainJobStatus(_StatusModel):
     )
 
     def condition(self, kind: str) -> Condition | None:
-        """The condition of this type, if it was ever set."""
+        """Find the condition of this type, if it was ever set."""
         return next((c for c in self.conditions if c.type == kind), None)
 
 
@@ -211,4 +211,4 @@ UNSEEN = RetrainJobStatus(
     reason=reasons.WAITING_FOR_OPERATOR.name,
     message=reasons.WAITING_FOR_OPERATOR(),
 )
-"""What the API server itself says of a job until an operator does."""
+"""The status that the API server gives a new job, until an operator writes one."""

@@ -1,4 +1,4 @@
-"""What a pod is given (Task) and what it gives back (Report)."""
+"""The Task that a pod is given, and the Report that it gives back."""
 
 import json
 import math
@@ -14,12 +14,12 @@ from retrainer.api.status import CURVE_MAX, CurvePoint, Metrics, Phase, Progress
 from retrainer.api.v1alpha1 import RetrainJob, RetrainJobSpec
 
 TERMINATION_MAX_BYTES = 4096
-"""What the kubelet keeps of a termination message."""
+"""Bytes that the kubelet keeps of a termination message."""
 MESSAGE_MAX_BYTES = 512
 DECIMALS = 4
 SMALL = 1e-3
 
-# Fields of the spec that only the operator acts on: a pod is not told.
+# Fields of the spec that only the operator uses; they are left out of a pod's Task.
 _OPERATOR_ONLY = {
     "suspend",
     "active_deadline_seconds",
@@ -41,7 +41,7 @@ class Task(Wire):
 
     @classmethod
     def of(cls, job: RetrainJob, task: Literal["bottlenecks", "train"]) -> Self:
-        """The task of this kind for `job`, which has a uid."""
+        """Make the task of this kind for `job`, which has a uid."""
         if not job.metadata.uid:
             raise ValueError("a job has tasks only once it has a uid")
         return cls(
@@ -86,7 +86,7 @@ class Curve(Wire):
         self.validation_cross_entropy.append(point.validation_cross_entropy)
 
     def points(self) -> list[CurvePoint]:
-        """The same as a list of points; uneven arrays (a broken report) are cut to the shortest."""
+        """Give a list of points; uneven arrays (of a broken report) are cut to the shortest."""
         rows = zip(
             self.step,
             self.training_accuracy,

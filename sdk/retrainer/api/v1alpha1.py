@@ -106,7 +106,7 @@ class Sampling(StrEnum):
 
 
 class Solver(StrEnum):
-    """How the head comes to its minimum."""
+    """How the minimum of the head's loss is searched."""
 
     SGD = "sgd"
     LBFGS = "lbfgs"
@@ -378,7 +378,7 @@ class RetrainJobSpec(Model):
 
     @property
     def tensorflow_field(self) -> str | None:
-        """The field and value that need TensorFlow, all else goes without; None if nothing does."""
+        """The first field, with its value, that needs TensorFlow; None if the job needs none."""
         for form in (Export.KERAS, Export.TFLITE_INT8):
             if form in self.export:
                 return f"spec.export: {form}"

@@ -155,7 +155,7 @@ def _print_changes(
     wide: bool,
     everywhere: bool,
 ) -> None:
-    """A line per change; columns are as wide as most names need, for nobody knows the next one."""
+    """Print a line per change, in columns wide enough for most names: the next one is not known yet."""
     head = columns(wide=wide, namespaces=everywhere)
     table = Columns(head, width=terminal_width(sys.stdout))
     table.fit([[_USUAL.get(title, "") for title in head]])
@@ -184,7 +184,7 @@ _USUAL = {
     "ARCHITECTURE": "mobilenet_0.50_224",
     "OUTPUT": "o" * 24,
 }
-"""What a cell of a column is about as long as."""
+"""Texts about as long as the cells of each column."""
 
 
 @reaching
@@ -310,7 +310,7 @@ def _print_conditions(job: "Job") -> None:
 
 
 def _age(moment: str) -> str:
-    """The age of a moment as Kubernetes writes it; what is no moment is shown as it is."""
+    """Write the age of a time that Kubernetes wrote; a text that is no time is shown as it is."""
     try:
         return age(datetime.fromisoformat(moment))
     except (TypeError, ValueError):
@@ -332,7 +332,7 @@ def wait(
 
 
 def _wait_for(jobs: "list[Job]", timeout: float | None) -> None:
-    """All are waited for, then the failed ones are told."""
+    """Wait for all of them, then print which have failed."""
     import time
 
     deadline = None if timeout is None else time.monotonic() + timeout

@@ -83,7 +83,7 @@ def init(
 
 
 def _labels_found(images: str) -> str:
-    """A sentence on the label folders of the images and how many pictures each has."""
+    """Write a sentence on the label folders of the images and how many pictures each has."""
     folder = places.local_path(images)
     if folder is None:
         return f"Images: {images}."

@@ -24,7 +24,7 @@ from retrainer.views.text import paragraph, terminal_width
 
 EXIT_CTRL_C = 130
 EXIT_CLICK_USAGE = 2
-"""What typer exits with when the command line itself is wrong."""
+"""Exit code of typer when the command line itself is wrong."""
 
 
 def _version(wanted: bool) -> None:
@@ -34,7 +34,7 @@ def _version(wanted: bool) -> None:
 
 
 def build() -> typer.Typer:
-    """The app with every command."""
+    """Build the app with every command."""
     app = typer.Typer(
         name="retrainer",
         no_args_is_help=True,
@@ -125,7 +125,7 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
         return EXIT_USER
     except OSError as error:  # a full disk, a folder that may not be written
         _drop_output()
-        if not isinstance(error, BrokenPipeError):  # whoever reads the output has had enough of it
+        if not isinstance(error, BrokenPipeError):  # the reader closed the output, as `head` does
             _say(f"{error.filename or 'cannot write the output'}: {error.strerror or error}")
         return 1
     return 0

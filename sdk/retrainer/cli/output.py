@@ -23,7 +23,7 @@ Timeout = Annotated[
 
 
 class ListFormat(StrEnum):
-    """How jobs are printed."""
+    """The formats in which jobs are printed."""
 
     TABLE = "table"
     WIDE = "wide"
@@ -33,7 +33,7 @@ class ListFormat(StrEnum):
 
 
 class Format(StrEnum):
-    """How anything else is printed."""
+    """The formats in which anything else is printed."""
 
     TABLE = "table"
     JSON = "json"
@@ -55,7 +55,7 @@ def columns(*, wide: bool, namespaces: bool) -> list[str]:
 
 
 def cells(job: "Job", *, wide: bool, namespaces: bool) -> list[str]:
-    """The row of one job."""
+    """Write the row of one job."""
     from retrainer.views.text import age
 
     progress, spec = job.status.progress, job.to_dict()["spec"]
@@ -101,7 +101,7 @@ def print_jobs(
 
 
 def shown(job: "Job") -> dict[str, Any]:
-    """The object without `managedFields`, as kubectl shows it."""
+    """Copy the object without `managedFields`, as kubectl shows it."""
     document = job.to_dict()
     metadata = {k: v for k, v in document["metadata"].items() if k != "managedFields"}
     return {**document, "metadata": metadata}
@@ -133,7 +133,7 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[object]], *, right:
 
 
 def cell(value: object) -> str:
-    """A value on one line, in the characters that the terminal has."""
+    """Write a value on one line, in the characters that the terminal has."""
     return "" if value is None else printable(one_line(str(value)), sys.stdout.encoding)
 
 
@@ -144,7 +144,7 @@ def print_facts(pairs: Iterable[tuple[str, object]]) -> None:
 
 
 def figure(name: str, value: object) -> str:
-    """A figure as people read it: accuracies as 89.7%, counts with commas.
+    """Write a figure for people: accuracies as 89.7%, counts with commas.
 
     Args:
         name: of the field, such as `training_accuracy`.
@@ -161,5 +161,5 @@ def echo(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Print sentences to stderr: what is told beside the output proper."""
+    """Print sentences to stderr, beside the output proper."""
     typer.echo(paragraph(text, terminal_width(sys.stderr)), err=True)

@@ -1,4 +1,4 @@
-"""What a word on the command line names, a job or a run, and how its cluster and store are reached."""
+"""Finds the job or run that an argument names, and how its cluster and store are reached."""
 
 import functools
 import inspect
@@ -29,12 +29,12 @@ Context = Annotated[
 ]
 
 JOB_PREFIXES = ("rj/", "retrainjob/", "retrainjobs/", f"{KIND.lower()}.{GROUP}/")
-"""What kubectl and `-o name` write before a job's name; it makes any word a job's name."""
+"""Prefixes that kubectl and `-o name` write before a job's name; with one, an argument names a job."""
 _JOB_FILES = (".yaml", ".yml", ".json")
 
 
 def bare(name: str) -> str:
-    """The job's name without what kubectl may write before it.
+    """Take off the prefix that kubectl may write before a job's name.
 
     Raises:
         UserError: it is the path or URL of something, not a name.
@@ -72,13 +72,13 @@ RunsOrJobs = Annotated[
 
 
 def client(namespace: str | None, context: str | None) -> "Client":
-    """The client that the common options ask for."""
+    """Make the client that the common options ask for."""
     return Reach(namespace=namespace, context=context).client()
 
 
 @dataclass(frozen=True)
 class Reach:
-    """How stores and clusters are reached: the options of every command that takes a run or a job."""
+    """The options of every command that takes a run or a job: how stores and clusters are reached."""
 
     endpoint: Annotated[
         str | None,
@@ -97,13 +97,13 @@ class Reach:
     context: Context = None
 
     def client(self) -> "Client":
-        """The client for the cluster."""
+        """Make the client for the cluster."""
         from retrainer.cluster.client import Client
 
         return Client(self.namespace, self.context, s3_endpoint=self.endpoint)
 
     def storage(self, of_job: Mapping[str, Any] | None = None) -> "tuple[Storage, Access]":
-        """How a URL is reached: as the options say, else as the job's own `storage` does.
+        """Say how a URL is reached: as the options say, else as the job's own `storage` does.
 
         Raises:
             UserError: the endpoint or region is malformed.
@@ -122,7 +122,7 @@ class Reach:
             raise UserError("\n".join(f"--{p}" for p in problems(error, Storage))) from error
 
     def find(self, word: str) -> "Job | Run":
-        """The job or the run that a word names.
+        """Open the job or the run that an argument names.
 
         `rj/NAME` is a job. What has a / in it, or begins with . or ~, is a path or URL: of a run, or of
         an output, whose newest run it is. A plain word is a folder of this machine if that holds a
@@ -147,7 +147,7 @@ class Reach:
                 raise no_run from None
 
     def run(self, word: str) -> "Run":
-        """The run that a word names, a job's included."""
+        """Open the run that an argument names, or the run of the job that it names."""
         from retrainer.results.run import Run
 
         run_or_job = self.find(word)
@@ -157,7 +157,7 @@ class Reach:
         return Run(run_or_job.run_url, name=run_or_job.name, storage=storage, access=access)
 
     def run_at(self, place: str) -> "Run":
-        """The run at a path or URL, or the newest one under it.
+        """Open the run at a path or URL, or the newest one under it.
 
         Raises:
             NotFound: there is none.
@@ -175,7 +175,7 @@ class Reach:
         return Run(newest_run(place, storage, access), storage=storage, access=access)
 
     def _job(self, name: str) -> "Job":
-        """The job of this name; if there is none, that no folder here has the name is told as well."""
+        """Open the job of this name; if there is none, say that no folder here has the name either."""
         try:
             return self.client().get(name)
         except NotFound as error:
@@ -187,7 +187,7 @@ class Reach:
 
 
 def _wrong_kind(path: str) -> str:
-    """A sentence on a file that stands where a run or a job is meant."""
+    """Write a sentence on a file that is given where a run or a job is expected."""
     ending = Path(path).suffix.lower()
     if ending in PICTURES:
         return f"{path} is a picture, not a run: name the run first, then the pictures."
@@ -212,9 +212,9 @@ def reaching(command: Callable[..., None]) -> Callable[..., None]:
     own = [p for p in signature.parameters.values() if p.name != "reach"]
 
     @functools.wraps(command)
-    def with_options(*words: Any, **given: Any) -> None:
-        reach = Reach(**{field.name: given.pop(field.name) for field in fields(Reach)})
-        command(*words, reach=reach, **given)
+    def with_options(*arguments: Any, **values: Any) -> None:
+        reach = Reach(**{field.name: values.pop(field.name) for field in fields(Reach)})
+        command(*arguments, reach=reach, **values)
 
     del with_options.__wrapped__  # typer would read the signature from there
     with_options.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]

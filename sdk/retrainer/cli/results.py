@@ -194,11 +194,11 @@ _HEAD = ("NAME", "ARCHITECTURE", "ACCURACY", "95% INTERVAL", "IMAGES", "MULTIPLY
          "DIFFERS")  # fmt: skip
 _ONCE = {"ARCHITECTURE": "", "IMAGES": " test images", "MULTIPLY-ADDS": " multiply-adds",
          "PARAMETERS": " parameters"}  # fmt: skip
-"""Columns that are told once under the table, with these words, where all rows have the same."""
+"""Columns that, where all rows have the same, are written once under the table, with these words."""
 
 
 def _print_rows(rows: "Sequence[Row]") -> None:
-    """A table of the runs; what is the same of all of them stands under it."""
+    """Print a table of the runs; what is the same for all of them is written under it."""
     columns = dict(zip(_HEAD, zip(*map(_cells, rows), strict=True), strict=True))
     if not any(columns["DIFFERS"]):
         del columns["DIFFERS"]
@@ -229,7 +229,7 @@ def _cells(row: "Row") -> tuple[str, ...]:
 
 
 def _write(write: Callable[[str], object], file: Path) -> None:
-    """Call `write` with the path; a folder that is not there or an unknown ending is told."""
+    """Call `write` with the path; refuse a folder that does not exist and an unknown ending."""
     try:
         write(str(file))
     except OSError as error:

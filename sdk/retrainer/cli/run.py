@@ -68,7 +68,7 @@ _HELP = {
 }
 
 
-# What a run without a job file takes where nothing is said.
+# The values that a run without a job file takes where no option gives one.
 _WITHOUT_FILE = {
     "architecture": jobfile.DEFAULT_ARCHITECTURE,
     "output": jobfile.DEFAULT_OUTPUT,
@@ -200,7 +200,7 @@ def run(
 
 
 def _images(folder: str | None, images: str | None, file: str | None) -> str | None:
-    """The one place of the images that the command line names; None leaves it to the job file.
+    """Find the one place of the images that the command line names; None leaves it to the job file.
 
     Raises:
         UserError: two are named, or none where there is no file, or a job file takes their place.
@@ -220,7 +220,7 @@ def _images(folder: str | None, images: str | None, file: str | None) -> str | N
 def job_with(
     document: Any, given: Mapping[str, Any], *, where: str = "", here: bool = True
 ) -> RetrainJob:
-    """The job of a document, with the options that are given set over it.
+    """Make the job of a document, in which the given options replace fields.
 
     Args:
         document: a YAML document; None if there is no file.
@@ -276,7 +276,7 @@ def sweep_of(texts: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def _set(mapping: Any, path: Sequence[str], value: Any) -> dict[str, Any]:
-    """A copy of `mapping` with the field at `path` set."""
+    """Copy `mapping` with the field at `path` set."""
     copy = dict(mapping) if isinstance(mapping, dict) else {}
     first, *rest = path
     copy[first] = _set(copy.get(first), rest, value) if rest else value
@@ -289,7 +289,7 @@ def _with_option(problem: str, options: Mapping[str, str]) -> str:
 
 
 def name_of(place: str) -> str:
-    """A job's name from the last part of a path or URL: `s3://b/Flower_Photos/` is flower-photos."""
+    """Make a job's name of a path or URL, from its last part: flower-photos of `s3://b/Flower_Photos/`."""
     path = place if "://" in place else str(Path(place).expanduser().absolute())
     last = Path(path.rstrip("/")).name.lower()
     parts = "".join(c if c.isascii() and c.isalnum() else " " for c in last).split()

@@ -130,12 +130,12 @@ def _pictures(paths: list[Path] | None, size: int) -> "tuple[Pixels, list[bytes]
 
 
 def _apart(scores: "Scores", among: "dict[str, Scores]") -> float:
-    """The largest difference from the first export's scores."""
+    """Compute the largest difference from the first export's scores."""
     first = next(iter(among.values()))
     return float(abs(scores - first).max())
 
 
 def _different(scores: "Scores", among: "dict[str, Scores]") -> int:
-    """How many guesses are not the first export's."""
+    """Count the guesses that differ from the first export's."""
     first = next(iter(among.values()))
     return int((scores.argmax(axis=1) != first.argmax(axis=1)).sum())

@@ -23,7 +23,7 @@ _MASKS = {16: (0x7C00, 0x03E0, 0x001F), 32: (0xFF0000, 0x00FF00, 0x0000FF)}
 
 
 def decode_bitmap(body: bytes) -> Pixels | None:
-    """The pixels of a bitmap, (height, width, 3) RGB or (height, width, 4) with alpha.
+    """Decode the pixels of a bitmap, (height, width, 3) RGB or (height, width, 4) with alpha.
 
     Returns:
         None if it is compressed.
@@ -98,7 +98,7 @@ def _masks(body: bytes, info: int, bits: int, compression: int) -> tuple[int, ..
 
 
 def _channel(numbers: npt.NDArray[Any], mask: int) -> Pixels:
-    """The bits under the mask, stretched so that all of them set are 255."""
+    """Take the bits under the mask, scaled so that all of them set give 255."""
     shift = (mask & -mask).bit_length() - 1 if mask else 0
     width = (mask >> shift).bit_length()
     shift += max(0, width - 16)

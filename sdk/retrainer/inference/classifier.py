@@ -93,7 +93,7 @@ class Classifier:
     def open(
         cls, output: str, storage: Storage | None = None, access: Access | None = None
     ) -> Self:
-        """The newest whole run under `output`, or the run that `output` is.
+        """Open the newest whole run under `output`, or the run that `output` is.
 
         Raises:
             NotFound: there is no such run, or it was not exported as `tflite`.

@@ -1,4 +1,4 @@
-"""What an image's bytes say before a pixel is decoded: its format, its size and its EXIF orientation.
+"""Reads an image's format, size and EXIF orientation from its bytes, before a pixel is decoded.
 
 Told by content, never by the file's name. `tests/trainer/test_images.py` holds each format beside
 Pillow.
@@ -108,7 +108,7 @@ def _bmp(body: bytes) -> Header:
 
 # --- the parts of a file ---
 def jpeg_segments(body: bytes) -> Iterator[Part]:
-    """Go through the segments of a JPEG, scans included, as far as they can be told.
+    """Go through the segments of a JPEG, scans included, as far as they can be recognised.
 
     Bytes between segments that are no marker are passed over, as decoders do; so are the fill bytes
     (0xFF) that may stand before any marker. The last part is named EOI, if the file has its end.
@@ -129,7 +129,7 @@ def jpeg_segments(body: bytes) -> Iterator[Part]:
 
 
 def scan_end(body: bytes, start: int) -> int:
-    """Where the bits of a JPEG's scan that begin at `start` end."""
+    """Find where the bits of a JPEG's scan end that begin at `start`."""
     end = _SCAN_END.search(body, start)
     return len(body) if end is None else end.start()
 
@@ -164,7 +164,7 @@ def orientation(body: bytes, kind: str) -> int:
 
 
 def _exif(body: bytes, kind: str) -> bytes:
-    """The TIFF block in which EXIF is kept; empty where there is none."""
+    """Find the TIFF block in which EXIF is kept; empty where there is none."""
     if kind == "JPEG":
         for part in jpeg_segments(body):
             if part.name == bytes([SOS]):

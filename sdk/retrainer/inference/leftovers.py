@@ -18,10 +18,10 @@ _SIDECARS = frozenset({
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or left by an operating system."""
+    """Say whether a file or folder of this name is hidden, or left by an operating system."""
     return name.startswith(".") or name.casefold() in _SYSTEM
 
 
 def is_sidecar(name: str) -> bool:
-    """Whether a file of this name says something of a photo, and is none."""
+    """Say whether a file of this name describes a photo and is none itself."""
     return PurePosixPath(name).suffix.casefold() in _SIDECARS

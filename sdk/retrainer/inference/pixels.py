@@ -40,7 +40,7 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def pixels(body: bytes, size: int) -> Pixels:
-    """The image as the network sees it: (size, size, 3) RGB, 0 to 255.
+    """Decode an image as the network sees it: (size, size, 3) RGB, 0 to 255.
 
     Upright by its EXIF orientation, alpha over white, 16 bits scaled to 8, the first frame of a GIF,
     squeezed to a square as retrain.py does, and antialiased: JPEG is decoded at 1/8, 1/4, 1/2 or full
@@ -87,7 +87,7 @@ def too_large(size: int) -> str:
 
 
 def resized(image: Pixels, height: int, width: int) -> Pixels:
-    """The image in exactly this size: averaged over areas where it shrinks, linear where it grows."""
+    """Resize to exactly this size: averaged over areas where it shrinks, linear where it grows."""
     shrunk = (min(height, image.shape[0]), min(width, image.shape[1]))
     for shape in (shrunk, (height, width)):
         if image.shape[:2] != shape:
@@ -142,7 +142,7 @@ def _mended_jpeg(body: bytes, space: str, shape: tuple[int, int]) -> Pixels:
 
 
 def _without_oddities(body: bytes) -> tuple[bytes, bool]:
-    """The JPEG with what cameras and programs get wrong put right, and whether it had its end.
+    """Mend what cameras and programs get wrong in a JPEG; returns it, and whether it had its end.
 
     Bytes between segments are dropped, segments that change no pixel too. An unknown version of JFIF
     becomes 1; Adobe's unknown transform the usual one; the scan of a sequential frame covers all 64
@@ -201,7 +201,7 @@ def _png(body: bytes) -> Pixels:
 
 
 def _pixel_chunks(body: bytes) -> bytes:
-    """The PNG with the chunks that decide its pixels, and no other."""
+    """Copy a PNG with the chunks that decide its pixels, and no others."""
     parts = [headers.PNG_START]
     for name, start, end in headers.png_chunks(body):
         if name not in _PIXEL_CHUNKS:
@@ -215,10 +215,10 @@ def _pixel_chunks(body: bytes) -> bytes:
 
 
 def is_nearly_black(body: bytes) -> bool:
-    """Whether an image that can be read is a PNG of 16 bits which uses at most 14 of them.
+    """Say whether an image that can be read is a PNG of 16 bits which uses at most 14 of them.
 
     X-ray, thermal and depth cameras write 12 bits so: white is then 15 of 255. Nothing tells such a
-    picture from one that is meant to be dark, so it is left as it is, and told.
+    picture from one that is meant to be dark, so it is left as it is, and a warning says so.
     """
     if not body.startswith(headers.PNG_START) or body[24] != 16:
         return False
@@ -261,7 +261,7 @@ def _opaque(image: Pixels) -> Pixels:
 
 
 def upright(image: Pixels, turned: int) -> Pixels:
-    """The image turned and mirrored as its EXIF orientation (1 to 8) says."""
+    """Turn and mirror the image as its EXIF orientation (1 to 8) says."""
     if turned in (5, 6, 7, 8):
         image = image.transpose(1, 0, 2)
     if turned in (3, 4, 7, 8):

@@ -28,7 +28,7 @@ LIBRARIES = {
     Export.FROZEN_GRAPH: "tensorflow",
     Export.ONNX: "onnxruntime",
 }
-"""What has to be installed to run each format."""
+"""Library that must be installed to run each format."""
 
 _HALF_RANGE = 127.5  # pixels 0..255 become x / 127.5 - 1
 

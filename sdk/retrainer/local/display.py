@@ -1,4 +1,4 @@
-"""What a person sees in the terminal of a run on this machine: its progress and its result.
+"""Shows a run on this machine in the terminal: its progress and its result.
 
 On a terminal a bar moves under the lines; elsewhere (a file, a pipe, CI) there are lines only.
 NO_COLOR is respected. Names of files come from strangers' folders, so nothing is read as markup and
@@ -23,16 +23,16 @@ from retrainer.local.process import Result
 from retrainer.views.text import console, duration, near, paragraph
 
 STEP_LINES = 20
-"""At most this many step lines, unless every evaluation is wanted: retrain.py's 400 hide the rest."""
+"""Most lines of steps, unless every evaluation is wanted: the 400 of retrain.py hide the rest."""
 PLAIN_SECONDS = 5.0
-"""Between two progress lines where no bar can move."""
-# What does not fit beside the bar is left out; the line that stays has it.
+"""Seconds between two lines of progress where no bar can move."""
+# What does not fit beside the bar is left out; the line that is printed at the end has it.
 _ROOM = Column(no_wrap=True, overflow="ellipsis")
 _STEP_HEAD = ("    step", "training accuracy", "validation accuracy", "cross entropy")
 
 
 def stride(points: int, interval: int) -> int:
-    """Steps between two printed lines: a round multiple of `interval` giving at most STEP_LINES."""
+    """Choose the steps between two lines: a round multiple of `interval`, for STEP_LINES at most."""
     least = max(1, math.ceil(points / STEP_LINES))
     power = 10 ** (len(str(least)) - 1)
     rounded: int = next(f * power for f in (1, 2, 5, 10) if f * power >= least)
@@ -40,20 +40,20 @@ def stride(points: int, interval: int) -> int:
 
 
 def pace(rate: float, left: int, unit: str) -> str:
-    """Such as `540 images/s, 3 s left`, of a rate per second."""
+    """Write a rate per second, and the time left, such as `540 images/s, 3 s left`."""
     shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
     return f"{shown} {unit}/s" + (f", {duration(left / rate)} left" if left else "")
 
 
 class Pace:
-    """Rate and time left of a count, from when it was first seen."""
+    """Measures the rate of a count from its first value on, and the time left."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._start: tuple[float, int] | None = None
 
     def __call__(self, done: int, left: int, unit: str) -> str:
-        """Such as `540 images/s, 3 s left`; empty until there is something to tell."""
+        """Write rate and time left, such as `540 images/s, 3 s left`; "" until the count has grown."""
         now = self._clock()
         if self._start is None:
             self._start = (now, done)
@@ -110,16 +110,16 @@ class Display:
             self._bar.stop()
 
     def log(self, text: str) -> None:
-        """A line in grey."""
+        """Print a line in grey."""
         self._line(text, "dim")
 
     def warning(self, text: str) -> None:
-        """A line that stands out."""
+        """Print a line in yellow."""
         self._line(f"warning: {text}", "yellow")
 
     def report(self, report: Report) -> None:
         """Move the bar; print the step lines that are new."""
-        # The last images may first be told of by a report of the training that followed at once.
+        # The first report that counts the last images may be one of the training, which follows at once.
         bottlenecks_shown = self._images_done or self._trains or not report.progress.images_total
         if report.stage == Phase.BOTTLENECKS or not bottlenecks_shown:
             self._bottlenecks(report)
@@ -129,7 +129,7 @@ class Display:
             self._training(report)
 
     def _point(self, point: CurvePoint) -> None:
-        """One evaluation, the figures of retrain.py's three lines in one."""
+        """Write one evaluation: the figures of retrain.py's three lines in one."""
         if self._printed < 0:
             self._line("   ".join(_STEP_HEAD))
         self._printed = point.step
@@ -143,7 +143,7 @@ class Display:
         self._line("   ".join(padded))
 
     def _step_lines(self, report: Report) -> None:
-        """The points of the curve that are due and have not been printed."""
+        """Find the points of the curve that are due and have not been printed."""
         points = report.curve.points()
         if not points:
             return
@@ -208,7 +208,7 @@ def _share(accuracy: float | None) -> str:
 
 
 def summary(result: Result) -> list[tuple[str, str]]:
-    """What is printed under a finished run: pairs of a word and what goes with it."""
+    """Write the facts that are printed under a finished run, as pairs of a title and a value."""
     counts = result.report.progress
     kinds = (
         (counts.images_cached, "from the cache"),
@@ -216,8 +216,8 @@ def summary(result: Result) -> list[tuple[str, str]]:
         (counts.images_rejected, "rejected"),
     )
     images = f"{counts.images_total or 0:,}"
-    if known := [f"{n:,} {word}" for n, word in kinds if n]:
-        images += f" ({', '.join(known)})"
+    if parts := [f"{count:,} {kind}" for count, kind in kinds if count]:
+        images += f" ({', '.join(parts)})"
     usable = (*EXPORT_PATHS.values(), LABELS)
     files = [path for path in usable if path in result.report.artifacts.values()]
     rows = [("images", images)]

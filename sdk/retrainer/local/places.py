@@ -12,14 +12,14 @@ NAMED_WEIGHTS = ("imagenet", "builtin")
 
 
 def local_path(place: str) -> Path | None:
-    """The absolute path that a place of a job names on this machine; None if it is in a store."""
+    """Find the absolute path that a place of a job names on this machine; None if it is in a store."""
     if place.startswith("file://"):
         return Path(urlsplit(place).path)
     return None if "://" in place else Path(place).expanduser().absolute()
 
 
 def lies_inside(place: str, folder: str) -> bool:
-    """Whether a place of a job is another place or lies inside it; links and `..` are followed."""
+    """Say whether a place of a job is another place or inside it; links and `..` are followed."""
     path, above = local_path(place), local_path(folder)
     if path is None or above is None:
         return (place.rstrip("/") + "/").startswith(folder.rstrip("/") + "/")

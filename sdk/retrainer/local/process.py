@@ -1,8 +1,9 @@
-"""Run a RetrainJob on this machine: the trainer as a process of its own.
+"""Runs a RetrainJob on this machine, by the trainer as a process of its own.
 
-It is the program a pod runs (`python -m retrainer_trainer`), given the Task a pod would get. It writes
-its progress as JSON lines to a pipe, one of `{"report": {...}}`, `{"log": "..."}`, `{"warning": "..."}`
-a line; what TensorFlow and other libraries print goes to a log file, kept only if the run fails.
+The trainer is the program a pod runs (`python -m retrainer_trainer`), with the Task a pod would get. It
+writes its progress as JSON lines to a pipe, each one of `{"report": {...}}`, `{"log": "..."}` and
+`{"warning": "..."}`; what TensorFlow and other libraries print goes to a log file, kept only if the run
+fails.
 """
 
 import json
@@ -53,7 +54,7 @@ GRACE_SECONDS = 30.0
 LOG_TAIL_BYTES = 4096
 
 _RUNNING = {"", *(r.name for r in reasons.REASONS if r.kind == reasons.Kind.RUNNING)}
-"""Reasons that say what the trainer is at, not why it ended."""
+"""Reasons that say what the trainer is doing, not why it ended."""
 _REPEATED = (
     "Error: ",
     "Traceback ",
@@ -61,7 +62,7 @@ _REPEATED = (
     "Final test accuracy ",
     reasons.INTERRUPTED(),
 )
-"""Starts of log lines that a pod's log needs; here the run's error or result says the same."""
+"""How log lines begin that only a pod's log needs: here the run's error or result says the same."""
 
 
 class Result(Run):
@@ -72,7 +73,7 @@ class Result(Run):
     """
 
     def __init__(self, report: Report, url: str, output: str, storage: Storage) -> None:
-        # Where the trainer has just written, whatever the environment says.
+        # Read it where the trainer has just written it, whatever endpoint the environment names.
         super().__init__(url, name=report.name, storage=storage, access=Access(storage.endpoint))
         self.report = report
         self.output = output
@@ -152,7 +153,7 @@ def run_program(
 
 
 def _reachable(job: RetrainJob, endpoint: str | None) -> RetrainJob:
-    """`job` with the S3 server's URL as this machine reaches it: a pod's name for it is none here."""
+    """Give the job the S3 server's URL for this machine, where the name that pods use is unknown."""
     endpoint = endpoint or os.environ.get(ENV_ENDPOINT)
     if not endpoint:
         return job
@@ -165,7 +166,7 @@ def _reachable(job: RetrainJob, endpoint: str | None) -> RetrainJob:
 
 
 def _numbered(job: RetrainJob) -> RetrainJob:
-    """`job` with a uid, which the API server would give it."""
+    """Give the job a uid, as the API server would."""
     metadata = job.metadata.model_copy(update={"uid": str(uuid.uuid4())})
     return job.model_copy(update={"metadata": metadata})
 
@@ -187,7 +188,7 @@ def _run(job: RetrainJob, watch: Watcher, program: Sequence[str]) -> Result:
                 if code != 0:
                     raise _interrupted(last.latest, job, number) from stop
             except BaseException:
-                # The watcher's own: a closed pipe, an error in a notebook's function.
+                # An error of the watcher: a closed pipe, or a mistake in a notebook's function.
                 _stop(child, events, _Last(Silent()))
                 raise
         if code == 0 and last.latest and last.latest.stage == Phase.SUCCEEDED:
@@ -252,7 +253,7 @@ def _follow(events: Iterable[str], last: _Last) -> None:
             elif "log" in event and not str(event["log"]).startswith(_REPEATED):
                 last.watch.log(str(event["log"]))
         except (ValueError, TypeError, ValidationError):
-            # A line cut short by the trainer's death; its exit code tells what happened.
+            # A line that was cut off because the trainer died; its exit code says why.
             continue
 
 
@@ -286,7 +287,7 @@ def _interrupted(report: Report | None, job: RetrainJob, number: int) -> Interru
 
 
 def _fail(code: int, report: Report | None, log: Path, run_url: str) -> NoReturn:
-    """Raise what the trainer's end means; the log is kept where the error names it."""
+    """Raise the error that the trainer's end means; it names the file in which the log is kept."""
     ended = report is not None and code > 0 and report.reason not in _RUNNING
     message = report.message if report and ended else ""
     reason = report.reason if report and message else None
@@ -306,7 +307,7 @@ def _fail(code: int, report: Report | None, log: Path, run_url: str) -> NoReturn
     raise kind(f"{message.rstrip('.')}. The trainer's log: {kept}", reason=reason)
 
 
-# What to do about the others their message says, or it is written for a cluster.
+# Of all other reasons, the message says what to do, or the advice is written for a cluster.
 _ADVISED = (
     reasons.NO_IMAGES,
     reasons.TOO_FEW_LABELS,
@@ -319,7 +320,7 @@ _ADVISED = (
 
 
 def _advice(reason: str, run_url: str) -> str:
-    """What to do about a mistake in the images or weights of a run on this machine."""
+    """Write what to do about a mistake in the images or weights of a run on this machine."""
     advice = next((r.advice for r in _ADVISED if r.name == reason), "")
     advice = advice.replace("create the job again with", "run it again with")
     return advice.replace(f"{REJECTED} in the run", join(run_url, REJECTED))

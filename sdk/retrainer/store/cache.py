@@ -1,4 +1,4 @@
-"""A bottleneck cache, seen from outside: what it holds, and deleting what is old."""
+"""Lists what a bottleneck cache holds, and deletes what is old."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -41,14 +41,14 @@ class Part:
     networks: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Give a JSON-ready dict."""
         times = {"oldest": self.oldest.isoformat(), "newest": self.newest.isoformat()}
         return {**vars(self), **times, "networks": list(self.networks)}
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """What `prune` deleted or would delete: segments, bottlenecks in them, bytes."""
+    """The numbers of segments, bottlenecks and bytes that `prune` deleted or would delete."""
 
     segments: int
     bottlenecks: int
@@ -56,7 +56,7 @@ class Pruned:
 
 
 class Cache:
-    """The cache at a URL or path; every method lists it anew."""
+    """The cache at a URL or path; every method lists it again."""
 
     def __init__(
         self, url: str, storage: Storage | None = None, access: Access | None = None
@@ -64,7 +64,7 @@ class Cache:
         self._folder = Folder(url, storage, access)
 
     def parts(self) -> list[Part]:
-        """What it holds, by fingerprint.
+        """List what it holds, by fingerprint.
 
         Raises:
             NotFound, StorageDenied, StorageError: it cannot be listed.
@@ -79,8 +79,8 @@ class Cache:
     def prune(self, older_than: timedelta, *, dry_run: bool = False) -> Pruned:
         """Delete the segments that were written longer ago than that.
 
-        Safe beside running jobs: an index goes before its segment, so that nobody new finds the
-        segment, and a job that had read the index computes anew what it misses.
+        Safe while jobs run: an index is deleted before its segment, so that no other job finds the
+        segment, and a job that has read the index computes again what it misses.
         """
         before = datetime.now(UTC) - older_than
         entries = {e.path: e for e in self._folder.entries() if f"/{SEGMENTS}/" in f"/{e.path}"}

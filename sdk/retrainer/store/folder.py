@@ -1,4 +1,4 @@
-"""Folders on this machine and in S3, read, listed, downloaded, pruned: the SDK's store calls.
+"""Reads, lists, downloads and prunes folders on this machine and in S3, for the SDK.
 
 Errors of obstore are mapped here to `retrainer.errors`.
 """
@@ -41,7 +41,7 @@ class Entry:
 
 
 class _Place(Protocol):
-    """Where a folder lies."""
+    """The disk or the bucket that a folder is in."""
 
     def open(self) -> Any:
         """Give obstore's store of the folder."""
@@ -88,7 +88,7 @@ class _InS3:
         from botocore.exceptions import BotoCoreError
 
         endpoint = self._server.endpoint
-        if isinstance(error, BotoCoreError):  # a login that ran out in between
+        if isinstance(error, BotoCoreError):  # a login that has expired since
             return UserError(
                 "The S3 credentials can no longer be read; see AWS_PROFILE and ~/.aws."
             )
@@ -132,7 +132,7 @@ class Folder:
     def __init__(
         self, url: str, storage: Storage | None = None, access: Access | None = None
     ) -> None:
-        """Nothing is read yet.
+        """Name the folder; nothing is read yet.
 
         Raises:
             UserError: the URL is of another kind, or the credentials that are named cannot be read.

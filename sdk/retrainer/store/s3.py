@@ -1,4 +1,4 @@
-"""How an S3 server is reached, for the SDK and the trainer alike, and why it failed, in words.
+"""Reaches S3 servers, for the SDK and the trainer alike, and says why a request failed.
 
 Endpoint, region, certificates and credentials are found here and nowhere else. A server's answer is
 never quoted: whoever writes a job chooses its endpoint, and what answers there may be anything that
@@ -24,7 +24,7 @@ ENV_ENDPOINT = "RETRAINER_S3_ENDPOINT"
 _ENV_AWS_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 DEFAULT_REGION = "us-east-1"
 NO_KEY = "(none was found)"
-"""Stands for the access key where there is none: a public bucket is still read."""
+"""Written for the access key where there is none: a public bucket can be read without."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Server:
     """One S3 server with the credentials for it.
 
     Attributes:
-        given: its URL where one is given; None is AWS.
-        region: of the buckets.
-        session: where credentials come from.
-        insecure: whether any certificate is taken.
+        given: its URL where one is given; None means AWS.
+        region: region of the buckets.
+        session: boto3 session that gives the credentials.
+        insecure: whether any certificate is accepted.
     """
 
     def __init__(self, storage: Storage, access: Access | None = None) -> None:
@@ -79,12 +79,12 @@ class Server:
 
     @property
     def endpoint(self) -> str:
-        """Its URL, for messages."""
+        """URL of the server, for messages."""
         return self.given or f"https://s3.{self.region}.amazonaws.com"
 
     @property
     def key(self) -> str:
-        """The access key's name, for messages; never the secret."""
+        """The id of the access key, for messages; never the secret."""
         return self._credentials.access_key if self._credentials else NO_KEY
 
     def open(
@@ -166,9 +166,9 @@ class Failure(NamedTuple):
     """Why a request failed.
 
     Attributes:
-        status: of HTTP; None if there was no answer.
-        code: of S3's error, "" if it is none that S3 has.
-        cause: in words of ours.
+        status: HTTP status; None if there was no answer.
+        code: S3's name of the error; "" if it is none that S3 has.
+        cause: a phrase of ours.
     """
 
     status: int | None
@@ -211,7 +211,7 @@ _CODES = {
 }
 _ELSEWHERE = "it sends elsewhere"
 _UNTRUSTED = "its certificate is not trusted (name its authority's file in AWS_CA_BUNDLE)"
-# Signs, in what obstore and botocore say of a request that got no answer, of why it did not.
+# Texts in errors of obstore and botocore that show why a request got no answer, each with our phrase.
 _SIGNS = (
     ("dns error", "its host name is not known on this machine"),
     ("could not connect to the endpoint", "connection refused"),
@@ -241,14 +241,14 @@ def failure(error: Exception) -> Failure:
         return _answered(int(answer[1]), code[1] if code else "")
     lowered = text.lower()
     if "redirect without location" in lowered or isinstance(error, RecursionError):
-        # boto3 follows one that sends to itself until Python ends it.
+        # boto3 follows a redirect to the same URL until Python stops the recursion.
         return Failure(301, "", _ELSEWHERE)
-    cause = next((words for sign, words in _SIGNS if sign in lowered), "")
+    cause = next((phrase for sign, phrase in _SIGNS if sign in lowered), "")
     return Failure(None, "", cause or "it does not answer as an S3 server does")
 
 
 def _answered(status: int | None, code: str) -> Failure:
-    known_code = code if code in _CODES else ""
-    if status is not None and 300 <= status < 400 and not known_code:
+    our_code = code if code in _CODES else ""
+    if status is not None and 300 <= status < 400 and not our_code:
         return Failure(status, "", _ELSEWHERE)
-    return Failure(status, known_code, _CODES.get(known_code, f"HTTP status {status}"))
+    return Failure(status, our_code, _CODES.get(our_code, f"HTTP status {status}"))

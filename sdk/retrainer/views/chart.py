@@ -1,4 +1,4 @@
-"""A learning curve in the terminal."""
+"""Draws a learning curve in the terminal."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ def chart(
     width: int = WIDTH,
     height: int = HEIGHT,
 ) -> str:
-    """Lines of text with one mark per evaluation.
+    """Draw lines of text with one mark per evaluation.
 
     Args:
         steps: ascending, one per evaluation.
@@ -35,8 +35,8 @@ def chart(
                 continue
             column = round((step - steps[0]) / reach * (width - 1))
             row = height - 1 - round((value - low) / span * (height - 1))
-            there = field[row][column]
-            field[row][column] = mark if there in {" ", mark} else BOTH
+            earlier = field[row][column]
+            field[row][column] = mark if earlier in {" ", mark} else BOTH
     lines = []
     for i, row_cells in enumerate(field):
         label = high - span * i / (height - 1) if i % 4 == 0 or i == height - 1 else None

@@ -1,6 +1,6 @@
 """Text for a terminal: control characters made harmless, durations, ages, short numbers.
 
-Names of files and answers of servers come from strangers: what they hold is shown, never obeyed.
+Names of files and answers of servers come from strangers: control characters in them do nothing.
 """
 
 import itertools
@@ -37,7 +37,7 @@ def printable(text: str, encoding: str = "utf-8") -> str:
 
 
 def one_line(text: str) -> str:
-    """`printable`, with line breaks as escapes too: nobody's text can pass for a line of ours."""
+    """Make a text `printable`, and its line breaks escapes, so that it cannot add lines of its own."""
     return printable(text).replace("\n", "\\n")
 
 
@@ -73,7 +73,7 @@ def _wrap(line: str, width: int | None, indent: str) -> list[str]:
 
 
 def terminal_width(stream: TextIO) -> int | None:
-    """Columns of the terminal that `stream` writes to; None where it is a file, a pipe, a notebook."""
+    """Count the columns of the terminal that `stream` writes to; None for a file, pipe or notebook."""
     if not stream.isatty():
         return None
     columns = os.environ.get("COLUMNS", "")
@@ -86,7 +86,7 @@ def terminal_width(stream: TextIO) -> int | None:
 
 
 TITLES = 22
-"""Columns that the titles of facts have."""
+"""Least columns of the titles of facts."""
 
 
 WORD = 24
@@ -94,7 +94,7 @@ WORD = 24
 
 
 def _pieces(text: str) -> list[str]:
-    """What is not broken of a text unless it must be: words, and parts of words up to a dash."""
+    """Split a text into what is kept whole if possible: words, and parts of words up to a dash."""
     return re.split(r"(?<=-)|\s+", text)
 
 
@@ -106,7 +106,7 @@ class Columns:
     """
 
     def __init__(self, head: Sequence[str], *, right: str = "", width: int | None = None) -> None:
-        """Columns as wide as their titles.
+        """Begin with columns as wide as their titles.
 
         Args:
             head: titles.
@@ -143,7 +143,7 @@ class Columns:
             )
 
     def _narrow(self, floors: Sequence[int]) -> bool:
-        """Narrow the columns, the widest first, but none below its floor; whether they fit then."""
+        """Narrow the columns, the widest first, none below its floor; returns whether they fit then."""
         while self._total() > (self._width or sys.maxsize):
             spare = [width - floor for width, floor in zip(self._widths, floors, strict=True)]
             wide = [column for column, left in enumerate(spare) if left > 0]
@@ -156,12 +156,12 @@ class Columns:
         return sum(self._widths) + len(self._gap) * (len(self._widths) - 1)
 
     def head(self) -> Iterator[str]:
-        """The titles; nothing where each row names them."""
+        """Give the line of titles; none where each row repeats them."""
         if self._fits:
             yield from self.lines(self._head)
 
     def lines(self, row: Sequence[str]) -> Iterator[str]:
-        """One row."""
+        """Give the lines of one row."""
         if not self._fits:
             yield from facts(zip(self._head, row, strict=True), self._width)
             yield ""
@@ -179,7 +179,7 @@ class Columns:
 
 
 def facts(pairs: Iterable[tuple[str, str]], width: int | None = None) -> Iterator[str]:
-    """Lines of a title and a value each, as `kubectl describe` prints them; long values are wrapped."""
+    """Give lines of a title and a value, as `kubectl describe` prints them; long values are wrapped."""
     rows = list(pairs)
     left = max(TITLES, max(len(title) for title, _ in rows) + 1 + len(GAP))
     room = max(20, width - left) if width else sys.maxsize
