@@ -215,7 +215,7 @@ def head_accuracy(
     parts = np.array([part(name) for name in names])
     test = np.flatnonzero(parts == "testing")
     count = int(labels.max()) + 1
-    members = [np.flatnonzero((parts == "training") & (labels == one)) for one in range(count)]
+    members = [np.flatnonzero((parts == "training") & (labels == label)) for label in range(count)]
     rng = np.random.default_rng(seed)
     kernel = rng.normal(0, HEAD_STDDEV, (bottlenecks.shape[1], count))
     while (far := np.abs(kernel) > 2 * HEAD_STDDEV).any():  # a truncated normal

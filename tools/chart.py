@@ -102,7 +102,7 @@ def _inline(default: Any) -> str:
 
 
 def readme() -> str:
-    """The chart's README."""
+    """Write the chart's README."""
     rows = [
         f"| `{value.path}` | {f'`{value.default}`' if value.default else ''} "
         f"| {value.meaning.replace('|', chr(92) + '|')} |"
@@ -119,7 +119,7 @@ def chart() -> str:
 
 
 def files() -> dict[Path, str]:
-    """Every file that this tool writes, with what it has to hold."""
+    """Give every file that this tool writes, with its content."""
     return {CHART / "Chart.yaml": chart(), CHART / "README.md": readme()}
 
 

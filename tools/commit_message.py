@@ -1,4 +1,4 @@
-"""Whether a commit's message has the form that CONTRIBUTING asks for; a hook of git runs this.
+"""Checks that a commit's message has the form that CONTRIBUTING asks for; a hook of git runs this.
 
 python3 tools/commit_message.py .git/COMMIT_EDITMSG
 """
@@ -11,7 +11,7 @@ _BEFORE_THE_CUT = "# ------------------------ >8 ------------------------"
 
 
 def mistake(message: str) -> str:
-    """What is wrong with the message, in a sentence; empty if nothing is."""
+    """Say what is wrong with the message, in a sentence; "" if nothing is."""
     text = message.partition(_BEFORE_THE_CUT)[0]
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     subject = lines[0].strip() if lines else ""

@@ -52,7 +52,7 @@ _EXTENSION = "x-kubernetes-"
 
 
 def crd() -> dict[str, Any]:
-    """The CustomResourceDefinition."""
+    """Build the CustomResourceDefinition."""
     spec = structural(RetrainJobSpec.model_json_schema())
     add_defaults(spec, RetrainJobSpec)
     status = structural(RetrainJobStatus.model_json_schema())
@@ -128,7 +128,7 @@ def _always_there(schema: dict[str, Any], field: str) -> bool:
 
 
 def structural(schema: dict[str, Any]) -> dict[str, Any]:
-    """A structural schema from pydantic's: no $ref, no null, no union but int-or-string."""
+    """Make a structural schema of pydantic's: no $ref, no null, no union but int-or-string."""
     return _structural(schema, schema.get("$defs", {}))
 
 
@@ -180,7 +180,7 @@ def add_defaults(schema: dict[str, Any], model: type[BaseModel]) -> None:
 
 
 def _at(root: dict[str, Any], path: str) -> dict[str, Any]:
-    """The schema at a path such as `spec.pod.tolerations[]` (items) or `limits{}` (values)."""
+    """Find the schema at a path such as `spec.pod.tolerations[]` (items) or `limits{}` (values)."""
     for name in filter(None, path.split(".")):
         root = root["properties"][name.rstrip("[]{}")]
         if name.endswith("[]"):
@@ -203,12 +203,12 @@ class _Dumper(yaml.SafeDumper):
 
 
 def plain() -> str:
-    """The CustomResourceDefinition as YAML."""
+    """Write the CustomResourceDefinition as YAML."""
     return yaml.dump(crd(), Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
 
 
 def template() -> str:
-    """The same as a template of the chart: left out by a value, and with the chart's labels."""
+    """Write it as a template of the chart: a value leaves it out, and it has the chart's labels."""
     text = plain()
     if "{{" in text:
         raise ValueError("Helm would take {{ in a description for its own")

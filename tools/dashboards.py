@@ -43,12 +43,12 @@ RUNNING = (
 
 
 def reasons(kind: conditions.Kind) -> str:
-    """A pattern of all reasons of this kind."""
+    """Write a pattern of all reasons of this kind."""
     return "|".join(sorted({r.name for r in conditions.REASONS if r.kind == kind}))
 
 
 def jobs() -> Any:
-    """What the jobs do and how good their heads are."""
+    """Build the dashboard of the jobs: what they do and how good their heads are."""
     info = m.JOB_INFO.name
     cached, computed = (
         f'sum({m.JOB_IMAGES.name}{{{CHOSEN}, state="{state}"}})' for state in ("cached", "computed")
@@ -246,7 +246,7 @@ def jobs() -> Any:
 
 
 def operator() -> Any:
-    """Whether the operator itself is well."""
+    """Build the dashboard of the operator itself."""
 
     def quantiles(title: str, about: str, metric: m.Metric) -> Any:
         rate = f"sum by (le) (rate({metric.name}_bucket[$__rate_interval]))"
@@ -340,7 +340,7 @@ def operator() -> Any:
 
 
 def encoded(board: Any) -> str:
-    """A dashboard as JSON, its panels numbered."""
+    """Write a dashboard as JSON, its panels numbered."""
     built = board.build()
     for number_of_panel, panel in enumerate(built.panels, 1):
         panel.id_val = number_of_panel

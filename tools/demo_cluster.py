@@ -26,7 +26,7 @@ EXAMPLE = REPOSITORY / "examples" / "digits.yaml"
 
 
 def say(text: str) -> None:
-    """A heading of the demo."""
+    """Print a heading of the demo."""
     print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n{text}", flush=True)
 
 

@@ -51,7 +51,7 @@ class Built:
         self._panel = panel
 
     def build(self) -> Any:
-        """The panel."""
+        """Give the panel."""
         return self._panel
 
 
@@ -67,7 +67,7 @@ def transform(name: str, **options: Any) -> DataTransformerConfig:
 
 
 def place(panel: Any, title: str, about: str, *, span: int = HALF, height: int = HEIGHT) -> Any:
-    """What every panel has."""
+    """Set title, description, data source and size, which every panel has."""
     return panel.title(title).description(about).datasource(SOURCE).span(span).height(height)
 
 
@@ -136,7 +136,7 @@ def number(
 
 
 def curve(title: str, about: str, metric: str, *, unit: str) -> Any:
-    """A learning curve over steps, one line per job and metric.
+    """Make a learning curve over steps, one line per job and metric.
 
     The points are series with a `step` label, read by an instant query: so the whole curve of a job
     that ended before the first scrape is there. Each line is made a frame of its own: in a table of
@@ -193,7 +193,7 @@ def listing(
     names: dict[str, str],
     sort: str,
 ) -> Any:
-    """A table of the newest values, a row per job.
+    """Make a table of the newest values, a row per job.
 
     Args:
         title: of the panel.
@@ -219,7 +219,7 @@ def listing(
 
 
 def board(title: str, uid: str, about: str) -> Any:
-    """An empty dashboard with its data source."""
+    """Make an empty dashboard with its data source."""
     return (
         dashboard.Dashboard(title)
         .uid(uid)
@@ -243,7 +243,7 @@ def board(title: str, uid: str, about: str) -> Any:
 
 
 def choice(name: str, label: str, values: str) -> Any:
-    """A variable whose values come from labels."""
+    """Make a variable whose values come from labels."""
     return (
         dashboard.QueryVariable(name)
         .label(label)
@@ -260,7 +260,7 @@ def choice(name: str, label: str, values: str) -> Any:
 
 
 def assembled(board: Any, *rows: tuple[str, tuple[Any, ...]]) -> Any:
-    """The dashboard with its rows, each with a title and its panels."""
+    """Add to the dashboard its rows, each with a title and its panels."""
     for title, panels in rows:
         board = board.with_row(dashboard.Row(title))
         for panel in panels:

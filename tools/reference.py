@@ -35,7 +35,7 @@ KINDS = {
     Kind.WAITING: "Waiting: the phase stays, and the job goes on once this is mended",
     Kind.RUNNING: "Running",
     Kind.SUCCEEDED: "Succeeded",
-    Kind.FAILED: "Failed, or said by the trainer before it fails",
+    Kind.FAILED: "Failed, or reported by the trainer before it fails",
 }
 
 
@@ -52,7 +52,7 @@ def _cell(text: object) -> str:
 
 
 def table(*heads: str) -> str:
-    """The first two lines of a Markdown table."""
+    """Write the first two lines of a Markdown table."""
     return row(*heads) + "|" + "---|" * len(heads) + "\n"
 
 
@@ -70,7 +70,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def fields(model: type[BaseModel], path: str, *, defaults: bool = True) -> Iterator[str]:
-    """A table row for every field of `model`, those of inner objects under their path."""
+    """Write a table row for every field of `model`, those of inner objects under their path."""
     for name, field in model.model_fields.items():
         at = f"{path}.{field.alias or name}".lstrip(".")
         default = [_default(field)] if defaults else []
@@ -83,7 +83,7 @@ def fields(model: type[BaseModel], path: str, *, defaults: bool = True) -> Itera
 
 
 def retrainjob() -> str:
-    """The spec and the status."""
+    """Write the page of the spec and the status."""
     return (
         "# RetrainJob\n\nAPI `retrainer.dev/v1alpha1`, namespaced, short name `rj`. "
         "`kubectl explain retrainjob.spec` says the same.\n\n## Spec\n\n"
@@ -97,7 +97,7 @@ def retrainjob() -> str:
 
 
 def evaluation() -> str:
-    """What stands in `evaluation.json`."""
+    """Write the page of `evaluation.json`."""
     return (
         "# evaluation.json\n\nThe figures of a run on its test images, in the run's folder; "
         "`Run.evaluation` has the same as an object with these names in snake_case.\n\n"
@@ -107,7 +107,7 @@ def evaluation() -> str:
 
 
 def architectures() -> str:
-    """All networks, what they cost."""
+    """Write the page of all networks and what they cost."""
     lines = [
         row(
             f"`{a.name}`",
@@ -134,7 +134,7 @@ def architectures() -> str:
 
 
 def reasons() -> str:
-    """Every reason with its sentence and advice."""
+    """Write the page of all reasons, with sentence and advice."""
     parts = ["# Reasons and conditions\n\n", _CONDITIONS]
     for kind, title in KINDS.items():
         parts += [f"\n## {title}\n\n", table("reason", "sentence", "what to do")]
@@ -147,19 +147,19 @@ def reasons() -> str:
 
 
 def _filled_in(sentence: str) -> str:
-    """Its fields in italics, without how a number is written: *rate* for {rate:g}."""
+    """Put the fields of a sentence in italics, without how a number is written: *rate* for {rate:g}."""
     return re.sub(r"\{(\w+)[^}]*\}", r"*\1*", sentence)
 
 
 _CONDITIONS = (
     "Conditions: `Suspended`, `BottlenecksReady`, `Complete`, `Failed`; "
     "`kubectl wait --for=condition=Complete rj/NAME` works. `status.reason` is one word for scripts, "
-    "`status.message` its sentence; words in italics are filled in.\n"
+    "`status.message` its sentence; what is in italics is filled in.\n"
 )
 
 
 def metrics() -> str:
-    """Every metric."""
+    """Write the page of all metrics."""
     lines = [
         row(
             f"`{m.name}{'_total' if m.kind == 'counter' else ''}`",
@@ -178,7 +178,7 @@ def metrics() -> str:
 
 
 def commands() -> str:
-    """Every command of the command line with its options."""
+    """Write the page of the command line: every command with its options."""
     group = typer.main.get_command(cli.build())
     return "# Command line\n\n" + "".join(_command(group, "retrainer"))
 
@@ -192,7 +192,7 @@ _WORDS = {bool: "", int: "whole number", float: "number", str: "text", Path: "pa
 
 
 def _value(option: Any) -> str:
-    """What an option takes: its choices with the default marked, or the type of its value."""
+    """Write what an option takes: its choices with the default marked, or the type of its value."""
     kind = option.type_descriptor.annotation
     several = get_origin(kind) is list
     kind = get_args(kind)[0] if several else kind
@@ -248,7 +248,7 @@ SDK = (
 
 
 def sdk() -> str:
-    """The names of `retrainer`, their signatures and docstrings."""
+    """Write the page of the names of `retrainer`, with signatures and docstrings."""
     parts = [
         "# Python SDK\n\n`AsyncClient` and `AsyncJob` have the same methods, awaited. "
         "Every name below is in `retrainer`.\n"

@@ -361,8 +361,12 @@ class _Tally:
 
 
 def _missing(job: OpenJob, identities: Identities, mine: Bools) -> tuple[list[Request], Bools]:
-    """What the cache lacks: for each image, in path order, the parts (-1 itself, else views); and
-    which images lack a part, also where an equal image is computed for them."""
+    """Find what the cache lacks.
+
+    Returns:
+        A request per image, in path order; and (N,) which images lack a part, those included for which
+        an equal image is computed.
+    """
     names, rows, parts = _names(job, identities, mine)
     missing = np.flatnonzero(job.cache.find(names) < 0)
     lacking = np.zeros(len(mine), bool)

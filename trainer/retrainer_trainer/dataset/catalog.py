@@ -31,7 +31,7 @@ from retrainer_trainer.store.store import Entry, Store, UnreadableError
 SMALL_LABEL = 20
 _CHUNK = 50_000
 _NAMED = 5
-# Labels are named one by one in an error up to so many, which a pod's message has room for.
+# An error names at most so many labels: a pod's message has room for no more.
 _MOST_NAMED = 60
 # Folders of these names hold sets, not images of one label, if label folders are inside.
 _SET_FOLDERS = frozenset({
@@ -48,7 +48,7 @@ class Catalog:
         paths: N paths relative to `spec.images`.
         etags: N ETags to send as If-Match; empty where the store gives none that is strong.
         sizes: (N,) bytes, as listed.
-        identities: (N, 16) what each image's content is known by.
+        identities: (N, 16) bytes that stand for each image's content.
         label: (N,) index into `labels`.
         sets: (N,) split.TRAINING, VALIDATION or TESTING.
         warnings: sentences for people.
@@ -72,7 +72,7 @@ class Catalog:
         return tuple(shown(label) for label in self.labels)
 
     def duplicates(self) -> list[Longs]:
-        """Groups of images that are the same under several paths, each group ascending."""
+        """Group the images that are the same under several paths, each group ascending."""
         return same(self.identities)
 
 
@@ -140,7 +140,7 @@ def list_catalog(
 
 
 class _Listing:
-    """Collects what is listed, in compact pieces."""
+    """Collects the listed images, in arrays that take little memory."""
 
     def __init__(self) -> None:
         self.labels: dict[str, int] = {}
@@ -188,7 +188,7 @@ class _Listing:
         self.sidecar_kinds.add("." + path.rsplit(".", 1)[1].casefold())
 
     def set_folders(self) -> list[str]:
-        """Folders on top that are sets (train, test, ...), since the same label folders are in them."""
+        """Find folders on top that are sets (train, test, ...): the same label folders are in them."""
         inside = {top: names - {""} for top, names in self._inside.items()}
         return sorted(
             top
@@ -227,7 +227,7 @@ def _identities(
     log: Callable[[str], None],
     threads: int,
 ) -> Identities:
-    """By the ETags, or by the bytes of images that have none."""
+    """Identify images by their ETags, or by the bytes of those that have none."""
     raw = bytearray()
     unknown: list[int] = []
     for i, (etag, size) in enumerate(zip(etags, sizes.tolist(), strict=True)):
@@ -310,7 +310,7 @@ def check_labels(catalog: Catalog, spec: RetrainJobSpec, usable: Bools) -> list[
 
 
 def _untrained(names: Sequence[str], labels: Rows, *, listed: Longs, usable: Longs) -> str:
-    """Every label without a training image, by the cause."""
+    """List the labels without a training image, by the cause."""
     causes: dict[str, list[str]] = {}
     for i in labels.tolist():
         if not listed[i]:

@@ -1,4 +1,4 @@
-"""What an image is known by: the same content has the same identity, wherever it lies."""
+"""The identity of an image: the same content has the same identity, wherever it lies."""
 
 import hashlib
 
@@ -12,7 +12,7 @@ Identities = npt.NDArray[np.uint8]
 
 
 def identity(etag: str, size: int) -> bytes:
-    """What an image is known by: 16 bytes of BLAKE2b of its ETag (without quotes) and its size.
+    """Compute an image's identity: 16 bytes of BLAKE2b of its ETag (without quotes) and its size.
 
     For a plain upload the ETag is the MD5 of the bytes, so a local copy has the same identity.
     """
@@ -22,12 +22,12 @@ def identity(etag: str, size: int) -> bytes:
 
 
 def content_identity(body: bytes) -> bytes:
-    """The identity of an image of which only the bytes are known."""
+    """Compute the identity of an image that has no ETag, from its bytes."""
     return identity(hashlib.md5(body, usedforsecurity=False).hexdigest(), len(body))
 
 
 def nearly_black(identities: Identities) -> Identities:
-    """The names under which the cache remembers that images are nearly black, a row per image.
+    """Make the names under which the cache marks images as nearly black, a row per image.
 
     So a later run, which decodes nothing, can tell it as well. Identities are digests: those with some
     bits flipped are no other image's.
@@ -36,13 +36,13 @@ def nearly_black(identities: Identities) -> Identities:
 
 
 def shard_of(identities: Identities, shards: int) -> npt.NDArray[np.int64]:
-    """(N,) which of `shards` computes each image: the same for equal images, even over all."""
+    """Say which of `shards` computes each image, (N,): the same for equal images, evenly spread."""
     first = np.ascontiguousarray(identities[:, :8]).view("<u8")[:, 0]
     return (first % np.uint64(shards)).astype(np.int64)
 
 
 def same(identities: Identities) -> list[npt.NDArray[np.int64]]:
-    """Groups of row numbers with equal identity, two or more in each."""
+    """Group the row numbers of equal identity, two or more in each group."""
     if not len(identities):
         return []
     whole = np.ascontiguousarray(identities).view(f"S{IDENTITY_BYTES}")[:, 0]

@@ -19,7 +19,7 @@ BATCH = 32
 """Images given to an export at a time."""
 
 _JPEG_QUALITY = 82
-# How often an image that is replaced while it is read is read anew.
+# How often an image that is replaced while it is read is read again.
 _TRIES = 3
 _GONE = "it was listed, but is no longer there"
 
@@ -46,7 +46,7 @@ class Fetched(NamedTuple):
 
 
 def fetch(store: Store, catalog: Catalog, row: int) -> Fetched:
-    """Read an image as it is now, and tell its identity if that is no longer the listed one.
+    """Read an image as it is now, with its identity if that is no longer the listed one.
 
     Raises:
         RetrainerError: the store does not answer, or refuses.
@@ -74,7 +74,7 @@ def fetch(store: Store, catalog: Catalog, row: int) -> Fetched:
 
 
 def read(store: Store, catalog: Catalog, row: int) -> bytes | None:
-    """The image's bytes; None if it is no longer there or no longer the one that was listed."""
+    """Read the image's bytes; None if it was deleted or replaced since it was listed."""
     try:
         return store.get(catalog.paths[row], catalog.etags[row] or None)
     except (NotFound, ChangedError, UnreadableError):
@@ -82,7 +82,7 @@ def read(store: Store, catalog: Catalog, row: int) -> bytes | None:
 
 
 def batches(store: Store, catalog: Catalog, rows: Rows, size: int) -> Iterator[Batch]:
-    """The images of these rows, read and decoded on all cores, `BATCH` at a time.
+    """Read and decode the images of these rows on all cores, `BATCH` at a time.
 
     Those that were replaced or removed since they were listed are left out. Of an image's file nothing
     is kept once it is decoded: 32 files of 36 MB would not fit into a small pod.
@@ -104,14 +104,14 @@ def batches(store: Store, catalog: Catalog, rows: Rows, size: int) -> Iterator[B
 
 
 def spread(rows: Rows, most: int) -> Rows:
-    """At most `most` of the rows, evenly spread, the first and the last among them."""
+    """Choose at most `most` of the rows, evenly spread, the first and the last among them."""
     if len(rows) <= most:
         return rows
     return rows[np.linspace(0, len(rows) - 1, most).round().astype(np.intp)]
 
 
 def thumbnail(body: bytes | None, side: int) -> bytes | None:
-    """The middle square of an image as a JPEG of `side` pixels; None if it cannot be read."""
+    """Cut the middle square of an image, a JPEG of `side` pixels; None if it cannot be read."""
     try:
         image = images.decoded(body or b"", side)
     except images.RejectedError:
@@ -127,6 +127,6 @@ def thumbnail(body: bytes | None, side: int) -> bytes | None:
 def thumbnails(
     store: Store, catalog: Catalog, rows: Sequence[int], side: int
 ) -> list[bytes | None]:
-    """A thumbnail of each row's image."""
+    """Make a thumbnail of each row's image."""
     with ThreadPoolExecutor(max(cores(), store.parallel)) as pool:
         return list(pool.map(lambda row: thumbnail(read(store, catalog, row), side), rows))

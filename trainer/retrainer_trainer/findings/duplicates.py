@@ -29,7 +29,7 @@ class Pair(NamedTuple):
 
 
 def near_duplicates(neighbours: Neighbours, read_small: ReadSmall) -> list[Pair]:
-    """The pairs among the neighbours whose pictures are the same, nearest first."""
+    """Find the pairs of neighbours whose pictures are the same, nearest first."""
     candidates = _candidates(neighbours)
     pictures = read_small(sorted({row for pair in candidates for row in pair[:2]}))
     comparer = Comparer()
@@ -56,7 +56,7 @@ def _candidates(neighbours: Neighbours) -> list[Pair]:
 
 
 def groups_of(images: int, pairs: Iterable[tuple[int, int]]) -> Longs:
-    """The number of each image's group: images joined by pairs, however long the chain, share one."""
+    """Number each image's group: images joined by pairs, however long the chain, are one group."""
     group = np.arange(images)
 
     def root(row: int) -> int:

@@ -20,11 +20,11 @@ from retrainer_trainer.findings.neighbours import Neighbours, nearest
 
 FOLDS = 10
 MOST_IMAGES = 100_000
-"""Above it findings are left out: comparing each image with each grows with the square."""
+"""With more images findings are left out: the time to compare each with each grows as the square."""
 FEWEST_PER_LABEL = 5
 """Images that every label needs: with fewer, a fold leaves a head with next to none of a label."""
 STRANGER_SPREADS = 6.0
-"""How many robust spreads above the median distance an image is a stranger."""
+"""Robust spreads above the median distance from which an image is a stranger."""
 
 Longs = npt.NDArray[np.intp]
 
@@ -72,12 +72,12 @@ class Findings:
 
     @property
     def accuracy(self) -> float:
-        """The share of all images that heads which had not seen them guessed right."""
+        """The share of all images guessed right by heads that were not trained on them."""
         return self.right / self.images
 
 
 def why_not(label: Longs, label_count: int) -> str:
-    """Why findings are left out for these labels, as a sentence; empty if they are not."""
+    """Write why findings are left out for these labels, as a sentence; "" if they are not."""
     if len(label) > MOST_IMAGES:
         return f"Findings are left out: there are more than {MOST_IMAGES:,} images."
     if np.bincount(label, minlength=label_count).min() < FEWEST_PER_LABEL:
@@ -135,15 +135,15 @@ def _suspects(
 
 
 def distances(neighbours: Neighbours) -> Floats:
-    """The mean distance (1 - cosine) of each image to its nearest ones."""
+    """Compute the mean distance (1 - cosine) of each image to its nearest ones."""
     return np.asarray(1 - neighbours.cosine.mean(axis=1), np.float32)
 
 
 def _strangers(neighbours: Neighbours) -> list[Stranger]:
-    """Images whose distance is far outside that of the others (median and median deviation)."""
+    """Find images whose distance is far above that of the others (median and median deviation)."""
     distance = distances(neighbours)
     middle = float(np.median(distance))
-    # 1.4826: the median deviation of a normal distribution as its standard deviation.
+    # 1.4826 times its median deviation is the standard deviation of a normal distribution.
     spread = 1.4826 * float(np.median(np.abs(distance - middle)))
     shown = np.flatnonzero(distance > middle + STRANGER_SPREADS * max(spread, 1e-6))
     shown = shown[np.argsort(-distance[shown], kind="stable")]

@@ -31,14 +31,14 @@ Small = npt.NDArray[np.uint8]
 
 
 class Comparer:
-    """Compares small pictures (SIDE, SIDE, 3), BGR; keeps what it made of the last one."""
+    """Compares small pictures (SIDE, SIDE, 3), BGR; keeps the views of the last first picture."""
 
     def __init__(self) -> None:
         self._row = -1
         self._views: Floats = np.empty((0, _CORE * _CORE), np.float32)
 
     def same(self, row: int, first: Small, second: Small, cosine: float) -> bool:
-        """Whether the two show the same picture, or the same scene from a step aside.
+        """Say whether the two show the same picture, or the same scene from a step to the side.
 
         Args:
             row: number of `first`; comparisons with one first picture in a row are cheap.
@@ -104,9 +104,9 @@ def _shifted(first: Small, second: Small) -> float:
     """The correlation of one picture's middle with the place in the other that fits best."""
     pictures = _grey(first, 1.0), _grey(second, 1.0)
     best = -1.0
-    for one, other in (pictures, pictures[::-1]):
+    for picture, other in (pictures, pictures[::-1]):
         inner = np.ascontiguousarray(
-            one[_SHIFTED_EDGE:-_SHIFTED_EDGE, _SHIFTED_EDGE:-_SHIFTED_EDGE]
+            picture[_SHIFTED_EDGE:-_SHIFTED_EDGE, _SHIFTED_EDGE:-_SHIFTED_EDGE]
         )
         if inner.std() < 1:
             continue  # a plain patch fits everywhere

@@ -25,7 +25,7 @@ _READ_SIDE = 192
 
 @dataclass(frozen=True)
 class FindingsOfRun:
-    """What a run found out about its images.
+    """The findings of a run, and what they say of its accuracy.
 
     Attributes:
         rows: of all kinds, the most telling first within each.
@@ -40,12 +40,12 @@ class FindingsOfRun:
     forecast: Forecast | None = None
 
     def leaked(self) -> Rows:
-        """The catalog's rows of all images that show the same as one of another set, ascending."""
+        """List the catalog's rows of images that show the same as one of another set, ascending."""
         rows = {
             row
-            for one in self.rows
-            if one.kind is FindingKind.LEAK
-            for row in (one.row, one.other_row)
+            for finding in self.rows
+            if finding.kind is FindingKind.LEAK
+            for row in (finding.row, finding.other_row)
             if row is not None
         }
         return np.array(sorted(rows), np.intp)
@@ -98,7 +98,7 @@ def look(task: Task, ready: Bottlenecks, cache: Store, reporter: Reporter) -> Fi
 
 
 def _of_run(findings: Findings, rows: Rows) -> FindingsOfRun:
-    """The same with the catalog's rows."""
+    """Translate findings from the matrix's row numbers to those of the catalog."""
 
     def pair(kind: FindingKind, pair: Pair) -> FindingRow:
         return FindingRow(kind, int(rows[pair.row]), pair.cosine, int(rows[pair.other]))
@@ -108,8 +108,8 @@ def _of_run(findings: Findings, rows: Rows) -> FindingsOfRun:
             FindingRow(FindingKind.LABEL, int(rows[s.row]), s.margin, suggested=s.suggested)
             for s in findings.suspects
         ),
-        *(pair(FindingKind.LEAK, one) for one in findings.leaks),
-        *(pair(FindingKind.DUPLICATE, one) for one in findings.duplicates),
+        *(pair(FindingKind.LEAK, leak) for leak in findings.leaks),
+        *(pair(FindingKind.DUPLICATE, copy) for copy in findings.duplicates),
         *(
             FindingRow(FindingKind.STRANGER, int(rows[s.row]), s.distance)
             for s in findings.strangers

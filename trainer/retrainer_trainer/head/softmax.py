@@ -75,15 +75,15 @@ class Head:
     bias: Floats
 
     def copy(self) -> "Head":
-        """The same numbers in arrays of its own."""
+        """Copy the head, so that later training steps do not change it."""
         return Head(self.weights.copy(), self.bias.copy())
 
     def is_finite(self) -> bool:
-        """Whether every number is finite."""
+        """Say whether every number is finite."""
         return bool(np.isfinite(self.weights).all() and np.isfinite(self.bias).all())
 
     def scores(self, matrix: Floats, rows: Rows) -> Floats:
-        """Softmax scores of these rows of the matrix: float32, (rows, labels), each row sums to 1."""
+        """Compute the softmax scores of these rows: float32, (rows, labels), each row sums to 1."""
         out = np.empty((len(rows), len(self.bias)), np.float32)
         with threadpool_limits(limits=1, user_api="blas"):
             for start in range(0, len(rows), _CHUNK):
@@ -114,7 +114,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of a training.
+    """The result of a training.
 
     Attributes:
         head: the last one, or with early stopping the best one.
@@ -246,7 +246,7 @@ def _train(
 
 
 def initial_head(generator: np.random.Generator, examples: Examples) -> Head:
-    """Weights from a normal distribution truncated at two standard deviations, bias 0."""
+    """Draw weights from a normal distribution truncated at two standard deviations; the bias is 0."""
     shape = (examples.label_count, examples.matrix.shape[1])
     weights = generator.standard_normal(shape, np.float32)
     while (far := np.abs(weights) > 2).any():
@@ -261,7 +261,7 @@ def draw_batches(
     size: int,
     generator: np.random.Generator,
 ) -> Iterator[Rows]:
-    """Endless batches of row numbers out of `images`, (images, views)."""
+    """Draw endless batches of row numbers out of `images`, (images, views)."""
     count, views = images.shape
     if not count:
         while True:
@@ -317,7 +317,7 @@ class _Network:
             yield gathered, self.examples.label[part], logits
 
     def step(self, rows: Rows) -> None:
-        """One update on this batch."""
+        """Do one update on this batch."""
         weights = bias = None
         scale = np.float32(1 / len(rows))
         for gathered, label, logits in self._chunks(rows):

@@ -291,7 +291,7 @@ class _Group:
     def _apply(
         self, step: int, value: Floats, gradient: Floats, moments: list[Floats], rate: Floats
     ) -> None:
-        """One step of momentum or Adam, as of the head that is trained alone."""
+        """Do one step of momentum or Adam, as for a head that is trained alone."""
         first = moments[0]
         if self._training.optimizer is Optimizer.MOMENTUM:
             first *= np.float32(MOMENTUM)
@@ -313,7 +313,7 @@ class _Group:
 def _figures(
     examples: Examples, weights: Floats, bias: Floats, rows: Rows
 ) -> tuple[Floats, Floats]:
-    """Accuracy and mean cross entropy of each of the heads (n, L, D) on these rows, both (n,)."""
+    """Measure each of the heads (n, L, D) on these rows: accuracy and mean cross entropy, both (n,)."""
     count, labels, width = weights.shape
     right, nats = np.zeros(count), np.zeros(count)
     for start in range(0, len(rows), _CHUNK):

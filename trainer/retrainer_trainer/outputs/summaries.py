@@ -15,7 +15,7 @@ from retrainer.api.layout import SUMMARIES
 TRAIN, VALIDATION = "train", "validation"
 
 FLUSH_SECONDS = 10.0
-"""Evaluations are gathered for this long: a file for each would be many small ones."""
+"""Seconds for which evaluations are gathered: a file for each would be many small ones."""
 
 
 class Summaries:
@@ -37,7 +37,7 @@ class Summaries:
         self._written = 0
 
     def point(self, point: CurvePoint) -> None:
-        """Add one evaluation, and write what waits if the last time is long ago."""
+        """Add one evaluation; write the gathered ones if the last file is old enough."""
         self._add(TRAIN, point.step, point.training_accuracy, point.cross_entropy)
         self._add(VALIDATION, point.step, point.validation_accuracy, point.validation_cross_entropy)
         if self._clock() - self._flushed >= FLUSH_SECONDS:
@@ -51,7 +51,7 @@ class Summaries:
         self._waiting[TRAIN].append(event.SerializeToString())
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the evaluations that were gathered."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 

@@ -23,12 +23,12 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def labels_txt(labels: Sequence[str]) -> bytes:
-    """One label a line, in the order of the head's outputs."""
+    """Write one label a line, in the order of the head's outputs."""
     return "".join(f"{label}\n" for label in labels).encode()
 
 
 def duplicate_rows(catalog: Catalog) -> list[tuple[str, ...]]:
-    """List identity, path, label and set of each image that is there more than once."""
+    """List identity, path, label and set of each image that exists more than once."""
     return [
         (
             catalog.identities[i].tobytes().hex(),
@@ -80,7 +80,7 @@ def head_npz(head: Head, labels: Sequence[str]) -> bytes:
 
 
 def history_parquet(curve: Sequence[CurvePoint]) -> bytes:
-    """A row per evaluation: step, training_accuracy, validation_accuracy and the cross entropies."""
+    """Write a row per evaluation: step, training_accuracy, validation_accuracy, the cross entropies."""
     import pyarrow as pa
 
     columns: dict[str, Any] = {
@@ -94,7 +94,7 @@ def history_parquet(curve: Sequence[CurvePoint]) -> bytes:
 
 
 def sweep_parquet(candidates: Sequence[Candidate], chosen: int) -> bytes:
-    """A row per combination.
+    """Write a row per combination.
 
     Columns: learning_rate (null with solver lbfgs), l2, validation_accuracy,
     validation_cross_entropy (null if it diverged), diverged_step (null if it did not), chosen.
@@ -102,13 +102,19 @@ def sweep_parquet(candidates: Sequence[Candidate], chosen: int) -> bytes:
     import pyarrow as pa
 
     columns: dict[str, Any] = {
-        "learning_rate": pa.array([one.learning_rate for one in candidates], pa.float64()),
-        "l2": pa.array([one.l2 for one in candidates], pa.float64()),
-        "validation_accuracy": pa.array([one.accuracy for one in candidates], pa.float64()),
-        "validation_cross_entropy": pa.array(
-            [one.cross_entropy for one in candidates], pa.float64()
+        "learning_rate": pa.array(
+            [candidate.learning_rate for candidate in candidates], pa.float64()
         ),
-        "diverged_step": pa.array([one.diverged_step for one in candidates], pa.int64()),
+        "l2": pa.array([candidate.l2 for candidate in candidates], pa.float64()),
+        "validation_accuracy": pa.array(
+            [candidate.accuracy for candidate in candidates], pa.float64()
+        ),
+        "validation_cross_entropy": pa.array(
+            [candidate.cross_entropy for candidate in candidates], pa.float64()
+        ),
+        "diverged_step": pa.array(
+            [candidate.diverged_step for candidate in candidates], pa.int64()
+        ),
         "chosen": pa.array([number == chosen for number in range(len(candidates))], pa.bool_()),
     }
     return _parquet(pa.table(columns))
@@ -121,14 +127,14 @@ def predictions_parquet(
     scores: Floats,
     labels: Sequence[str],
 ) -> bytes:
-    """A row per test image.
+    """Write a row per test image.
 
     Columns: path, label, guess, score (of the guess), label_score (of the label), identity (32
     hexadecimal digits, as in duplicates.csv).
 
     Args:
         paths: of the test images, printable.
-        identities: (images, 16) what each one's content is known by.
+        identities: (images, 16) bytes that stand for each one's content.
         truth: (images,) true labels.
         scores: (images, labels).
         labels: names, printable.
@@ -169,12 +175,12 @@ def findings_parquet(rows: Sequence[FindingRow], catalog: Catalog, labels: Seque
         return None if label is None else labels[label]
 
     columns: dict[str, Any] = {
-        "kind": pa.array([str(one.kind) for one in rows], pa.string()),
-        "path": pa.array([path(one.row) for one in rows], pa.string()),
-        "other": pa.array([path(one.other_row) for one in rows], pa.string()),
-        "label": pa.array([name(int(catalog.label[one.row])) for one in rows], pa.string()),
-        "suggested": pa.array([name(one.suggested) for one in rows], pa.string()),
-        "score": pa.array([one.score for one in rows], pa.float32()),
+        "kind": pa.array([str(finding.kind) for finding in rows], pa.string()),
+        "path": pa.array([path(finding.row) for finding in rows], pa.string()),
+        "other": pa.array([path(finding.other_row) for finding in rows], pa.string()),
+        "label": pa.array([name(int(catalog.label[finding.row])) for finding in rows], pa.string()),
+        "suggested": pa.array([name(finding.suggested) for finding in rows], pa.string()),
+        "score": pa.array([finding.score for finding in rows], pa.float32()),
     }
     return _parquet(pa.table(columns))
 

@@ -26,7 +26,7 @@ def open_store(
         storage: endpoint, region and whether to verify certificates; credentials are found as boto3
             finds them.
         field: of the spec, for messages.
-        log: told when a store stops answering.
+        log: called with a sentence when a store stops answering.
         stop: once it is asked, a store that does not answer is waited for no longer.
 
     Raises:

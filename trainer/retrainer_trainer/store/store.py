@@ -1,4 +1,4 @@
-"""The one small layer between the trainer and where its files lie: a local folder or S3.
+"""The layer between the trainer and its files, which lie in a local folder or in S3.
 
 Paths are relative to the store's URL, with `/` between their parts. Every error of a library is
 mapped here (and in the two files below) to `retrainer.errors`, with the cause kept.
@@ -48,7 +48,7 @@ class Store(ABC):
 
     @abstractmethod
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Every object under `prefix`, at any depth, in no particular order.
+        """List every object under `prefix`, at any depth, in no particular order.
 
         Raises:
             NotFound: the bucket, or the local folder, does not exist.
@@ -57,7 +57,7 @@ class Store(ABC):
 
     @abstractmethod
     def head(self, path: str) -> Entry:
-        """The object as it is now.
+        """Read path, size and ETag of the object as it is now.
 
         Raises:
             NotFound: there is none.
@@ -65,7 +65,7 @@ class Store(ABC):
 
     @abstractmethod
     def get(self, path: str, if_match: str | None = None) -> bytes:
-        """The whole object.
+        """Read the whole object.
 
         Raises:
             NotFound: there is none.
@@ -77,7 +77,7 @@ class Store(ABC):
 
     @abstractmethod
     def get_ranges(self, path: str, starts: Sequence[int], ends: Sequence[int]) -> Sequence[bytes]:
-        """The bytes from each start (included) to each end (excluded)."""
+        """Read the bytes from each start (included) to each end (excluded)."""
 
     @abstractmethod
     def put(self, path: str, body: bytes, *, create_only: bool = False) -> bool:
@@ -89,11 +89,11 @@ class Store(ABC):
 
     @abstractmethod
     def delete(self, path: str) -> None:
-        """Remove the object; one that is not there is no error."""
+        """Delete the object; it is no error if there is none."""
 
     @abstractmethod
     def exists(self, path: str) -> bool:
-        """Whether there is such an object."""
+        """Say whether there is such an object."""
 
     def put_file(self, local: Path, path: str) -> None:
         """Copy a local file to `path`."""
