@@ -36,7 +36,7 @@ from retrainer_trainer.runtime.stop import Stop
 from retrainer_trainer.store.opening import open_store
 from retrainer_trainer.store.store import Store
 
-# A killed pod loses at most this much.
+# A segment is written after so many images or seconds: a killed pod loses no more than that.
 FLUSH_IMAGES = 4000
 FLUSH_SECONDS = 20.0
 _REPORT_SECONDS = 0.25
@@ -46,7 +46,7 @@ TRAIN_TASK_SHARE = 80
 
 @dataclass(frozen=True)
 class Filled:
-    """What `compute_missing` left in the cache. Each usable image of its shard is in one of both sets.
+    """What `compute_missing` left: each usable image of its shard was either cached or computed.
 
     Attributes:
         identities: (N, 16) of the catalog, with those of images replaced since they were listed.
@@ -76,9 +76,9 @@ class Bottlenecks:
     """Everything that the head is trained on. N images, V = `spec.distortions.views` or 0.
 
     Attributes:
-        catalog: of the job, N images in the order of their paths, by which all of this is indexed.
+        catalog: of the job, N images in the order of their paths; its rows index all the arrays.
         images: the store of `spec.images`.
-        backbone: that computed them.
+        backbone: the network that computed them.
         matrix: (N + rows of views, width) float32; row i is image i of the catalog.
         views: (N, V) the rows of `matrix` that hold an image's distorted views; -1 for an image that
             is not a training image or is rejected.
@@ -102,7 +102,7 @@ class Bottlenecks:
 
 
 def run(task: Task, shard: int, reporter: Reporter, stop: Stop) -> None:
-    """The `bottlenecks` task: compute this shard's share of what the cache lacks.
+    """Do the `bottlenecks` task: compute this shard's share of what the cache lacks.
 
     Raises:
         RetrainerError: as `open_job` and `compute_missing`.
@@ -124,8 +124,8 @@ def prepare(spec: RetrainJobSpec, reporter: Reporter, stop: Stop, folder: Store)
 
     Args:
         spec: of the job.
-        reporter: told how far it is.
-        stop: looked at between images.
+        reporter: gets the progress.
+        stop: ends it between two images.
         folder: of the run; rejected.csv is written there if there are too many.
 
     Raises:
@@ -141,8 +141,8 @@ def compute_and_load(job: OpenJob, reporter: Reporter, stop: Stop, folder: Store
     filled = compute_missing(job, reporter, stop)
     check_rejected(job, filled, folder)
     ready, missing = load(job, filled)
-    # A damaged segment shows itself only now; and of equal images, the one that was to stand for all
-    # may have vanished.
+    # Bottlenecks can still be missing: a damaged segment is noticed only when it is read, and of equal
+    # images, the one that was computed for all may have been deleted.
     while missing:
         filled = compute_missing(job, reporter, stop, earlier=filled)
         check_rejected(job, filled, folder)
@@ -195,8 +195,8 @@ def compute_missing(
 
     Args:
         job: opened.
-        reporter: told how far it is, with counts of this shard's images.
-        stop: looked at between images.
+        reporter: gets the progress, with counts of this shard's images.
+        stop: ends it between two images.
         shard: which share of the images, by their identities.
         shards: number of shares.
         earlier: what an earlier call gave for the same images; those that it rejected are left out.
@@ -278,7 +278,7 @@ class _Tally:
     """Counts what was computed, and shows it a few times a second.
 
     Args:
-        reporter: told.
+        reporter: gets the counts.
         filled: as it is before anything is computed; its arrays are written.
         copies: of an image that is computed, the equal ones that it is computed for as well.
         total: images of this shard.
@@ -406,8 +406,8 @@ def _names(job: OpenJob, identities: Identities, among: Bools) -> tuple[Identiti
 
 # --- loading ---
 def load(job: OpenJob, filled: Filled) -> tuple[Bottlenecks, int]:
-    """The matrix of all bottlenecks of the job, and how many of them the cache lacks."""
-    # What is known of the images from now on is what was computed, not what was listed.
+    """Read the matrix of all bottlenecks of the job; returns it and how many the cache lacks."""
+    # From now on an image's identity is that of the bytes that were read, not of those that were listed.
     catalog = replace(job.catalog, identities=filled.identities)
     job.cache.refresh()
     usable = np.ones(len(catalog), bool)

@@ -1,6 +1,6 @@
 """The `train` task, from the listing to `result.json`, read top to bottom.
 
-It is right on its own: pods that computed bottlenecks before only warmed its cache.
+It needs nothing done before it: pods that computed bottlenecks earlier only filled its cache.
 """
 
 import time
@@ -49,7 +49,7 @@ from retrainer_trainer.store.store import Store
 # Of the whole job's percent; bottlenecks have those below.
 _TRAINED_SHARE = 90
 
-# A line per evaluation, as retrain.py; of a very long training every so many.
+# Lines of the log, one per evaluation as retrain.py prints them; a longer training prints fewer.
 _MOST_STEP_LINES = 1000
 
 
@@ -102,7 +102,7 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     scores = trained.head.scores(ready.matrix, test)
     truth = ready.catalog.label[test].astype(np.intp)
     evaluation = evaluated(spec.architecture, trained.step, scores, ready, test)
-    # How many L-BFGS takes is only known now.
+    # How many steps L-BFGS takes is known only at its end.
     steps = trained.steps if spec.training.solver is Solver.LBFGS else spec.training.steps
     reporter.update(
         reason=reasons.EXPORTING.name,
@@ -185,7 +185,7 @@ def repeat_report(done: Report, reporter: Reporter) -> None:
 
 # --- train ---
 def examples_of(ready: Bottlenecks) -> Examples:
-    """The matrix and which of its rows are what."""
+    """Sort the rows of the matrix into the training set, with its views, and the validation set."""
     count = len(ready.catalog)
     training = ready.rows(split.TRAINING)
     label = np.zeros(len(ready.matrix), np.intp)
@@ -248,7 +248,7 @@ def forget_summaries(folder: Store) -> None:
 
 
 def steps_of(training: Training) -> int:
-    """How many steps there are at most."""
+    """Give the largest number of steps that the training may take."""
     return MOST_ITERATIONS if training.solver is Solver.LBFGS else training.steps
 
 
@@ -287,7 +287,7 @@ def progress_callback(
         )
         summaries.point(point)
         if evaluations % every == 0 or point.step == steps:
-            # Only for the pod's log: who runs this here draws the points of the report.
+            # Only for the pod's log: a run on this machine prints its own lines from the report.
             print(step_line(point), flush=True)
         evaluations += 1
 
@@ -295,7 +295,7 @@ def progress_callback(
 
 
 def step_line(point: CurvePoint) -> str:
-    """One evaluation as a line of the log, short enough for 80 columns."""
+    """Write one evaluation as a line of the log, short enough for 80 columns."""
     text = f"step {point.step}: training accuracy {percent(point.training_accuracy or 0)}"
     if point.validation_accuracy is not None:
         text += f", validation {percent(point.validation_accuracy)}"
@@ -304,7 +304,7 @@ def step_line(point: CurvePoint) -> str:
 
 
 def validated_on(training: Training, examples: Examples) -> int:
-    """How many images each evaluation is validated on; drawn ones may be the same image."""
+    """Count the images that each evaluation is validated on; an image may be drawn more than once."""
     images = len(examples.validation)
     if training.validation_batch_size == -1 or training.early_stopping:
         return images
@@ -312,7 +312,7 @@ def validated_on(training: Training, examples: Examples) -> int:
 
 
 def measured_on(training: Training, examples: Examples) -> str:
-    """A sentence on the images that the head is trained on and those that watch it."""
+    """Write a sentence on how many images the head is trained on, and how many validate it."""
     counts = f"Training on {len(examples.training):,} images"
     validation = len(examples.validation)
     if not validation:
@@ -337,7 +337,7 @@ def write_sweep(folder: Store, choice: Choice, reporter: Reporter) -> None:
         return
     folder.put(layout.SWEEP, tables.sweep_parquet(candidates, choice.chosen))
     chosen = candidates[choice.chosen]
-    diverged = sum(one.cross_entropy is None for one in candidates)
+    diverged = sum(candidate.cross_entropy is None for candidate in candidates)
     reporter.update(
         sweep=SweepStatus(
             candidates=len(candidates),
@@ -351,8 +351,7 @@ def write_sweep(folder: Store, choice: Choice, reporter: Reporter) -> None:
         f"cross entropy of {chosen.cross_entropy or 0:.4f}."
     )
     if diverged:
-        broken = [one for one in candidates if one.cross_entropy is None]
-        lowest = min(one.learning_rate or 0 for one in broken)
+        lowest = min(c.learning_rate or 0 for c in candidates if c.cross_entropy is None)
         reporter.warn(
             f"{diverged:,} of {len(candidates):,} combinations diverged, the lowest learningRate among "
             f"them is {lowest:g}; sweep.parquet has them all."
@@ -361,7 +360,7 @@ def write_sweep(folder: Store, choice: Choice, reporter: Reporter) -> None:
 
 # --- evaluate ---
 def test_rows(task: Task, ready: Bottlenecks) -> Rows:
-    """Rows of the test images, or `testBatchSize` of them drawn by the seed, ascending."""
+    """Choose the rows of the test images, or `testBatchSize` of them drawn by the seed, ascending."""
     rows = ready.rows(split.TESTING).astype(np.intp)
     most = task.spec.training.test_batch_size
     if most == -1 or most >= len(rows):
@@ -373,7 +372,7 @@ def test_rows(task: Task, ready: Bottlenecks) -> Rows:
 def evaluated(
     architecture: str, step: int, scores: Floats, ready: Bottlenecks, test: Rows
 ) -> Evaluation:
-    """Give what `evaluation.json` holds but for the exports, of the scores of the test images."""
+    """Evaluate the scores of the test images: all that `evaluation.json` holds but the exports."""
     labels = [shown(label) for label in ready.catalog.labels]
     copies = np.concatenate([np.empty(0, np.int64), *ready.catalog.duplicates()])
     label = ready.catalog.label.astype(np.intp)
@@ -396,7 +395,7 @@ def write_predictions(folder: Store, ready: Bottlenecks, test: Rows, scores: Flo
 
 
 def log_accuracy(evaluation: Evaluation, reporter: Reporter) -> None:
-    """Say the test accuracy as retrain.py does, and what looking at nothing would give."""
+    """Log the test accuracy as retrain.py does, and that of always guessing the commonest label."""
     commonest = evaluation.commonest_label
     if evaluation.accuracy is None or commonest.accuracy is None:
         return
@@ -441,7 +440,7 @@ def add_findings(
 
 # --- the end ---
 def artifacts(formats: list[Export], *, swept: bool) -> dict[str, str]:
-    """Name and path of every file of the run."""
+    """Give name and path of every file of the run."""
     named = {form.value: layout.EXPORT_PATHS[form] for form in formats}
     named |= {
         "job": layout.JOB,

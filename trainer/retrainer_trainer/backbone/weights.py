@@ -17,7 +17,7 @@ from retrainer_trainer.store.store import Store
 
 BUILTIN = Path(__file__).parents[1] / "builtin" / "mobilenet_0.25_128.weights.h5"
 
-# Where Keras Applications (keras/src/applications/{mobilenet,inception_v3}.py) takes them from.
+# The URL from which Keras Applications (keras/src/applications/{mobilenet,inception_v3}.py) takes them.
 _KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications"
 _INCEPTION_FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop"
 _SUFFIXES = (".weights.h5", ".h5")
@@ -32,7 +32,7 @@ class Weights:
     """One file of weights.
 
     Attributes:
-        origin: where it was found, for people.
+        origin: the path or URL that it was read from, for messages.
         body: the bytes of an HDF5 file as Keras writes it.
         sha256: of `body`, in hex.
     """
@@ -43,14 +43,14 @@ class Weights:
 
     @classmethod
     def of(cls, origin: str, body: bytes) -> "Weights":
-        """With its digest."""
+        """Take a file's bytes and compute their digest."""
         return cls(origin, body, hashlib.sha256(body).hexdigest())
 
 
 def find_weights(
     spec: RetrainJobSpec, cache: Store, log: Callable[[str], None], warn: Callable[[str], None]
 ) -> Weights:
-    """The weights that `spec.weights` names, read whole.
+    """Read the weights that `spec.weights` names.
 
     Raises:
         UserError: there are none for this architecture; the message lists what is there.
@@ -69,7 +69,7 @@ def find_weights(
 
 
 def file_stems(network: Architecture) -> list[str]:
-    """Names, without suffix, of the files that fit, the best first: its size, then the others."""
+    """List the files that fit, without suffix: first the one for the network's size, then the others."""
     if not network.is_mobilenet:
         return [_INCEPTION_FILE]
     width = {1.0: "1_0", 0.75: "7_5", 0.5: "5_0", 0.25: "2_5"}[network.width]
@@ -80,19 +80,19 @@ def file_stems(network: Architecture) -> list[str]:
 def _choose(spec: RetrainJobSpec, network: Architecture, warn: Callable[[str], None]) -> str:
     store = open_store(spec.weights, spec.storage, "spec.weights")
     try:
-        there = {e.path for e in store.list() if "/" not in e.path}
+        names = {entry.path for entry in store.list() if "/" not in entry.path}
     except NotFound as error:
         raise _missing(spec, "no such folder") from error
     for i, stem in enumerate(file_stems(network)):
         for suffix in _SUFFIXES:
-            if stem + suffix in there:
+            if stem + suffix in names:
                 if i:
                     warn(
                         f"{spec.weights} has no weights of {network.backbone}: {stem}{suffix}, "
                         "trained at another size, is used instead; it is a little less accurate."
                     )
                 return stem + suffix
-    files = sorted(name for name in there if name.endswith(".h5"))
+    files = sorted(name for name in names if name.endswith(".h5"))
     listed = ", ".join(files[:_LISTED]) or "no .h5 file"
     more = len(files) - _LISTED
     raise _missing(spec, listed + (f" and {more} more" if more > 0 else ""))
@@ -118,8 +118,11 @@ def _read(spec: RetrainJobSpec, folder: str, name: str) -> Weights:
 
 
 def _downloaded(network: Architecture, cache: Store, log: Callable[[str], None]) -> Weights:
-    """Keras' published file: from the cache, where the first pod leaves it, from Keras' own folder
-    on this machine, or from the internet."""
+    """Read the file that Keras publishes.
+
+    From the cache, where the first pod leaves it, from Keras' own folder on this machine, or from the
+    internet.
+    """
     name = file_stems(network)[0] + ".h5"
     kept = f"{_MIRROR}/{name}"
     with contextlib.suppress(NotFound):
@@ -135,7 +138,7 @@ def _downloaded(network: Architecture, cache: Store, log: Callable[[str], None])
 
 
 def download(url: str) -> bytes:
-    """A published file of weights, whole: it is kept for everyone who shares the cache.
+    """Download a published file of weights, whole, since everyone who shares the cache will use it.
 
     Raises:
         StorageError: no connection, one that was cut, or what came is not an HDF5 file.

@@ -47,7 +47,7 @@ class Cache:
         store: of `spec.cache`.
         fingerprint: of the backbone.
         width: floats per bottleneck.
-        warn: told of damaged segments.
+        warn: called with a sentence on each damaged segment.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Cache:
         place = np.searchsorted(self._keys, _keys(wanted))
         place[place == len(self._keys)] = 0
         candidate = self._order[place]
-        # Two identities alike in their first 8 bytes: not found, so it is merely computed again.
+        # Of two identities with equal first 8 bytes one is not found, and is merely computed again.
         hit = self._records["image"][candidate] == wanted
         places[hit] = candidate[hit]
         return places
@@ -128,7 +128,7 @@ class Cache:
         return np.concatenate([np.empty(0, np.int64), *failed])
 
     def _read_segment(self, places: Longs, out: Floats, rows: Longs) -> Longs:
-        """Rows of one segment, ascending in the file; returns those that are damaged."""
+        """Read rows of one segment, ascending in the file; returns those that are damaged."""
         records = self._records[places]
         size = self._width * 4
         starts = records["offset"].astype(np.int64)
@@ -170,12 +170,12 @@ class Cache:
                     )
                 except DamagedError:
                     pass
-            # A run that ended between the two writes, or a damaged index: the segment has it all.
+            # A run ended between the two writes, or the index is damaged: make it from the segment.
             body = self._store.get(segment.path)
             records = index_records(body, self._width, segment.path)
             self._store.put(path, pack_index(records, self._width, len(body)))
         except (NotFound, UnreadableError):
-            return None  # removed by someone since it was listed
+            return None  # deleted since it was listed
         except DamagedError:
             self._bad.add(segment.path)
             self._warn(f"{segment.path} in the cache is damaged; its images are computed again.")
@@ -208,13 +208,13 @@ class Cache:
         # The segment first: a reader that sees it alone makes the index from it.
         self._store.put(name + SEGMENT_SUFFIX, body)
         self._store.put(name + INDEX_SUFFIX, pack_index(records, self._width, len(body)))
-        # Equal bottlenecks make an equal segment, which takes the place of the damaged one: on one core,
-        # or of a single image, always.
+        # Equal bottlenecks in equal order make an equal segment, which replaces the damaged one; with
+        # one core, or of a single image, the order is always equal.
         self._bad.discard(name + SEGMENT_SUFFIX)
         self._new = []
 
 
 def _keys(images: npt.NDArray[np.void]) -> npt.NDArray[np.uint64]:
-    """The first 8 bytes of each identity as a number."""
+    """Read the first 8 bytes of each identity as a number."""
     halves = images.view("<u8").reshape(-1, 2)
     return np.ascontiguousarray(halves[:, 0])

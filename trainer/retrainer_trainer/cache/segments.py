@@ -1,6 +1,6 @@
-"""The two files of a segment: a Parquet file of bottlenecks, and the index of their places beside it.
+"""The two files of a segment: a Parquet file of bottlenecks, and beside it the index of their places.
 
-Whoever can write to the cache can put any file there: nothing is unpacked before its size is known.
+Anyone who can write to the cache can put any file there: none is unpacked before its size is checked.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ def check_size(segment_bytes: int) -> None:
 
 
 def pack_segment(identities: npt.NDArray[np.uint8], bottlenecks: Floats) -> bytes:
-    """A Parquet file of identities (N, 16) and bottlenecks (N, width)."""
+    """Write a Parquet file of identities (N, 16) and bottlenecks (N, width)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -75,7 +75,7 @@ def pack_segment(identities: npt.NDArray[np.uint8], bottlenecks: Floats) -> byte
 
 
 def index_records(body: bytes, width: int, path: str) -> npt.NDArray[np.void]:
-    """Identity, place and checksum of each row of the segment at `path`, named by its SHA-256.
+    """Find identity, place and checksum of each row of the segment at `path`, named by its SHA-256.
 
     Raises:
         DamagedError: not a segment, or its floats do not lie in one piece.
@@ -86,7 +86,7 @@ def index_records(body: bytes, width: int, path: str) -> npt.NDArray[np.void]:
     if hashlib.sha256(body).hexdigest() not in path:
         raise DamagedError(path)
     try:
-        # In this thread alone: one of pyarrow's own may take a program down as it ends.
+        # Without pyarrow's threads: one of them may kill a program that is ending.
         source = pa.BufferReader(body)
         with pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False) as file:
             _check_shape(file.metadata, width, len(body))
@@ -146,13 +146,13 @@ def _check_shape(metadata: Any, width: int, body_bytes: int) -> None:
 
 
 def pack_index(records: npt.NDArray[np.void], width: int, segment_bytes: int) -> bytes:
-    """The file beside a segment: header, records, and a digest of both."""
+    """Write the file beside a segment: header, records, and a digest of both."""
     body = _HEADER.pack(_MAGIC, width, len(records), segment_bytes) + records.tobytes()
     return body + hashlib.blake2b(body, digest_size=INDEX_CHECK_BYTES).digest()
 
 
 def unpack_index(body: bytes, width: int, segment_bytes: int) -> npt.NDArray[np.void]:
-    """The records of an index.
+    """Read the records of an index.
 
     Raises:
         DamagedError: it is not whole, or not of this segment.
@@ -174,6 +174,6 @@ def unpack_index(body: bytes, width: int, segment_bytes: int) -> npt.NDArray[np.
 
 
 def index_bytes(width: int, segment_bytes: int) -> int:
-    """The size of the largest index that a segment of this size can have."""
+    """Compute the size of the largest index that a segment of this size can have."""
     rows = segment_bytes // (width * _FLOAT_BYTES)
     return _HEADER.size + rows * RECORD.itemsize + INDEX_CHECK_BYTES

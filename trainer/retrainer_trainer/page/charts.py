@@ -1,4 +1,4 @@
-"""The page's pictures, drawn as SVG and HTML text: learning curves and the confusion matrix."""
+"""Draws the page's pictures as SVG and HTML text: learning curves, sweep, confusion matrix."""
 
 import math
 from collections.abc import Sequence
@@ -36,13 +36,13 @@ Series = tuple[str, Points]
 
 
 def points_of(curve: Sequence[CurvePoint], field: str) -> Points:
-    """The steps and values at which `field` was measured."""
+    """Give the steps at which `field` was measured, with its values."""
     measured = ((p.step, getattr(p, field)) for p in curve)
     return [(step, float(value)) for step, value in measured if value is not None]
 
 
 def smoothed(points: Points, least: int = 0) -> Points:
-    """Running mean over a twentieth of the curve, centred: batches of 100 images are noisy.
+    """Compute a centred running mean over a twentieth of the curve: batches of 100 images are noisy.
 
     Args:
         points: steps and values.
@@ -55,14 +55,15 @@ def smoothed(points: Points, least: int = 0) -> Points:
     sums = np.concatenate([[0.0], np.cumsum(values)])
     means = []
     for i, (step, _) in enumerate(points):
-        # The same reach on both sides at the start, which is steep; the flat end has its last values.
+        # At the start, which is steep, the mean reaches as far back as forward; at the flat end it takes
+        # what is left.
         low, high = i - min(reach, i), min(len(points), i + min(reach, i) + 1)
         means.append((step, float(sums[high] - sums[low]) / (high - low)))
     return means
 
 
 def verdict(curve: Sequence[CurvePoint], validation_images: int) -> str:
-    """Say whether training and validation part, from where, and what helps.
+    """Say whether training and validation move apart, from which step on, and what helps.
 
     Args:
         curve: every evaluation.
@@ -70,7 +71,7 @@ def verdict(curve: Sequence[CurvePoint], validation_images: int) -> str:
     """
     training = smoothed(points_of(curve, "training_accuracy"))
     validation = smoothed(points_of(curve, "validation_accuracy"))
-    # Short curves as well: the lowest of some noisy evaluations is lower than the curve.
+    # Short curves are smoothed as well: the lowest of some noisy values lies below the true curve.
     entropy = smoothed(points_of(curve, "validation_cross_entropy"), 2)
     if not validation or not training:
         return "There are no validation images, so nothing watched the training from outside."
@@ -84,7 +85,7 @@ def verdict(curve: Sequence[CurvePoint], validation_images: int) -> str:
 
 
 def _judgement(training: Points, validation: Points, entropy: Points) -> str:
-    """The verdict on smoothed curves that are worth one."""
+    """Judge smoothed curves that were validated on enough images."""
     last = min(len(training), len(validation))
     tail = max(1, last // 10)
     ours = float(np.mean([v for _, v in training[-tail:]]))
@@ -126,15 +127,15 @@ def _judgement(training: Points, validation: Points, entropy: Points) -> str:
 
 
 def curves(series: Sequence[Series], label: str, *, percent: bool) -> str:
-    """An SVG of two learning curves: the measured values faint, their running mean on top."""
-    everything = [p for _, points in series for p in points]
-    if not everything:
+    """Draw two learning curves as SVG: the measured values faint, their running mean on top."""
+    all_points = [p for _, points in series for p in points]
+    if not all_points:
         return '<p class="none">Nothing was measured.</p>'
-    last = max(1, *(step for step, _ in everything))
+    last = max(1, *(step for step, _ in all_points))
     if percent:
-        low, high = _accuracy_range([v for _, v in everything])
+        low, high = _accuracy_range([v for _, v in all_points])
     else:
-        low, high = 0.0, _top([v for _, v in everything])
+        low, high = 0.0, _top([v for _, v in all_points])
 
     def x(step: float) -> float:
         return _LEFT + (_WIDTH - _LEFT - _RIGHT) * step / last
@@ -186,16 +187,16 @@ def _accuracy_range(values: list[float]) -> tuple[float, float]:
 
 
 def _top(values: list[float]) -> float:
-    """Just above the largest value, but not above what all but the first few stay below.
+    """Choose the upper end of the axis: just above 99.5% of the values.
 
-    A first evaluation with a high rate can be far out; it would flatten all the others.
+    With a high rate the first evaluations can lie far above the others, and would flatten them.
     """
     top = float(np.percentile(values, 99.5)) if len(values) > 20 else max(values)
     return max(top, 1e-3) * 1.05
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Four to six round numbers from `low` to `high`."""
+    """Choose four to six round numbers from `low` to `high`."""
     step = 10.0 ** math.floor(math.log10((high - low) / 4))
     step = next(step * k for k in (1, 2, 5, 10) if (high - low) / (step * k) <= 5.5)
     first = math.ceil(low / step - 1e-9)
@@ -203,13 +204,13 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def sweep(candidates: Sequence[Candidate], chosen: int) -> str:
-    """An SVG of what a sweep tried: a column per learning rate, a row per L2, dark where it is good.
+    """Draw what a sweep tried as SVG: a column per learning rate, a row per L2, dark where it is good.
 
     The shade goes by rank, so that a few bad ones do not make all others look alike.
     """
-    rates = sorted({one.learning_rate or 0.0 for one in candidates})
-    strengths = sorted({one.l2 for one in candidates})
-    good = sorted(one.cross_entropy for one in candidates if one.cross_entropy is not None)
+    rates = sorted({candidate.learning_rate or 0.0 for candidate in candidates})
+    strengths = sorted({candidate.l2 for candidate in candidates})
+    entropies = sorted(c.cross_entropy for c in candidates if c.cross_entropy is not None)
     width, height = _WIDTH - _SWEEP_LEFT - _RIGHT, max(60.0, min(480.0, 26.0 * len(strengths)))
     across, down = width / len(rates), height / len(strengths)
     parts = [
@@ -217,19 +218,20 @@ def sweep(candidates: Sequence[Candidate], chosen: int) -> str:
         'aria-label="Validation cross entropy of each combination">'
     ]
     frame = ""
-    for number, one in enumerate(candidates):
-        x = _SWEEP_LEFT + across * rates.index(one.learning_rate or 0.0)
-        y = 4 + down * strengths.index(one.l2)
+    for number, candidate in enumerate(candidates):
+        x = _SWEEP_LEFT + across * rates.index(candidate.learning_rate or 0.0)
+        y = 4 + down * strengths.index(candidate.l2)
         place = f'x="{x:.1f}" y="{y:.1f}" width="{across:.1f}" height="{down:.1f}"'
-        values = f"L2 {one.l2:g}"
-        if one.learning_rate is not None:
-            values = f"learning rate {one.learning_rate:g}, {values}"
-        if one.cross_entropy is None:
-            kind, shade, outcome = "wrong", 0.5, f"diverged at step {one.diverged_step}"
+        values = f"L2 {candidate.l2:g}"
+        if candidate.learning_rate is not None:
+            values = f"learning rate {candidate.learning_rate:g}, {values}"
+        if candidate.cross_entropy is None:
+            kind, shade, outcome = "wrong", 0.5, f"diverged at step {candidate.diverged_step}"
         else:
-            rank = good.index(one.cross_entropy) / max(1, len(good) - 1)
+            rank = entropies.index(candidate.cross_entropy) / max(1, len(entropies) - 1)
             kind, shade = "right", 0.95 - 0.9 * rank
-            outcome = f"cross entropy {one.cross_entropy:.4f}, accuracy {100 * one.accuracy:.1f}%"
+            accuracy = f"accuracy {100 * candidate.accuracy:.1f}%"
+            outcome = f"cross entropy {candidate.cross_entropy:.4f}, {accuracy}"
         parts.append(
             f'<rect class="{kind}" {place} fill-opacity="{shade:.2f}">'
             f"<title>{values}: {outcome}</title></rect>"
@@ -259,14 +261,14 @@ def sweep(candidates: Sequence[Candidate], chosen: int) -> str:
 
 
 def confusion(matrix: npt.NDArray[np.intp], labels: Sequence[str]) -> str:
-    """The confusion matrix as HTML: with its counts, or as a picture when there are many labels."""
+    """Draw the confusion matrix as HTML: with its counts, or as a picture when there are many labels."""
     if not matrix.sum():
         return '<p class="none">There are no test images.</p>'
     return _counted(matrix, labels) if len(labels) <= MOST_COUNTED else _picture(matrix, labels)
 
 
 def _shares(matrix: npt.NDArray[np.intp]) -> Any:
-    """Of each true label's images, the share of each guess."""
+    """Compute, of each true label's images, the share of each guess."""
     return matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
 
 
@@ -278,13 +280,13 @@ def _counted(matrix: npt.NDArray[np.intp], labels: Sequence[str]) -> str:
         for j, count in enumerate(matrix[i]):
             kind = "right" if i == j else "wrong"
             share = float(shares[i, j])
-            some = " data-some" if count and i != j else ""
+            attribute = " data-some" if count and i != j else ""
             text = str(int(count)) if count else ""
             # A mistake is drawn stronger than its share: one in ten should be seen.
             shade = share if i == j else min(1.0, share * 1.6)
             strong = " strong" if shade > STRONG else ""
             cells.append(
-                f'<td class="{kind}{strong}"{some} style="--share:{shade:.3f}" '
+                f'<td class="{kind}{strong}"{attribute} style="--share:{shade:.3f}" '
                 f'title="{escape(label)} guessed as {escape(labels[j])}: {int(count)}">{text}</td>'
             )
         rows.append(
@@ -327,7 +329,7 @@ def _picture(matrix: npt.NDArray[np.intp], labels: Sequence[str]) -> str:
 
 
 def confused(matrix: npt.NDArray[np.intp], labels: Sequence[str], most: int = 10) -> str:
-    """The pairs of labels that are mistaken most often, as an HTML table."""
+    """Write the pairs of labels that are mistaken most often, as an HTML table."""
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]

@@ -26,7 +26,7 @@ from retrainer_trainer.store.store import Store
 def mistakes(
     ready: Bottlenecks, test: Rows, scores: Floats, labels: list[str], pictures: Store
 ) -> list[Mistake]:
-    """The test images that were guessed wrong with the highest scores, with their pictures."""
+    """Gather the test images that were guessed wrong with the highest scores, with their pictures."""
     if not len(test):
         return []
     guess, truth = scores.argmax(axis=1), ready.catalog.label[test]
@@ -47,38 +47,40 @@ def mistakes(
 
 
 def findings(ready: Bottlenecks, of_run: FindingsOfRun, labels: list[str]) -> list[FindingCard]:
-    """The most telling findings of each kind, with their pictures."""
+    """Gather the most telling findings of each kind, with their pictures."""
     listed = [
         row
         for kind in FindingKind
-        for row in [one for one in of_run.rows if one.kind is kind][:MOST_FINDINGS]
+        for row in [row for row in of_run.rows if row.kind is kind][:MOST_FINDINGS]
     ]
-    rows = sorted({r for one in listed for r in (one.row, one.other_row) if r is not None})
+    rows = sorted({r for f in listed for r in (f.row, f.other_row) if r is not None})
     thumbnails = reading.thumbnails(ready.images, ready.catalog, rows, THUMBNAIL)
     pictures = dict(zip(rows, thumbnails, strict=True))
     return [
         FindingCard(
-            kind=one.kind,
-            path=shown(ready.catalog.paths[one.row]),
-            label=labels[ready.catalog.label[one.row]],
-            suggested=None if one.suggested is None else labels[one.suggested],
-            jpeg=pictures[one.row],
-            other="" if one.other_row is None else shown(ready.catalog.paths[one.other_row]),
-            other_jpeg=None if one.other_row is None else pictures[one.other_row],
+            kind=finding.kind,
+            path=shown(ready.catalog.paths[finding.row]),
+            label=labels[ready.catalog.label[finding.row]],
+            suggested=None if finding.suggested is None else labels[finding.suggested],
+            jpeg=pictures[finding.row],
+            other=""
+            if finding.other_row is None
+            else shown(ready.catalog.paths[finding.other_row]),
+            other_jpeg=None if finding.other_row is None else pictures[finding.other_row],
             sets=tuple(
                 split.SETS[ready.catalog.sets[row]]
-                for row in (one.row, one.other_row)
+                for row in (finding.row, finding.other_row)
                 if row is not None
             ),
         )
-        for one in listed
+        for finding in listed
     ]
 
 
 def counts(
     report: Report, ready: Bottlenecks, trained: Trained, training: Training, seconds: float
 ) -> list[tuple[str, str, str]]:
-    """The small figures beside the accuracy: name, value, what it is of."""
+    """Gather the small figures beside the accuracy: name, value, and what it was measured on."""
     last = trained.curve[-1]
     whole = training.batch_size == -1 or training.solver is Solver.LBFGS
     progress = report.progress
@@ -124,7 +126,7 @@ def _solver(training: Training) -> str:
 
 
 def spec_yaml(task: Task) -> str:
-    """The job as YAML, with every default filled in, so that it means the same later."""
+    """Write the job as YAML, with every default filled in, so that it means the same later."""
     spec = task.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     for field in ("suspend", "backoffLimit", "pod"):
         spec.pop(field, None)
@@ -138,11 +140,11 @@ def spec_yaml(task: Task) -> str:
 
 
 def versions(backbone: Backbone) -> dict[str, str]:
-    """Of this program and of the libraries that decide the numbers, and what ran the backbone."""
+    """List the versions of this program and of the libraries that decide its numbers."""
     # The container image holds the source, not the installed distribution.
     parts = {"retrainer": __version__, "Python": platform.python_version()}
     parts |= {"numpy": np.__version__, "LiteRT": metadata.version("ai-edge-litert")}
-    if tensorflow := sys.modules.get("tensorflow"):  # only where something of this run needed it
+    if tensorflow := sys.modules.get("tensorflow"):  # imported only if this run needed it
         parts["TensorFlow"] = tensorflow.__version__
     parts["Bottlenecks by"] = backbone.runs_on
     parts["Machine"] = f"{platform.system()} {platform.machine()}"

@@ -10,9 +10,9 @@ from retrainer.api.findings import FindingKind
 from retrainer_trainer.page.html import percent, section
 
 MOST_FINDINGS = 12
-"""Of each kind, with pictures; findings.parquet has all."""
+"""Findings of each kind that are shown; findings.parquet has all."""
 
-_WORDS = {
+_TITLES_AND_ADVICE = {
     FindingKind.LABEL: (
         "Labels that are probably wrong",
         "Heads that had not seen these images, and the images most like them, agree on another label. "
@@ -41,14 +41,14 @@ class FindingCard:
     """One finding as the page shows it.
 
     Attributes:
-        kind: what it says.
+        kind: label, leak, duplicate or stranger.
         path: of the image, relative to `spec.images`.
-        label: what its folder says.
+        label: the name of its folder.
         suggested: the label that fits better; None for other kinds.
         jpeg: its thumbnail; None if it could not be read again.
         other: path of the image that shows the same; "" for other kinds.
         other_jpeg: its thumbnail.
-        sets: that the one image or the two are in.
+        sets: the set of the image, or of both images.
     """
 
     kind: FindingKind
@@ -62,12 +62,12 @@ class FindingCard:
 
 
 def findings_section(cards: Sequence[FindingCard], evaluation: Evaluation) -> str:
-    """The section as HTML; empty if findings were left out."""
+    """Write the section as HTML; empty if findings were left out."""
     folds = evaluation.folds
     if folds is None or folds.interval is None:
         return ""
     parts = [_accuracy(evaluation)]
-    for kind, (title, advice) in _WORDS.items():
+    for kind, (title, advice) in _TITLES_AND_ADVICE.items():
         of_kind = [card for card in cards if card.kind is kind]
         if of_kind:
             figures = "".join(_figure(card) for card in of_kind)
@@ -84,7 +84,7 @@ def findings_section(cards: Sequence[FindingCard], evaluation: Evaluation) -> st
 
 
 def _accuracy(evaluation: Evaluation) -> str:
-    """What the folds say of the accuracy, and what more images would bring."""
+    """Write what cross-validation says of the accuracy, and what more images would bring."""
     folds, forecast, clean = evaluation.folds, evaluation.forecast, evaluation.without_leaks
     if folds is None or folds.interval is None:
         return ""

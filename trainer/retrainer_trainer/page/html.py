@@ -4,18 +4,18 @@ from collections.abc import Iterable, Sequence
 
 
 def percent(share: float | None) -> str:
-    """A share as percent with one decimal; a dash for none."""
+    """Write a share as percent with one decimal; a dash for None."""
     return "&ndash;" if share is None else f"{100 * share:.1f}%"
 
 
 def section(title: str, body: str, intro: str = "") -> str:
-    """A section under a heading; all of it is HTML already."""
+    """Write a section under a heading; its parts are HTML already."""
     lead = f'<p class="soft">{intro}</p>' if intro else ""
     return f"<section><h2>{title}</h2>{lead}{body}</section>"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) -> str:
-    """A table whose last `numbers` columns are numbers; its cells are HTML already."""
+    """Write a table whose last `numbers` columns are numbers; its cells are HTML already."""
     first_number = len(head) - numbers
 
     def cells(row: Sequence[str], tag: str) -> str:

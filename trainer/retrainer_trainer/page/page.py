@@ -61,7 +61,7 @@ class Page:
 
     Attributes:
         name: of the job.
-        architecture: of the network.
+        architecture: name of the network.
         run: URL of the run's folder.
         finished: when, ISO 8601.
         labels: names.
@@ -78,7 +78,7 @@ class Page:
         rejected: rows of rejected.csv: path, reason.
         warnings: sentences.
         spec: the job's spec as YAML.
-        versions: name and version of what made it.
+        versions: names and versions of the programs and libraries that made the run.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """The page as HTML."""
+    """Write the page as HTML."""
     sections = [
         _hero(page),
         _warnings(page),
@@ -153,13 +153,13 @@ def _hero(page: Page) -> str:
 
 
 def _commonest(commonest: CommonestLabel) -> str:
-    """What the accuracy has to be compared with: that of a head that looks at nothing."""
+    """Write the accuracy of always guessing the commonest label, to compare the head's with."""
     label, accuracy = escape(commonest.label), percent(commonest.accuracy)
     return f"Always guessing {label}, the commonest label, would give {accuracy}."
 
 
 def _few(width: float) -> str:
-    """What an interval of this width, 0 to 1, means where there are few test images."""
+    """Write what a wide interval (its width is 0 to 1) means; "" for a narrow one."""
     text = " <b>That is wide: a few points more or less may be chance.</b>"
     return text if width > WIDE else ""
 
@@ -179,8 +179,8 @@ def _curves(page: Page) -> str:
     ):
         series = [
             (name, points)
-            for name, one in zip(("training", "validation"), fields, strict=True)
-            if (points := charts.points_of(page.curve, one))
+            for name, field_name in zip(("training", "validation"), fields, strict=True)
+            if (points := charts.points_of(page.curve, field_name))
         ]
         pictures.append(
             f"<div><h3>{title}</h3>{charts.curves(series, title, percent=is_share)}</div>"
@@ -198,8 +198,8 @@ def _curves(page: Page) -> str:
 def _sweep(page: Page) -> str:
     if not page.candidates:
         return ""
-    broken = sum(one.cross_entropy is None for one in page.candidates)
-    ended = f" {broken:,} diverged." if broken else ""
+    diverged = sum(candidate.cross_entropy is None for candidate in page.candidates)
+    ended = f" {diverged:,} diverged." if diverged else ""
     intro = (
         f"{len(page.candidates):,} combinations were trained at once.{ended} The one with the lowest "
         "cross entropy on the validation images, framed, was trained alone."
@@ -246,19 +246,20 @@ def _mistakes(page: Page) -> str:
     if not page.mistake_count:
         return ""
     cards = []
-    for one in page.mistakes[:MOST_MISTAKES]:
-        if one.jpeg is None:
+    for mistake in page.mistakes[:MOST_MISTAKES]:
+        if mistake.jpeg is None:
             picture = '<div class="gone">not readable</div>'
         else:
-            code = base64.b64encode(one.jpeg).decode()
+            code = base64.b64encode(mistake.jpeg).decode()
             picture = (
-                f'<img alt="{escape(one.path)}" width="{THUMBNAIL}" height="{THUMBNAIL}" '
+                f'<img alt="{escape(mistake.path)}" width="{THUMBNAIL}" height="{THUMBNAIL}" '
                 f'src="data:image/jpeg;base64,{code}">'
             )
         cards.append(
-            f'<figure>{picture}<figcaption><span class="guess">{escape(one.guess)} '
-            f"{percent(one.score)}</span><br>is {escape(one.label)} ({percent(one.true_score)})"
-            f'<span class="path" title="{escape(one.path)}">{escape(one.path)}</span>'
+            f'<figure>{picture}<figcaption><span class="guess">{escape(mistake.guess)} '
+            f"{percent(mistake.score)}</span><br>is {escape(mistake.label)} "
+            f"({percent(mistake.true_score)})"
+            f'<span class="path" title="{escape(mistake.path)}">{escape(mistake.path)}</span>'
             "</figcaption></figure>"
         )
     shown = min(len(page.mistakes), MOST_MISTAKES)
@@ -274,13 +275,13 @@ def _exports(page: Page) -> str:
     rows = [
         (
             escape(name),
-            escape(one.path),
-            percent(one.accuracy),
-            f"{one.different:,} of {one.images:,}"
-            if one.check == Check.IMAGES
+            escape(export.path),
+            percent(export.accuracy),
+            f"{export.different:,} of {export.images:,}"
+            if export.check == Check.IMAGES
             else "not run; it holds the head's numbers",
         )
-        for name, one in page.evaluation.exports.items()
+        for name, export in page.evaluation.exports.items()
     ]
     if not rows:
         return ""
