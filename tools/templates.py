@@ -59,7 +59,7 @@ LIBRARIES = ("tensorflow-cpu", "keras")
 LIBRARIES_OF = {ONNX: ("tf2onnx", "onnx")}
 
 
-class Made(NamedTuple):
+class Classifier(NamedTuple):
     """A network with seeded numbers, its batch normalisation folded, and a head.
 
     Attributes:
@@ -96,9 +96,9 @@ def main() -> int:
             layers = layers_of(network)
             rows = json.dumps([[layer.name, layer.kernel.shape] for layer in layers])
             lines.append(f"{json.dumps(backbone.name)}: {rows}")
-            made_network = make(backbone, network, layers)
+            classifier = make(backbone, network, layers)
             for form in stale:
-                packed[form][backbone.name] = WRITERS[form](made_network)
+                packed[form][backbone.name] = WRITERS[form](classifier)
     if SAVED_MODEL in stale:
         packed[SAVED_MODEL] |= no_variables()
     templates.LAYERS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
@@ -180,7 +180,7 @@ def layers_of(network: Any) -> list[Layer]:
     return layers_read
 
 
-def make(backbone: Architecture, network: Any, layers: list[Layer]) -> Made:
+def make(backbone: Architecture, network: Any, layers: list[Layer]) -> Classifier:
     """The network with its batch normalisation folded, frozen, and a seeded head."""
     import keras
     import tensorflow as tf
@@ -211,7 +211,7 @@ def make(backbone: Architecture, network: Any, layers: list[Layer]) -> Made:
     generator = np.random.default_rng(2)
     arrays["head/weights"] = generator.uniform(0, 1, (backbone.bottleneck, LABELS)).astype("f4")
     arrays["head/bias"] = generator.uniform(0, 1, LABELS).astype("f4")
-    return Made(backbone, graph, output, arrays)
+    return Classifier(backbone, graph, output, arrays)
 
 
 def named(graph: Any, output: str, arrays: Arrays) -> tuple[Any, str]:
@@ -260,30 +260,30 @@ def place_of(value: Any, arrays: Arrays, kind: str) -> str:
 
 
 # --- the formats ---
-def scores(made: Made, scaled: Any, name: str) -> Any:
+def scores(classifier: Classifier, scaled: Any, name: str) -> Any:
     """Softmax scores, a tensor of this name, of images already in [-1, 1]."""
     import tensorflow as tf
 
     (bottleneck,) = tf.graph_util.import_graph_def(
-        made.graph,
+        classifier.graph,
         input_map={"input:0": scaled},
-        return_elements=[f"{made.output}:0"],
+        return_elements=[f"{classifier.output}:0"],
         name=PLACE_PREFIX.rstrip("/"),
     )
-    weights = tf.constant(made.arrays["head/weights"], name="head/weights")
-    bias = tf.constant(made.arrays["head/bias"], name="head/bias")
+    weights = tf.constant(classifier.arrays["head/weights"], name="head/weights")
+    bias = tf.constant(classifier.arrays["head/bias"], name="head/bias")
     logits = tf.nn.bias_add(tf.matmul(bottleneck, weights, name="head/matmul"), bias, name="logits")
     return tf.nn.softmax(logits, name=name)
 
 
-def graph_def(made: Made, source: str, scale: Callable[[Any], Any], result: str) -> Any:
+def graph_def(classifier: Classifier, source: str, scale: Callable[[Any], Any], result: str) -> Any:
     """GraphDef from the placeholder `source`, scaled, to `result`."""
     import tensorflow as tf
 
-    size = made.network.size
+    size = classifier.network.size
     with tf.Graph().as_default() as graph:
         pixels = tf.compat.v1.placeholder(tf.float32, (None, size, size, 3), name=source)
-        scores(made, scale(pixels), result)
+        scores(classifier, scale(pixels), result)
     kept = tf.compat.v1.graph_util.extract_sub_graph(graph.as_graph_def(), [result])
     kept.ClearField("library")
     return kept
@@ -294,16 +294,16 @@ def to_range(pixels: Any) -> Any:
     return pixels / HALF_RANGE - 1.0
 
 
-def frozen_graph(made: Made) -> bytes:
+def frozen_graph(classifier: Classifier) -> bytes:
     """As retrain.py writes it: `input` to `final_result`."""
-    graph = graph_def(made, "input", lambda scaled: scaled, "final_result")
-    empty_nodes([graph.node], made)
+    graph = graph_def(classifier, "input", lambda scaled: scaled, "final_result")
+    empty_nodes([graph.node], classifier)
     return bytes(graph.SerializeToString(deterministic=True))
 
 
-def empty_nodes(lists: Iterable[Any], made: Made) -> None:
+def empty_nodes(lists: Iterable[Any], classifier: Classifier) -> None:
     """Take the arrays out of constants; each place must be filled by exactly one of them."""
-    left = dict(made.arrays)
+    left = dict(classifier.arrays)
     for nodes in lists:
         for node in nodes:
             for attribute in ("_output_shapes", "_has_manual_control_dependencies"):
@@ -316,19 +316,19 @@ def empty_nodes(lists: Iterable[Any], made: Made) -> None:
     assert not left, sorted(left)
 
 
-def saved_model(made: Made) -> bytes:
+def saved_model(classifier: Classifier) -> bytes:
     """Signatures on pixels and on image bytes; the latter is the default one."""
     import tensorflow as tf
 
     from retrainer_trainer.export.graph import decoded
 
-    size = made.network.size
+    size = classifier.network.size
     pixel_spec = tf.TensorSpec((None, size, size, 3), tf.float32, name="pixels")
     byte_spec = tf.TensorSpec((None,), tf.string, name="image_bytes")
 
     @tf.function(input_signature=[pixel_spec])  # type: ignore[untyped-decorator]
     def pixels(pixels: Any) -> dict[str, Any]:
-        shares = scores(made, to_range(pixels), "scores")
+        shares = scores(classifier, to_range(pixels), "scores")
         # Each output has one row per image: TensorFlow Serving's row format refuses anything else.
         names = tf.constant([str(i).encode() for i in range(LABELS)], name=NAMES)
         return {
@@ -363,7 +363,7 @@ def saved_model(made: Made) -> bytes:
         for node in nodes:
             if node.op == "Const" and node.name == NAMES:
                 node.attr["value"].tensor.ClearField("string_val")
-    empty_nodes(lists, made)
+    empty_nodes(lists, classifier)
     return bytes(meta.SerializeToString(deterministic=True))
 
 
@@ -376,22 +376,24 @@ def no_variables() -> dict[str, bytes]:
         return {name: (Path(folder) / name).read_bytes() for name in VARIABLES}
 
 
-def tflite(made: Made) -> bytes:
+def tflite(classifier: Classifier) -> bytes:
     """As TensorFlow's converter writes it."""
     import tensorflow as tf
 
-    size = made.network.size
+    size = classifier.network.size
     spec = tf.TensorSpec((None, size, size, 3), tf.float32, name="pixels")
 
     @tf.function(input_signature=[spec])  # type: ignore[untyped-decorator]
     def classify(pixels: Any) -> Any:
-        return {"scores": scores(made, to_range(pixels), "scores")}
+        return {"scores": scores(classifier, to_range(pixels), "scores")}
 
     concrete = classify.get_concrete_function()
     model = unpack(bytes(tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert()))
     (graph,) = model.subgraphs
-    left = set(made.arrays)
-    arrays = made.arrays | on_pixels(made.arrays, next(iter(made.arrays)).partition("/")[0])
+    left = set(classifier.arrays)
+    arrays = classifier.arrays | on_pixels(
+        classifier.arrays, next(iter(classifier.arrays)).partition("/")[0]
+    )
     for tensor in graph.tensors:
         data = model.buffers[tensor.buffer].data
         if data is None or len(data) < 32 or tensor.type != 0:
@@ -418,15 +420,15 @@ def laid_out_place(value: Any, arrays: Arrays) -> str:
     return place
 
 
-def onnx(made: Made) -> bytes:
+def onnx(classifier: Classifier) -> bytes:
     """As tf2onnx writes it."""
     import tf2onnx.convert
 
-    graph = graph_def(made, "pixels", to_range, "scores")
+    graph = graph_def(classifier, "pixels", to_range, "scores")
     model, _ = tf2onnx.convert.from_graph_def(
         graph, input_names=["pixels:0"], output_names=["scores:0"], opset=ONNX_OPSET
     )
-    left = dict(made.arrays)
+    left = dict(classifier.arrays)
     names = {}
     for tensor in model.graph.initializer:
         if tensor.data_type != 1 or len(tensor.raw_data) < 32:
@@ -435,7 +437,7 @@ def onnx(made: Made) -> bytes:
         places = [
             place
             for place in left
-            if (laid := onnx_layout(made.arrays[place])).shape == value.shape
+            if (laid := onnx_layout(classifier.arrays[place])).shape == value.shape
             and (laid == value).all()
         ]
         assert len(places) == 1 or np.ptp(value) == 0, tensor.name
