@@ -196,7 +196,7 @@ def _column(name: str, kind: str, path: str, description: str, priority: int) ->
 
 
 class _Dumper(yaml.SafeDumper):
-    """Without anchors, which nobody reads with pleasure."""
+    """A dumper that writes no anchors, which are hard to read."""
 
     def ignore_aliases(self, *_: Any) -> bool:
         return True
@@ -208,7 +208,7 @@ def plain() -> str:
 
 
 def template() -> str:
-    """Write it as a template of the chart: a value leaves it out, and it has the chart's labels."""
+    """The definition as a template of the chart, with the chart's labels; a value leaves it out."""
     text = plain()
     if "{{" in text:
         raise ValueError("Helm would take {{ in a description for its own")

@@ -43,7 +43,7 @@ RUNNING = (
 
 
 def reasons(kind: conditions.Kind) -> str:
-    """Write a pattern of all reasons of this kind."""
+    """A regular expression that matches all reasons of this kind."""
     return "|".join(sorted({r.name for r in conditions.REASONS if r.kind == kind}))
 
 

@@ -27,7 +27,7 @@ from retrainer.views.text import console, duration, near
 
 STEPS = 500
 RATES = (0.01, 0.1)
-"""retrain.py's, and one ten times as large."""
+"""The learning rates: retrain.py's, and one ten times as large."""
 BUILTIN = "mobilenet_0.25_128"
 WIDTHS = {"2_5": "0.25", "5_0": "0.50", "7_5": "0.75", "1_0": "1.0"}
 """How Keras Applications writes a width in a file's name, and how an architecture does."""
@@ -106,7 +106,7 @@ def main() -> int:
 
 
 def show(options: argparse.Namespace) -> None:
-    """Both runs, and what to look at next."""
+    """Run both jobs; print what each gave and what to look at next."""
     out = console()
 
     def say(text: str, style: str = "bold") -> None:
@@ -148,7 +148,7 @@ def show(options: argparse.Namespace) -> None:
 
 
 def an_image(images: str) -> str:
-    """One of the images, to predict."""
+    """The path of one of the images, to predict."""
     files = (f for f in sorted(Path(images).expanduser().glob("*/[!.]*")) if f.is_file())
     return str(next(files, "IMAGE"))
 

@@ -38,7 +38,7 @@ exec env --default-signal=INT chroot "$root" /bin/bash -c "cd /root/retrainer &&
 
 
 def main() -> int:
-    """Make the machine, run the commands in it; the exit code of the first that failed."""
+    """Make the machine and run the commands in it; return the exit code of the first that failed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -67,7 +67,7 @@ def transform(name: str, **options: Any) -> DataTransformerConfig:
 
 
 def place(panel: Any, title: str, about: str, *, span: int = HALF, height: int = HEIGHT) -> Any:
-    """Set title, description, data source and size, which every panel has."""
+    """Set what every panel has: title, description, data source and size."""
     return panel.title(title).description(about).datasource(SOURCE).span(span).height(height)
 
 

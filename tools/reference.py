@@ -147,7 +147,7 @@ def reasons() -> str:
 
 
 def _filled_in(sentence: str) -> str:
-    """Put the fields of a sentence in italics, without how a number is written: *rate* for {rate:g}."""
+    """The sentence with its fields in italics, without their formats: *rate* for {rate:g}."""
     return re.sub(r"\{(\w+)[^}]*\}", r"*\1*", sentence)
 
 

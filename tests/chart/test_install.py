@@ -73,7 +73,7 @@ def narrow(cluster: DevCluster, wide: str) -> Iterator[str]:
 
 
 def _may(cluster: DevCluster, user: str, verb: str, what: str, namespace: str) -> bool:
-    """`what` is a resource, with :subresource or /name."""
+    """Whether `user` may do `verb` to `what`: a resource, with :subresource or /name if need be."""
     resource, _, subresource = what.partition(":")
     asked = [verb, resource, f"--subresource={subresource}", "-n", namespace, f"--as={user}"]
     answer = kubectl(cluster, "auth", "can-i", *asked)

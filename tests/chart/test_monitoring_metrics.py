@@ -105,7 +105,7 @@ def steps(page: bytes) -> set[int]:
 
 
 def rendered(lives: list[Live]) -> bytes:
-    """The page, of a first scrape and of one without changes; prints what they took."""
+    """Render the page twice, without a change between; print the seconds of each, return the second."""
     metrics = OperatorMetrics()
     page = b""
     for what in ("first", "next"):

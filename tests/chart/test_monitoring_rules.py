@@ -24,7 +24,7 @@ def alerts() -> list[dict[str, Any]]:
 
 
 def promtool(*arguments: str) -> str:
-    """What promtool printed; it has to succeed."""
+    """Run promtool, which has to succeed; return what it printed."""
     done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -74,7 +74,7 @@ def _named(objects: list[Any], kind: str, name: str = "rt-retrainer-operator") -
 
 
 def _environment(objects: list[Any]) -> dict[str, str]:
-    """What the operator's container is given; what the pod fills in as it would."""
+    """The environment of the operator's container, with the fields that Kubernetes fills in."""
     (container,) = _named(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
     return {e["name"]: e.get("value", "filled-in") for e in container["env"]}
 

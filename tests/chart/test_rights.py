@@ -41,7 +41,7 @@ class Operator:
 
 
 def _until(check: Callable[[], Any], what: str, log: Path, seconds: float = 120) -> Any:
-    """What `found` gives as soon as it is true; each try is a request that takes its time."""
+    """Call `check`, which makes a request, until its answer is true, and return that answer."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if answer := check():

@@ -20,7 +20,7 @@ from retrainer.errors import Interrupted, InvalidJob, UserError
 
 
 class Output(NamedTuple):
-    """What a command printed, and what it exited with."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -243,7 +243,7 @@ def test_what_is_no_text_on_standard_input_is_told() -> None:
 
 
 def validate_input(body: bytes, **environment: str) -> Output:
-    """What `retrainer validate -f -` says to it."""
+    """Run `retrainer validate -f -` with this standard input."""
     command = [sys.executable, "-m", "retrainer.cli.main", "validate", "-f", "-"]
     done = subprocess.run(
         command, input=body, capture_output=True, env={**os.environ, **environment}, check=False

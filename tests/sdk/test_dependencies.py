@@ -29,7 +29,7 @@ def imported() -> Iterator[tuple[str, str]]:
 
 
 def installed_with(names: set[str]) -> set[str]:
-    """These distributions and all that they require without an extra."""
+    """The names of these distributions and of all that they require without an extra."""
     installed: set[str] = set()
     open_ = set(names)
     while open_:

@@ -39,14 +39,14 @@ def trained(steps: int, interval: int = 10, upto: int | None = None) -> Report:
 
 
 def steps_in(text: str) -> list[int]:
-    """Steps of the lines of evaluations, under their one line of titles."""
+    """The steps in the lines of evaluations, which stand under one line of titles."""
     assert text.count("training accuracy") == 1
     lines = re.findall(r"^ +([\d,]+) +[\d.]+%", text, re.MULTILINE)
     return [int(step.replace(",", "")) for step in lines]
 
 
 class Clock:
-    """Seconds that pass when told."""
+    """A clock whose seconds pass only when a test says so."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -61,7 +61,7 @@ def test_the_tutorial_shows_a_comparison_as_it_is_printed(
 
 
 def form(text: str) -> list[str]:
-    """Its lines without what differs from run to run: names, numbers, widths."""
+    """The lines of a text without what differs from run to run: names, numbers, widths."""
     names = re.sub(r"flower[\w-]*", "RUN", text)
     networks = re.sub(r"mobilenet_[\d._]+", "NETWORK", names)
     numbers = re.sub(r"\d[\d.,]*", "1", networks)

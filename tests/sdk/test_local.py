@@ -33,7 +33,7 @@ from retrainer.local import process as local
 
 FAKE = Path(__file__).resolve().parent.parent / "support" / "fake_trainer.py"
 NOBODY = 2**22 + 1
-"""Above what a process id can be."""
+"""A number above every process id."""
 
 
 @pytest.fixture(autouse=True)
@@ -296,7 +296,7 @@ def test_an_error_of_the_watcher_stops_the_trainer_and_leaves_nothing(
 
 
 def gone(process: int) -> bool:
-    """Whether there is no such process any more."""
+    """Whether the process has ended."""
     assert process < NOBODY
     try:
         os.kill(process, 0)

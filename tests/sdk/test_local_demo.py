@@ -31,7 +31,7 @@ def run_demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def accuracies(text: str) -> list[float]:
-    """Those of the lines under `Both runs`, percent."""
+    """The test accuracies in the lines under `Both runs`, in percent."""
     both = text.partition("\nBoth runs\n")[2]
     return [float(percent) for percent in re.findall(r"test accuracy (\d+\.\d)%", both)]
 

@@ -226,7 +226,7 @@ def test_a_mistake_is_one_sentence_and_64(digits: Path, tmp_path: Path) -> None:
 def shown_by_tensorboard(
     place: str, environment: dict[str, str], end: signal.Signals = signal.SIGINT
 ) -> str:
-    """The runs that TensorBoard offers, as its own page asks for them; ended by Ctrl-C or so."""
+    """The runs that TensorBoard offers to its own page; the signal `end` stops it then."""
     port = free_port()
     with subprocess.Popen(
         [COMMAND, "tensorboard", place, "--port", str(port)],
@@ -270,7 +270,7 @@ def answered(url: str, board: subprocess.Popen[bytes]) -> str:
 # --- a real S3 server ---
 @pytest.fixture(scope="module")
 def s3(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """With the digits in it."""
+    """An S3 server that has the digits in a bucket."""
     with S3Server(tmp_path_factory.mktemp("s3")) as server:
         client = boto3.client("s3", **server.client_options())  # type: ignore[call-overload]
         for bucket in ("photos", "models"):

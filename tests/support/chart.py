@@ -27,7 +27,7 @@ WITH_IMAGES = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command gave back."""
+    """Exit code, output and error output of a command."""
 
     code: int
     out: str
@@ -35,7 +35,7 @@ class Answer:
 
 
 def kubectl(cluster: DevCluster, *arguments: str, stdin: str | None = None) -> Answer:
-    """Run kubectl where a refusal is an answer too."""
+    """Run kubectl; a refusal is an answer too, not an error."""
     return _run(
         cluster.kubectl_program, "--kubeconfig", str(cluster.kubeconfig), *arguments, stdin=stdin
     )
@@ -53,7 +53,7 @@ def helm(*arguments: str, cluster: DevCluster | None = None) -> Answer:
 
 
 def helm_well(*arguments: str, cluster: DevCluster | None = None) -> str:
-    """The same; it has to succeed. What it printed."""
+    """Run helm, which has to succeed; return what it printed."""
     answer = helm(*arguments, cluster=cluster)
     assert answer.code == 0, f"helm {' '.join(arguments)}: {answer.err}{answer.out}"
     return answer.out
@@ -66,7 +66,7 @@ def rendered(*arguments: str, release: str = "rt", namespace: str = "retrainer")
 
 
 def install_crd(cluster: DevCluster) -> None:
-    """As tools/crd.py generates it; RetrainJobs are accepted when this returns."""
+    """Install the CRD that tools/crd.py generates; when this returns, RetrainJobs are accepted."""
     tool = [sys.executable, str(REPOSITORY / "tools" / "crd.py"), "--plain"]
     crd = subprocess.run(tool, capture_output=True, text=True, check=True).stdout
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=crd)
@@ -74,17 +74,17 @@ def install_crd(cluster: DevCluster) -> None:
 
 
 def until_established(cluster: DevCluster) -> None:
-    """Every custom resource that is defined is served when this returns."""
+    """Wait until every custom resource that is defined is served."""
     wait = ["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"]
     end = time.monotonic() + 60
-    # Of a definition that has no conditions yet it says that they are no list, and ends.
+    # kubectl wait fails at once on a definition that has no conditions yet.
     while (answer := kubectl(cluster, *wait)).code != 0:
         assert time.monotonic() < end, answer.err
 
 
 @functools.cache
 def _helm() -> str:
-    """Its path; built when missing (minutes, the first time)."""
+    """The path of helm, which is built when it is missing (this takes minutes)."""
     return str(devcluster_tool.binary("helm"))
 
 

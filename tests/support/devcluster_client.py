@@ -62,7 +62,7 @@ class S3Access:
 
 @dataclass(frozen=True)
 class DevCluster:
-    """A running cluster. What a cluster given by KUBECONFIG cannot tell is None."""
+    """A running cluster; fields that a cluster given by KUBECONFIG cannot fill are None."""
 
     name: str
     size: Size
@@ -78,7 +78,7 @@ class DevCluster:
 
     @property
     def from_kubeconfig(self) -> bool:
-        """Whether it is somebody else's, given by KUBECONFIG."""
+        """Whether this is the cluster of KUBECONFIG, which is not ours to start or stop."""
         return self.logs is None
 
     def image(self, target: str) -> str:
@@ -86,7 +86,7 @@ class DevCluster:
         return f"{self.image_prefix}/{target}:{self.image_tag}"
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        """Run kubectl as the administrator; what it printed. A failure raises with its words."""
+        """Run kubectl as the administrator; return its output. A failure raises with its message."""
         command = [self.kubectl_program, "--kubeconfig", str(self.kubeconfig), *arguments]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
         if done.returncode != 0:
@@ -126,7 +126,7 @@ class DevCluster:
         with self.audit_log.open(encoding="utf-8") as lines:
             for line in lines:
                 if not line.endswith("\n") or user not in line:
-                    continue  # the last line may still be in the writing
+                    continue  # the API server may still be writing the last line
                 event: dict[str, Any] = json.loads(line)
                 if event["user"].get("username") != user:
                     continue

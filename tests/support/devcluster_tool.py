@@ -11,16 +11,16 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "tests.cluster.devcluster")
-"""To be run in the checkout."""
+"""The development cluster's tool, to be run in the checkout."""
 
 uncaptured: Callable[[], AbstractContextManager[None]] = nullcontext
-"""In which what is printed reaches the terminal; tests/conftest.py sets pytest's own."""
+"""A context in which output reaches the terminal at once; tests/conftest.py sets pytest's."""
 _LONG = 30.0
-"""Seconds after which a call builds something, and people want to see how far it is."""
+"""Seconds after which a call is taken to build something, so that its progress is shown."""
 
 
 def run(*arguments: str) -> str:
-    """What it printed; its progress goes to stderr, its last lines into the exception too."""
+    """Run the tool and return its output; its progress goes to stderr, the end of it into errors too."""
     last: deque[str] = deque(maxlen=10)
     begun = time.monotonic()
     with subprocess.Popen(

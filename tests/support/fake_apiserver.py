@@ -131,7 +131,7 @@ class FakeApiServer:
         self._end_watches(CUT)
 
     def expire(self) -> None:
-        """End every watch; going on from any version so far is answered 410."""
+        """End every watch; a watch from any version so far is answered 410."""
         with self._lock:
             self._oldest = self._version + 1
             self._version += 1
@@ -144,7 +144,7 @@ class FakeApiServer:
                 live.put(json.dumps(event).encode())
 
     def fail(self, pattern: str, answer: Answer | ClusterError, times: int = 1) -> None:
-        """Answer so the next requests whose `METHOD path` matches."""
+        """Give this answer to the next `times` requests whose `METHOD path` matches."""
         with self._lock:
             self._failures += [(pattern, answer)] * times
 
@@ -256,7 +256,7 @@ class FakeApiServer:
 
 
 def refused(status: int, message: str, **details: Any) -> Answer:
-    """A Status object, as the API server answers with."""
+    """The answer of an API server that refuses: a Status object."""
     reason = details.pop("reason", "")
     document = {"kind": "Status", "code": status, "reason": reason, "message": message}
     return Answer(status, json.dumps(document | {"details": details}).encode())

@@ -15,7 +15,7 @@ from retrainer.errors import ClusterError
 
 @contextmanager
 def serve(fake: FakeApiServer, kubeconfig: Path) -> Iterator[str]:
-    """Serve `fake` while the block runs, and write a kubeconfig for it; its URL."""
+    """Serve `fake` while the block runs, and write a kubeconfig for it; yield its URL."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -1,4 +1,4 @@
-"""A trainer that only talks: it writes the events of one scenario, for tests of who listens.
+"""A trainer that only writes the events of one scenario, for tests of what reads them.
 
     python fake_trainer.py SCENARIO
 
@@ -22,7 +22,7 @@ REPORT = Report(task=TASK.task, name=TASK.name, uid=TASK.uid, run=TASK.run_url)
 
 
 def tell(**event: Any) -> None:
-    """One line of the pipe."""
+    """Write one event to the pipe."""
     EVENTS.write(json.dumps(event) + "\n")
 
 
@@ -34,14 +34,14 @@ def report(**fields: Any) -> None:
 
 
 def images(done: int, cached: int = 0) -> Progress:
-    """Counts while bottlenecks are computed."""
+    """The counts of images while bottlenecks are computed."""
     return Progress(
         images_total=IMAGES, images_cached=cached, images_computed=done - cached, images_rejected=0
     )
 
 
 def bottlenecks(cached: int = 0) -> None:
-    """From listing to the last bottleneck."""
+    """Report everything from the listing to the last bottleneck."""
     report()
     for done in range(cached, IMAGES, 107):
         report(progress=images(done, cached))
@@ -49,7 +49,7 @@ def bottlenecks(cached: int = 0) -> None:
 
 
 def training() -> None:
-    """Every evaluation of 500 steps."""
+    """Report every evaluation of 500 steps."""
     for step in (*range(0, STEPS, 10), STEPS):
         accuracy = 1 - 0.8 * 0.98**step
         point = CurvePoint(
@@ -65,7 +65,7 @@ def training() -> None:
 
 
 def succeed(test_images: int = 165) -> None:
-    """The end of a run that went well."""
+    """Report the end of a run that succeeded."""
     accuracy = 147 / 165 if test_images else None
     report(
         stage=Phase.SUCCEEDED,
@@ -79,7 +79,7 @@ def succeed(test_images: int = 165) -> None:
 
 
 def fail(code: int, reason: str, message: str) -> NoReturn:
-    """The end of one that did not."""
+    """Report the end of a run that failed, and exit with `code`."""
     stage = Phase.FAILED if code == 64 else REPORT.stage
     report(stage=stage, reason=reason, message=message)
     tell(log=f"Error: {message}")
@@ -107,7 +107,7 @@ def deaf() -> NoReturn:
 
 
 def chatter() -> None:
-    """What TensorFlow prints, on both descriptors, and leaves among the temporary files."""
+    """Print what TensorFlow prints, on both descriptors, and leave its temporary files."""
     tempfile.mkstemp(prefix="__autograph_generated_file")
     os.write(2, b"E0000 cuda_dnn.cc:8310] Unable to register cuDNN factory\n")
     os.write(1, b"WARNING: All log messages before absl::InitializeLog() is called\n")

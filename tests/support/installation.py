@@ -61,7 +61,7 @@ def namespace(cluster: DevCluster, name: str) -> None:
 
 
 def bucket_of(s3: S3Access, name: str) -> "Bucket":
-    """The bucket, made if it is not there."""
+    """Return the bucket; create it if it is missing."""
     client: Any = boto3.session.Session().client("s3", **s3.client_options())
     if name not in {b["Name"] for b in client.list_buckets()["Buckets"]}:
         client.create_bucket(Bucket=name)
@@ -76,7 +76,7 @@ class Bucket:
     name: str
 
     def upload(self, folder: Path, prefix: str) -> int:
-        """Every file below `folder`, under `prefix`; how many."""
+        """Upload every file below `folder` under `prefix`; return how many there are."""
         files = [f for f in folder.rglob("*") if f.is_file()]
 
         def put(file: Path) -> None:
@@ -128,16 +128,16 @@ class Installation:
         }
 
     def submit(self, name: str, **spec: Any) -> None:
-        """`kubectl apply -f` of that job."""
+        """Submit that job with `kubectl apply -f`."""
         self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(self.manifest(name, spec)))
         self.applied.append(name)
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        """kubectl in the test's namespace."""
+        """Run kubectl in the test's namespace; return what it printed."""
         return self.cluster.kubectl("-n", self.namespace, *arguments, stdin=stdin)
 
     def get(self, kind: str, name: str = "", *arguments: str) -> Any:
-        """`kubectl get -o json`, parsed."""
+        """The parsed output of `kubectl get -o json`."""
         named = [name] if name else []
         return json.loads(self.kubectl("get", kind, *named, *arguments, "-o", "json"))
 
@@ -147,7 +147,7 @@ class Installation:
         return status
 
     def complete(self, name: str, seconds: int = 600) -> dict[str, Any]:
-        """Wait as a user would; the status of the finished job.
+        """Wait as a user would; return the status of the finished job.
 
         Raises:
             AssertionError: it did not complete, with all that is known of it.
@@ -160,10 +160,10 @@ class Installation:
     def until(
         self, name: str, holds: Callable[[dict[str, Any]], bool], seconds: float = 240
     ) -> dict[str, Any]:
-        """The job's status once `holds` of it.
+        """Wait until the job's status satisfies `holds`; return it.
 
         Raises:
-            AssertionError: it did not within `seconds`, with all that is known of the job.
+            AssertionError: it did not within `seconds`; the message has all that is known of the job.
         """
         status: dict[str, Any] = self.eventually(
             lambda: self.status(name), holds, seconds, lambda: self.story(name), every=0.3
@@ -178,7 +178,7 @@ class Installation:
         story: Callable[[], str] = str,
         every: float = 0.5,
     ) -> Any:
-        """What `look` gives once `holds` of it, looked at again and again within `seconds`."""
+        """Call `look` until its value satisfies `holds`, at most for `seconds`; return the value."""
         deadline = time.monotonic() + seconds
         while True:
             value = look()
@@ -208,7 +208,7 @@ class Installation:
         return sorted(pods, key=lambda pod: pod["metadata"]["creationTimestamp"])
 
     def report(self, name: str) -> Report | None:
-        """What the job's running pod says of itself, if it can be asked."""
+        """The report of the job's running pod, or None if the pod does not answer."""
         for pod in self.pods(name):
             address = pod["status"].get("podIP")
             if pod["status"]["phase"] != "Running" or not address:
@@ -233,9 +233,9 @@ class Installation:
 
 
 def kill_processes(module: str) -> int:
-    """SIGKILL every `python -m <module>` in a container on this machine, whichever; how many.
+    """Kill (SIGKILL) every `python -m <module>` in any container on this machine; return how many.
 
-    A given cluster has to run its containers here (kind, minikube's docker driver), and we be root.
+    A cluster of KUBECONFIG must run its containers here (kind, minikube's docker driver); needs root.
     """
     killed = 0
     ours = Path("/proc/self/ns/pid").readlink()
@@ -254,5 +254,5 @@ def kill_processes(module: str) -> int:
 
 
 def _pause(seconds: float) -> None:
-    """Between two looks at something outside this process."""
+    """Wait between two looks at something outside this process."""
     time.sleep(seconds)

@@ -41,18 +41,18 @@ class Kueue:
         self._bed.api.call("POST", f"{_PATH}/namespaces/{team.name}/localqueues", body)
 
     def workloads(self, team: Namespace) -> list[dict[str, Any]]:
-        """What Kueue keeps of each Job."""
+        """The Workload that Kueue keeps for each Job."""
         return self._bed.api.items(f"{_PATH}/namespaces/{team.name}/workloads")
 
     def stop_policy(self, policy: str) -> None:
-        """`HoldAndDrain` takes every Job its place away, `None` lets them in again."""
+        """Set the queue's policy: `HoldAndDrain` evicts every Job, `None` admits them again."""
         body = {"spec": {"stopPolicy": policy}}
         self._bed.api.call("PATCH", f"{_PATH}/clusterqueues/{QUEUE}", body)
 
 
 @contextmanager
 def kueue(bed: Bed, folder: Path, *, cpu: str) -> Iterator[Kueue]:
-    """Kueue until the block ends; the control plane is of no use without it afterwards."""
+    """Run Kueue until the block ends; afterwards the control plane is of no use without it."""
     program = devcluster_tool.binary("kueue")
     ports = [free_port() for _ in range(3)]
     certificates = folder / "certificates"
@@ -153,7 +153,7 @@ def _object(kind: str, name: str, **spec: Any) -> dict[str, Any]:
 
 
 def _certificates(folder: Path) -> str:
-    """A self-signed one for this machine's address; what is to be trusted, in base64."""
+    """Write a self-signed certificate for this machine's address; return it in base64, to be trusted."""
     folder.mkdir()
     names = ["-subj", "/CN=kueue", "-addext", "subjectAltName=IP:127.0.0.1"]
     files = ["-keyout", str(folder / "tls.key"), "-out", str(folder / "tls.crt")]

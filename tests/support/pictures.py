@@ -17,7 +17,7 @@ ALPHA_MASK = 0xFF000000
 
 
 def smooth(width: int = 300, height: int = 200, seed: int = 1) -> Array:
-    """(height, width, 3) RGB whose top and left can be told from its bottom and right."""
+    """A picture, (height, width, 3) RGB, that looks different however it is turned or mirrored."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 

@@ -19,7 +19,7 @@ from tests.operator.harness import eventually
 from tests.support.ports import free_port
 
 Sample = dict[str, Any]
-"""As Prometheus answers: `metric` (its labels), and `value` or `values`."""
+"""A series in an answer of Prometheus: `metric` (its labels), and `value` or `values`."""
 
 
 class Prometheus(AbstractContextManager["Prometheus"]):
@@ -42,7 +42,7 @@ class Prometheus(AbstractContextManager["Prometheus"]):
             f"--config.file={self._folder / 'prometheus.yml'}",
             f"--storage.tsdb.path={self._folder / 'tsdb'}",
             f"--web.listen-address=127.0.0.1:{self._port}",
-            # So that a test can ask what would be seen a quarter of an hour from now.
+            # A test may ask for values of a quarter of an hour from now.
             "--query.lookback-delta=20m",
             "--log.level=warn",
         ]
@@ -82,12 +82,12 @@ class Prometheus(AbstractContextManager["Prometheus"]):
         return values
 
     def alerts(self) -> list[dict[str, Any]]:
-        """Pending and firing ones."""
+        """The pending and firing alerts."""
         alerts: list[dict[str, Any]] = self._get("alerts")["alerts"]
         return alerts
 
     def rules(self) -> list[dict[str, Any]]:
-        """Each rule with its health."""
+        """Every rule with its health."""
         return [rule for group in self._get("rules")["groups"] for rule in group["rules"]]
 
     def _get(self, path: str, **query: Any) -> Any:

@@ -28,7 +28,7 @@ def write_run(
     labels: Mapping[int, str] | None = None,
     spec: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write it to `folder`; test image number i is guessed right unless i is in `wrong`.
+    """Write a run to `folder`; test image number i is guessed right unless i is in `wrong`.
 
     `contents` says what bytes some images have (others have their number's), `labels` which label,
     `spec` what its job.yaml says; without it there is none, as in a run of an older version.

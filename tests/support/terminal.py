@@ -15,7 +15,7 @@ from tests.support.installation import Installation
 
 PROGRAM = Path(sys.executable).with_name("retrainer")
 LONGEST_SECONDS = 600
-"""No command takes that long; one that hangs ends the test with what it had said."""
+"""The limit of a command, longer than any takes; one that hangs ends the test with its output."""
 
 
 @dataclass(frozen=True)
@@ -27,23 +27,23 @@ class Output:
 
     @property
     def lines(self) -> list[str]:
-        """Of its output proper."""
+        """The lines of its standard output."""
         return self.out.splitlines()
 
 
 @dataclass(frozen=True)
 class Running:
-    """A command that goes on."""
+    """A command that is still running."""
 
     process: subprocess.Popen[bytes]
     output: Path
 
     def lines(self) -> list[str]:
-        """What it has printed so far."""
+        """The lines that it has printed so far."""
         return self.output.read_text().splitlines()
 
     def interrupt(self) -> int:
-        """Ctrl-C; the exit code."""
+        """Press Ctrl-C; return the exit code."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(60)
 
@@ -59,7 +59,7 @@ class Terminal:
     def __call__(
         self, *arguments: str, code: int = 0, variables: Mapping[str, str] | None = None
     ) -> Output:
-        """One command to its end; it has to exit with `code`, and never with a traceback.
+        """Run one command to its end; it has to exit with `code`, and never with a traceback.
 
         Args:
             arguments: after `retrainer`.
@@ -83,7 +83,7 @@ class Terminal:
 
     @contextmanager
     def start(self, *arguments: str) -> Iterator["Running"]:
-        """One command that goes on until it is interrupted; ended in any case after the block."""
+        """Start a command that runs until it is interrupted; after the block it is ended in any case."""
         output = self.folder / f"{'-'.join(arguments).replace('/', '-')}.txt"
         with output.open("w") as file:
             process = subprocess.Popen(
@@ -101,7 +101,7 @@ class Terminal:
             process.wait()
 
     def add_context(self, name: str, *, server: str = "", token: str = "") -> None:
-        """A context like the current one, but for its server or for who asks."""
+        """Add a context like the current one, with another server or another user."""
         config = yaml.safe_load(self.kubeconfig.read_text())
         context = {**config["contexts"][0]["context"]}
         if server:
@@ -114,7 +114,7 @@ class Terminal:
         self.kubeconfig.write_text(yaml.safe_dump(config))
 
     def write(self, name: str, *documents: dict[str, Any]) -> str:
-        """A file with these YAML documents; its name."""
+        """Write a file of these YAML documents; return its name."""
         (self.folder / name).write_text(yaml.safe_dump_all(documents))
         return name
 

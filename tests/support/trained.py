@@ -16,11 +16,11 @@ POD_ADDRESS = "127.0.77.1"
 """Where the running pod answers, on port 9464."""
 STEPS = [0, 210, 420, 630, 840, 1050, 1260, 1470, 1680, 1890, 2100, 2310, 2520, 2730, 2940, 3150,
          3360, 3570, 3780, 3999]  # fmt: skip
-"""Of the curve: 4,000 steps in 20 points."""
+"""The steps of the curve: 4,000 in 20 points."""
 
 
 def report(job: dict[str, Any], *, rejected: int = 0, accuracy: float = 0.91) -> Report:
-    """What a train pod of this job leaves."""
+    """The report that a train pod of this job leaves."""
     meta = job["metadata"]
     curve = Curve()
     for step in STEPS:
@@ -54,7 +54,7 @@ def report(job: dict[str, Any], *, rejected: int = 0, accuracy: float = 0.91) ->
 
 
 def finish(team: Namespace, job: dict[str, Any], final_report: Report, code: int = 0) -> None:
-    """End the job's pod with this report, and wait until the operator has told so."""
+    """End the job's pod with this report, and wait until the job's status shows it."""
     name = job["metadata"]["name"]
     team.end_pods(name, code=code, message=final_report.termination_message())
     team.until(name, phase="Failed" if code else "Succeeded")

@@ -45,7 +45,7 @@ class _Quiet(Reporter):
 
 
 def fill(fields: str) -> dict[str, Any]:
-    """Compute everything once; seconds of computing and writing, and of listing before it."""
+    """Compute everything once; return the seconds of computing and writing, and of listing before it."""
     spec = RetrainJobSpec.model_validate_json(fields)
     reporter = _Quiet(spec)
     begun = time.perf_counter()
@@ -64,7 +64,7 @@ def fill(fields: str) -> dict[str, Any]:
 
 
 def ready(fields: str) -> dict[str, Any]:
-    """From nothing but the spec to the matrix, when everything is cached."""
+    """Load the matrix from nothing but the spec, when everything is cached."""
     spec = RetrainJobSpec.model_validate_json(fields)
     reporter = _Quiet(spec)
     begun = time.perf_counter()
@@ -84,7 +84,7 @@ def listed_identity(number: int) -> tuple[str, int, bytes]:
 
 
 def make_million(folder: str, count: str) -> dict[str, Any]:
-    """A cache of so many made-up bottlenecks, in segments as a run writes them."""
+    """Write a cache of so many made-up bottlenecks, in segments as a run writes them."""
     generator = np.random.default_rng(0)
     cache = Cache(LocalStore(Path(folder), folder, "spec.cache"), "million", WIDTH, print)
     rows = np.empty((0, WIDTH), np.float32)
@@ -126,7 +126,7 @@ class _Listing(LocalStore):
 
 
 def catalogued(fields: str, folder: str, count: str, kind: str) -> dict[str, Any]:
-    """Peak memory of so many images: of the bottlenecks task, or of the train task up to its matrix."""
+    """Measure the peak memory for so many images: in bottlenecks, or in train up to its matrix."""
     spec = RetrainJobSpec.model_validate_json(fields)
     reporter = _Quiet(spec)
     images = _Listing(int(count))

@@ -63,7 +63,7 @@ def spec(images: Path | str, output: Path | str, **fields: Any) -> RetrainJobSpe
 
 
 class Heard(Reporter):
-    """A reporter that keeps what it is told."""
+    """A reporter that keeps its log lines, warnings and reports."""
 
     def __init__(self, wanted: RetrainJobSpec, kind: str = "bottlenecks") -> None:
         task = Task.model_validate({"task": kind, "name": "t", "uid": UID, "spec": wanted})
@@ -79,7 +79,7 @@ class Heard(Reporter):
 
 
 def prepared(wanted: RetrainJobSpec, heard: Heard | None = None) -> bottlenecks.Bottlenecks:
-    """The whole of the engine's part of a train task, in this process."""
+    """Do the whole of the engine's part of a train task in this process."""
     run = open_store(wanted.output + "/run", wanted.storage, "spec.output")
     return bottlenecks.prepare(wanted, heard or Heard(wanted), Stop(), run)
 
@@ -141,7 +141,7 @@ def command(
 
 
 def ended(process: subprocess.Popen[str], folder: Path, seconds: float = 120) -> Ended:
-    """Wait for such a process."""
+    """Wait until a trainer process ends; return its outputs and report."""
     out, err = process.communicate(timeout=seconds)
     message = json.loads((folder / "termination-log").read_text())
     return Ended(process.returncode, out, err, Report.model_validate(message))

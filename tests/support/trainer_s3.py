@@ -21,7 +21,7 @@ def bucket(server: S3Server, name: str) -> Any:
 
 
 def upload(client: Any, name: str, prefix: str, folder: Path) -> None:
-    """Every file below `folder`, as plain uploads."""
+    """Upload every file below `folder`, each in one part."""
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         key = f"{prefix}/{path.relative_to(folder).as_posix()}"
         client.put_object(Bucket=name, Key=key, Body=path.read_bytes())

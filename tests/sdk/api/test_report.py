@@ -30,7 +30,7 @@ UID = "0f5a2f0e-3a61-4b1d-8e1c-9f7c1f1b2a3d"
 
 
 def largest_report() -> Report:
-    """Every field as long as it can get, by what writes it."""
+    """A report with every field as long as its writer can make it."""
     curve = Curve()
     for step in range(0, 10_000_001, 10_000):
         curve.add(

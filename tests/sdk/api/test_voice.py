@@ -24,7 +24,7 @@ NAME = re.compile(r"^(spec|storage|metadata)\.|^--|^[A-Z]|^\{|^retrainer ")
 
 
 def written(node: ast.expr) -> str | None:
-    """A text as it is written, with {} for what is filled in; None if it is made elsewhere."""
+    """The text as it is written, with {} for what is filled in; None if it is composed elsewhere."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):

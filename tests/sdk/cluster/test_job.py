@@ -45,7 +45,7 @@ def succeed(server: FakeApiServer) -> None:
 def waiting(
     pool: ThreadPoolExecutor, server: FakeApiServer, work: Callable[[], Any]
 ) -> "Future[Any]":
-    """`work` in a thread, once it has a watch open."""
+    """Start `work` in a thread, and return once it has a watch open."""
     future = pool.submit(work)
     server.wait_for_watch()
     return future

@@ -1,4 +1,4 @@
-"""How a kubeconfig and the environment say where the cluster is, and what is told of their mistakes."""
+"""How a kubeconfig and the environment name the cluster, and the messages for their mistakes."""
 
 from pathlib import Path
 

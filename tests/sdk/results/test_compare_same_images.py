@@ -14,7 +14,7 @@ def compared(*runs: Path) -> Comparison:
 
 
 def without_identities(run: Path) -> Path:
-    """As runs were written before predictions.parquet had that column."""
+    """Rewrite the run as runs were before predictions.parquet had that column."""
     path = run / "predictions.parquet"
     pq.write_table(pq.read_table(path).drop_columns("identity"), path)
     return run

@@ -36,7 +36,7 @@ ANSWERS = {
 
 @contextmanager
 def answering(status: int, body: str, headers: dict[str, str]) -> Iterator[tuple[str, list[Any]]]:
-    """Serve one answer to every request; its URL, and the headers of the requests that came."""
+    """Serve one answer to every request; yield its URL and the headers of the requests that came."""
     requests: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):
