@@ -10,8 +10,37 @@ from typing import Any
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from retrainer.api import prometheus as m
-from retrainer.api import reasons as conditions
+from retrainer.api.prometheus import (
+    API_WRITES,
+    JOB_CREATED,
+    JOB_CROSS_ENTROPY,
+    JOB_FINISHED,
+    JOB_IMAGES,
+    JOB_IMAGES_PER_SECOND,
+    JOB_INFO,
+    JOB_MIN_ACCURACY,
+    JOB_PHASE,
+    JOB_REASON,
+    JOB_STEP,
+    JOB_STEPS,
+    JOB_TEST_ACCURACY,
+    JOB_TRAINING_ACCURACY,
+    JOB_VALIDATION_ACCURACY,
+    JOB_VALIDATION_CROSS_ENTROPY,
+    JOBS_FINISHED,
+    LAST_RESYNC,
+    LEADER,
+    NAMESPACES_SKIPPED,
+    QUEUE_DEPTH,
+    QUEUE_SECONDS,
+    RECONCILE_SECONDS,
+    RECONCILES,
+    TASK_IMAGES,
+    TASK_IMAGES_PER_SECOND,
+    TASK_VALIDATION_ACCURACY,
+    Metric,
+)
+from retrainer.api.reasons import REASONS, Kind
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))  # run as a file, not as a module
@@ -38,35 +67,35 @@ NAME = "{{namespace}}/{{name}}"
 BY_JOB = "by (namespace, name)"
 # While a job runs: the flat lines of thousands of finished ones would hide it.
 RUNNING = (
-    f'and on (namespace, name) {m.JOB_PHASE.name}{{{CHOSEN}, phase=~"Bottlenecks|Training"}} == 1'
+    f'and on (namespace, name) {JOB_PHASE.name}{{{CHOSEN}, phase=~"Bottlenecks|Training"}} == 1'
 )
 
 
-def reasons(kind: conditions.Kind) -> str:
+def reason_pattern(kind: Kind) -> str:
     """A regular expression that matches all reasons of this kind."""
-    return "|".join(sorted({r.name for r in conditions.REASONS if r.kind == kind}))
+    return "|".join(sorted({r.name for r in REASONS if r.kind == kind}))
 
 
 def jobs() -> Any:
     """Build the dashboard of the jobs: what they do and how good their heads are."""
-    info = m.JOB_INFO.name
+    info = JOB_INFO.name
     cached, computed = (
-        f'sum({m.JOB_IMAGES.name}{{{CHOSEN}, state="{state}"}})' for state in ("cached", "computed")
+        f'sum({JOB_IMAGES.name}{{{CHOSEN}, state="{state}"}})' for state in ("cached", "computed")
     )
 
     def phases(title: str, about: str, names: str, bad_from: float | None = None) -> Any:
-        wanted = f'{m.JOB_PHASE.name}{{{CHOSEN}, phase=~"{names}"}}'
+        wanted = f'{JOB_PHASE.name}{{{CHOSEN}, phase=~"{names}"}}'
         return number(title, about, f"sum({wanted}) or vector(0)", bad_from=bad_from)
 
-    def live(metric: m.Metric, title: str, about: str, unit: str = "short", **more: Any) -> Any:
+    def live(metric: Metric, title: str, about: str, unit: str = "short", **more: Any) -> Any:
         return lines(title, about, query(f"{metric.name}{JOB} {RUNNING}", NAME), unit=unit, **more)
 
-    def latest(metric: m.Metric) -> str:
+    def latest(metric: Metric) -> str:
         return f"max {BY_JOB} ({metric.name}{JOB})"
 
-    def by_reason(kind: conditions.Kind, metric: m.Metric) -> str:
+    def by_reason(kind: Kind, metric: Metric) -> str:
         """The metric's value of the jobs with a reason of this kind, in milliseconds."""
-        those = f'{m.JOB_REASON.name}{{{CHOSEN}, reason=~"{reasons(kind)}"}}'
+        those = f'{JOB_REASON.name}{{{CHOSEN}, reason=~"{reason_pattern(kind)}"}}'
         of = "by (namespace, name, reason)"
         return f"max {of} ({those}) * on (namespace, name) group_left () {latest(metric)} * 1000"
 
@@ -89,7 +118,7 @@ def jobs() -> Any:
                 number(
                     "Best test accuracy",
                     "Of the jobs chosen above, on the test images.",
-                    f"max({m.JOB_TEST_ACCURACY.name}{JOB})",
+                    f"max({JOB_TEST_ACCURACY.name}{JOB})",
                     unit="percentunit",
                 ),
                 number(
@@ -130,9 +159,9 @@ def jobs() -> Any:
                         "percentunit",
                         f"max by (namespace, name, architecture) ({info}{JOB}) "
                         "* on (namespace, name) group_left () "
-                        f"{latest(m.JOB_TEST_ACCURACY)}",
+                        f"{latest(JOB_TEST_ACCURACY)}",
                     ),
-                    ("Asked for", "percentunit", latest(m.JOB_MIN_ACCURACY)),
+                    ("Asked for", "percentunit", latest(JOB_MIN_ACCURACY)),
                     names=who | {"architecture": "Architecture"},
                     sort="Test accuracy",
                 ),
@@ -141,7 +170,7 @@ def jobs() -> Any:
                     "Jobs that ended in the hour before, by outcome and reason.",
                     query(
                         "sum by (outcome, reason) "
-                        f"(increase({m.JOBS_FINISHED.name}_total[1h])) > 0",
+                        f"(increase({JOBS_FINISHED.name}_total[1h])) > 0",
                         "{{outcome}}: {{reason}}",
                     ),
                     unit="none",
@@ -149,7 +178,7 @@ def jobs() -> Any:
                 listing(
                     "Failures",
                     "Why each failed job failed; docs/reference/reasons.md says what to do.",
-                    ("Ended", "dateTimeFromNow", by_reason(conditions.Kind.FAILED, m.JOB_FINISHED)),
+                    ("Ended", "dateTimeFromNow", by_reason(Kind.FAILED, JOB_FINISHED)),
                     names=who | {"reason": "Reason"},
                     sort="Ended",
                 ),
@@ -157,7 +186,7 @@ def jobs() -> Any:
                     "Waits",
                     "What each waiting job waits for, and goes on once that is mended: "
                     "docs/reference/reasons.md says how.",
-                    ("Created", "dateTimeFromNow", by_reason(conditions.Kind.WAITING, m.JOB_CREATED)),
+                    ("Created", "dateTimeFromNow", by_reason(Kind.WAITING, JOB_CREATED)),
                     names=who | {"reason": "Reason"},
                     sort="Created",
                 ),
@@ -170,14 +199,14 @@ def jobs() -> Any:
                     "Progress",
                     "Share of the training steps done.",
                     query(
-                        f"{m.JOB_STEP.name}{JOB} / ({m.JOB_STEPS.name}{JOB} > 0) {RUNNING}", NAME
+                        f"{JOB_STEP.name}{JOB} / ({JOB_STEPS.name}{JOB} > 0) {RUNNING}", NAME
                     ),
                     unit="percentunit",
                     span=THIRD,
                     most=1,
                 ),
                 live(
-                    m.JOB_IMAGES_PER_SECOND,
+                    JOB_IMAGES_PER_SECOND,
                     "Images per second",
                     "Bottlenecks computed per second, all pods of a job together.",
                     span=THIRD,
@@ -185,28 +214,28 @@ def jobs() -> Any:
                 lines(
                     "Images",
                     "Images of the chosen jobs by state, finished jobs included.",
-                    query(f"sum by (state) ({m.JOB_IMAGES.name}{JOB})", "{{state}}"),
+                    query(f"sum by (state) ({JOB_IMAGES.name}{JOB})", "{{state}}"),
                     span=THIRD,
                 ),
                 live(
-                    m.JOB_TRAINING_ACCURACY,
+                    JOB_TRAINING_ACCURACY,
                     "Training accuracy",
                     "On the latest training batch.",
                     "percentunit",
                     most=1,
                 ),
                 live(
-                    m.JOB_VALIDATION_ACCURACY,
+                    JOB_VALIDATION_ACCURACY,
                     "Validation accuracy",
                     "On validation images.",
                     "percentunit",
                     most=1,
                 ),
                 live(
-                    m.JOB_CROSS_ENTROPY, "Cross entropy", "Of the latest training batch, nats.", "none"
+                    JOB_CROSS_ENTROPY, "Cross entropy", "Of the latest training batch, nats.", "none"
                 ),
                 live(
-                    m.JOB_VALIDATION_CROSS_ENTROPY,
+                    JOB_VALIDATION_CROSS_ENTROPY,
                     "Validation cross entropy",
                     "Latest, nats.",
                     "none",
@@ -219,7 +248,7 @@ def jobs() -> Any:
                 lines(
                     "Images per second of each pod",
                     "Bottlenecks computed per second.",
-                    query(m.TASK_IMAGES_PER_SECOND.name + PODS, "{{namespace}}/{{pod}}"),
+                    query(TASK_IMAGES_PER_SECOND.name + PODS, "{{namespace}}/{{pod}}"),
                     span=THIRD,
                 ),
                 lines(
@@ -227,7 +256,7 @@ def jobs() -> Any:
                     "Found in the cache, computed or rejected so far.",
                     query(
                         "sum by (namespace, pod) "
-                        f'({m.TASK_IMAGES.name}{{{POD}, state!="total"}})',
+                        f'({TASK_IMAGES.name}{{{POD}, state!="total"}})',
                         "{{namespace}}/{{pod}}",
                     ),
                     span=THIRD,
@@ -235,7 +264,7 @@ def jobs() -> Any:
                 lines(
                     "Validation accuracy of each pod",
                     "As the pod itself tells it.",
-                    query(m.TASK_VALIDATION_ACCURACY.name + PODS, "{{namespace}}/{{pod}}"),
+                    query(TASK_VALIDATION_ACCURACY.name + PODS, "{{namespace}}/{{pod}}"),
                     unit="percentunit",
                     span=THIRD,
                     most=1,
@@ -248,7 +277,7 @@ def jobs() -> Any:
 def operator() -> Any:
     """Build the dashboard of the operator itself."""
 
-    def quantiles(title: str, about: str, metric: m.Metric) -> Any:
+    def quantiles(title: str, about: str, metric: Metric) -> Any:
         rate = f"sum by (le) (rate({metric.name}_bucket[$__rate_interval]))"
         of = [
             query(f"histogram_quantile({q}, {rate})", name, ref=name.upper())
@@ -256,17 +285,17 @@ def operator() -> Any:
         ]
         return lines(title, about, *of, unit="s")
 
-    def per_second(title: str, about: str, metric: m.Metric) -> Any:
+    def per_second(title: str, about: str, metric: Metric) -> Any:
         by = ", ".join(metric.labels)
         shown = " ".join(f"{{{{{label}}}}}" for label in metric.labels)
         rate = f"sum by ({by}) (rate({metric.name}_total[$__rate_interval]))"
         return lines(title, about, query(rate, shown), unit="ops")
 
     def of_process(title: str, about: str, expr: str, unit: str) -> Any:
-        ours = f"{expr} and on (instance) {m.LEADER.name}"
+        ours = f"{expr} and on (instance) {LEADER.name}"
         return lines(title, about, query(ours, "{{instance}}"), unit=unit)
 
-    leader = f"on (instance) {m.LEADER.name} == 1"
+    leader = f"on (instance) {LEADER.name} == 1"
     return assembled(
         board("Retrainer / Operator", "retrainer-operator", "Health of the Retrainer operator."),
         (
@@ -275,27 +304,27 @@ def operator() -> Any:
                 number(
                     "Leaders",
                     "Exactly one replica leads.",
-                    f"sum({m.LEADER.name}) or vector(0)",
+                    f"sum({LEADER.name}) or vector(0)",
                     bad_below=1,
                 ),
-                number("Replicas", "Replicas that are scraped.", f"count({m.LEADER.name})"),
+                number("Replicas", "Replicas that are scraped.", f"count({LEADER.name})"),
                 number(
                     "Since the last full list",
                     "The leader lists everything anew every five minutes.",
-                    f"time() - max({m.LAST_RESYNC.name} and {leader})",
+                    f"time() - max({LAST_RESYNC.name} and {leader})",
                     unit="s",
                     bad_from=900,
                 ),
-                number("Jobs", "Jobs that the operator knows.", f"count({m.JOB_INFO.name})"),
+                number("Jobs", "Jobs that the operator knows.", f"count({JOB_INFO.name})"),
                 number(
                     "On the queue",
                     "Jobs that wait for a pass.",
-                    f"sum({m.QUEUE_DEPTH.name} and {leader})",
+                    f"sum({QUEUE_DEPTH.name} and {leader})",
                 ),
                 number(
                     "Namespaces skipped",
                     "Namespaces without the rights that the operator needs.",
-                    f"max({m.NAMESPACES_SKIPPED.name})",
+                    f"max({NAMESPACES_SKIPPED.name})",
                     bad_from=1,
                 ),
             ),
@@ -303,19 +332,19 @@ def operator() -> Any:
         (
             "Passes",
             (
-                per_second("Passes", "Passes over a job per second, by result.", m.RECONCILES),
+                per_second("Passes", "Passes over a job per second, by result.", RECONCILES),
                 quantiles(
                     "Time of a pass",
                     "From reading what is known to the last write.",
-                    m.RECONCILE_SECONDS,
+                    RECONCILE_SECONDS,
                 ),
                 quantiles(
-                    "Time on the queue", "From an event to the start of its pass.", m.QUEUE_SECONDS
+                    "Time on the queue", "From an event to the start of its pass.", QUEUE_SECONDS
                 ),
                 per_second(
                     "Writes to the API server",
                     "Per second, by verb, resource and status code.",
-                    m.API_WRITES,
+                    API_WRITES,
                 ),
             ),
         ),

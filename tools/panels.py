@@ -36,7 +36,7 @@ from grafana_foundation_sdk.models.dashboard import (
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 from grafana_foundation_sdk.models.xychart import ScatterShow
 
-from retrainer.api import prometheus as m
+from retrainer.api.prometheus import JOB_CURVE
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 CHOSEN = 'namespace=~"$namespace", name=~"$job"'
@@ -142,7 +142,7 @@ def curve(title: str, about: str, metric: str, *, unit: str) -> Any:
     that ended before the first scrape is there. Each line is made a frame of its own: in a table of
     all steps, the XY chart would draw 0 at the steps that only other jobs have.
     """
-    points = f'{m.JOB_CURVE.name}{{{CHOSEN}, metric=~"{metric}"}}'
+    points = f'{JOB_CURVE.name}{{{CHOSEN}, metric=~"{metric}"}}'
     # Grafana leaves out the words that all lines have in common, such as the only namespace.
     expr = f'label_join({points}, "line", " ", "namespace", "name", "metric")'
     panel = (

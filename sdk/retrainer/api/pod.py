@@ -46,7 +46,7 @@ class TaintEffect(StrEnum):
 
 
 class Toleration(Model):
-    """As in a Pod."""
+    """A toleration, with the fields that a Pod's has."""
 
     key: Annotated[str, Field(max_length=317)] | None = Field(None, description="Key of the taint.")
     operator: TolerationOperator | None = Field(None, description="Exists or Equal.")

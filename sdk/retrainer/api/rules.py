@@ -331,6 +331,6 @@ def immutable(field: str, *, always_there: bool) -> Rule:
     reason = "FieldValueForbidden"
     if always_there:
         return Rule("", "self == oldSelf", message, reason=reason)
-    there = f"has(self.{field})"
-    same = f"{there} == has(oldSelf.{field}) && (!{there} || self.{field} == oldSelf.{field})"
+    is_set = f"has(self.{field})"
+    same = f"{is_set} == has(oldSelf.{field}) && (!{is_set} || self.{field} == oldSelf.{field})"
     return Rule("", same, message, f".{field}", reason=reason)

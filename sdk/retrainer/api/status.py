@@ -25,7 +25,7 @@ FINISHED = frozenset({Phase.SUCCEEDED, Phase.FAILED})
 
 
 class ConditionStatus(StrEnum):
-    """As in every Kubernetes condition."""
+    """The status of a condition, with the three values that Kubernetes has."""
 
     TRUE = "True"
     FALSE = "False"
@@ -39,7 +39,7 @@ class _StatusModel(Model):
 
 
 class Condition(_StatusModel):
-    """As meta/v1 Condition."""
+    """A condition, with the fields of meta/v1 Condition."""
 
     # The API server asks for all of them, as of any condition; older ones without are read as well.
     model_config = ConfigDict(

@@ -98,9 +98,9 @@ def _choose(spec: RetrainJobSpec, network: Architecture, warn: Callable[[str], N
     raise _missing(spec, listed + (f" and {more} more" if more > 0 else ""))
 
 
-def _missing(spec: RetrainJobSpec, found: str) -> RetrainerError:
+def _missing(spec: RetrainJobSpec, listed: str) -> RetrainerError:
     return reasons.WEIGHTS_NOT_FOUND.error(
-        architecture=spec.architecture, url=spec.weights, found=found
+        architecture=spec.architecture, url=spec.weights, found=listed
     )
 
 

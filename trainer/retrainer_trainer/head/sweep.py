@@ -98,8 +98,8 @@ def train_best(
     if not training.chooses:
         return Choice(train(examples, training, on_point), training, [])
     candidates = sweep(examples, training, on_share)
-    sound = [i for i, one in enumerate(candidates) if one.cross_entropy is not None]
-    ranking = sorted(sound, key=lambda i: (candidates[i].cross_entropy, i))
+    finite = [i for i, c in enumerate(candidates) if c.cross_entropy is not None]
+    ranking = sorted(finite, key=lambda i: (candidates[i].cross_entropy, i))
     if not ranking:  # the smallest rate says where it diverges, and what to try
         ranking = [min(range(len(candidates)), key=lambda i: candidates[i].learning_rate or 0)]
     for place, chosen in enumerate(ranking):
