@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-OURS = {"retrainer", "retrainer_trainer"}
+OURS = {"retrainer"}
 NOT_NEEDED = {
     "pandas",  # for to_pandas() alone, which names the extra where it is missing
+    "tensorflow",
+    "keras",
+    "onnxruntime",  # verify leaves out by name the exports whose library is missing
     "IPython",  # looked for to tell a notebook from a terminal
 }
 
