@@ -93,7 +93,7 @@ def test_ctrl_c_says_the_exact_command_that_goes_on() -> None:
             assert child.stderr is not None
             while "half way" not in child.stdout.readline():
                 assert child.poll() is None
-            subprocess.run(["kill", f"-{number}", str(child.pid)], check=True)
+            child.send_signal(signal.Signals[f"SIG{number}"])
             error = child.stderr.read()
         assert child.returncode == code
         assert "holds at least 856 of 1,498 bottlenecks. Run it again to go on." in error
