@@ -164,7 +164,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     def change(file: Any) -> None:
         file["layers/conv2d_3/vars/0"][...] = np.nan
 
-    assert unreadable(changed(tmp_path, change)).endswith("they give infinite numbers")
+    assert unreadable(changed(tmp_path, change)).endswith("they give infinite numbers.")
 
 
 def test_numbers_that_only_together_are_infinite_are_refused_before_an_image_is_computed(

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 Timeout = Annotated[
     float | None,
-    typer.Option(min=0, help="Seconds to wait at most; as long as it takes if not given."),
+    typer.Option(
+        min=0, metavar="SECONDS", help="Seconds to wait at most; as long as it takes if not given."
+    ),
 ]
 
 

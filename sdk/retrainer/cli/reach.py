@@ -76,6 +76,10 @@ def client(namespace: str | None, context: str | None) -> "Client":
     return Reach(namespace=namespace, context=context).client()
 
 
+_STORE = "Store"
+"""Heading of these options: beside the others their names would be cut at 80 columns."""
+
+
 @dataclass(frozen=True)
 class Reach:
     """The options of every command that takes a run or a job: how stores and clusters are reached."""
@@ -87,11 +91,19 @@ class Reach:
             "--s3-endpoint",
             help="URL of the S3 server as this machine reaches it; RETRAINER_S3_ENDPOINT, the job's, "
             "AWS_ENDPOINT_URL, else AWS.",
+            rich_help_panel=_STORE,
         ),
     ] = None
-    region: Annotated[str | None, typer.Option(help="Region of the bucket.")] = None
+    region: Annotated[
+        str | None, typer.Option(help="Region of the bucket.", rich_help_panel=_STORE)
+    ] = None
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Do not verify the S3 server's TLS certificate.")
+        bool,
+        typer.Option(
+            "--insecure",
+            help="Do not verify the S3 server's TLS certificate.",
+            rich_help_panel=_STORE,
+        ),
     ] = False
     namespace: Namespace = None
     context: Context = None

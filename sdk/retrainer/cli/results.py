@@ -142,8 +142,8 @@ def frontier(
     sweep: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="FIELD=VALUE,...",
-            help="Values of learningRate or l2 of which each network takes its best.",
+            metavar="VALUES",
+            help="Values of which each network takes its best, such as learningRate=0.01,0.1.",
         ),
     ] = None,
     timeout: Timeout = None,

@@ -62,7 +62,7 @@ _HELP = {
     "output": "Path or URL under which the run's folder is written.",
     "cache": "Path or URL of the bottleneck cache; OUTPUT/.bottlenecks if not given.",
     "sweep": "Values to choose from on the validation images, such as "
-    "learningRate=0.003,0.01,0.03 or l2=0,0.001; may be given for both.",
+    "learningRate=0.01,0.1 or l2=0,0.001; may be given for both.",
     "weights": "imagenet (downloaded), builtin (only for mobilenet_0.25_128), or path or URL of a "
     "Keras weights file or of a folder of them.",
 }
@@ -110,7 +110,7 @@ _METAVARS = {
     "export": "FORMAT",
     "architecture": "NETWORK",
     "endpoint": "URL",
-    "sweep": "FIELD=VALUE,...",
+    "sweep": "VALUES",
 }
 
 

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.operator.objects import make_job, make_job_body
+from tests.operator.objects import make_job_body
 from tests.operator.watching.cluster import (
     KEY,
     SILENCE,
@@ -17,6 +17,7 @@ from tests.operator.watching.cluster import (
 
 from retrainer.errors import ClusterError
 from retrainer_operator.api_server.client import ApiError
+from retrainer_operator.planning.objects import read_job
 from retrainer_operator.planning.snapshots import Key
 from retrainer_operator.reconciling.memory import Memory
 from retrainer_operator.watching.intake import RETRAINJOBS
@@ -123,7 +124,7 @@ async def test_a_round_that_fails_is_followed_by_one_from_where_it_began(failure
 )
 async def test_a_version_that_is_too_old_is_a_reason_to_list_anew(failure: Any) -> None:
     bench = _Bench()
-    bench.memory.put(make_job())
+    bench.memory.put(read_job(_job(990)))
     bench.api.objects = [_job(1001)]
     await bench.play([bookmark(1010)], [failure], [bookmark(1030)])
     assert bench.api.lists == 2
