@@ -137,9 +137,10 @@ def _queue(cpu: str) -> list[tuple[str, str, dict[str, Any]]]:
     resources = [
         {"name": "cpu", "nominalQuota": cpu},
         {"name": "memory", "nominalQuota": "100Gi"},
+        {"name": "ephemeral-storage", "nominalQuota": "1Ti"},
     ]
     group = {
-        "coveredResources": ["cpu", "memory"],
+        "coveredResources": ["cpu", "memory", "ephemeral-storage"],
         "flavors": [{"name": QUEUE, "resources": resources}],
     }
     return [
