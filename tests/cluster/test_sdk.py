@@ -390,7 +390,7 @@ def test_the_commands_of_the_readme(
     assert run("resume", "flowers") == (0, "flowers resumed\n")
     assert run("wait", "flowers", "--timeout", "0.5")[0] == 1
     assert "has no pods" in run("logs", "flowers")[1]
-    assert "testAccuracy" in run("metrics", "flowers")[1]
+    assert "test accuracy" in run("metrics", "flowers")[1]
     assert run("plot", "flowers") == (0, "no evaluation yet\n")
     assert run("get", "nothing")[0] == 64
     assert run("delete", "flowers")[0] == 0
