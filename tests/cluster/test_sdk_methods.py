@@ -135,6 +135,10 @@ async def test_every_method_of_a_handle(
     assert matrix.counts.sum() == metrics.test_images
     wrong = await job("misclassified")
     assert len(wrong) == metrics.test_images - matrix.counts.trace()
+    assert digits.status.findings is not None
+    assert len(await job("findings")) == digits.status.findings.total
+    with pytest.raises(NotFound, match="its job had no sweep"):
+        await job("sweep")
     assert (await job("artifacts"))["tflite"] == f"{digits.run_url}/model.tflite"
     assert ((await job("download", seven.parent)) / "result.json").exists()
     assert [guess.label for guess in await job("predict", seven)] == ["7"]

@@ -217,7 +217,12 @@ class Run:
         Raises:
             NotFound: the job had no sweep.
         """
-        table = self._parquet(SWEEP)
+        try:
+            table = self._parquet(SWEEP)
+        except NotFound as error:
+            raise NotFound(
+                f"{self.url} has no {SWEEP}: its job had no sweep, or the run is not finished."
+            ) from error
         names = list(Combination.__dataclass_fields__)
         rows = zip(*_columns(table, names), strict=True)
         return [Combination(**dict(zip(names, row, strict=True))) for row in rows]
