@@ -16,9 +16,8 @@ pytestmark = pytest.mark.cluster
 Body = dict[str, Any]
 MENDED = 10.0
 """Seconds from a watch's fault to the next useful write."""
-LISTED = 60.0
-"""Seconds in which what no watch shows is found by a list: 30 are promised on a machine that is not busy
-with other tests, since lists take a tenth of the time at most."""
+LISTED = 30.0
+"""Seconds in which what no watch shows is found by a list."""
 
 
 @pytest.fixture(scope="module")
