@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.operator.harness import Bed, Namespace, Operator, bring_up, eventually
+from tests.operator.harness import Bed, Operator, bring_up, eventually
 from tests.support import devcluster_tool
 
 pytestmark = pytest.mark.cluster
@@ -33,15 +33,6 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
         yield bed
 
 
-def _created(bed: Bed, team: Namespace) -> list[str]:
-    """Jobs that were made, by name, as the API server's own log has it."""
-    return [
-        w["objectRef"]["name"]
-        for w in bed.writes(namespace=team.name, resource="jobs")
-        if w["verb"] == "create" and w["responseStatus"]["code"] == 201
-    ]
-
-
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_and_started_again_it_makes_no_second_job(bed: Bed, moment: str) -> None:
     team = bed.team(f"f-kill-{moment}")
@@ -51,7 +42,7 @@ def test_killed_and_started_again_it_makes_no_second_job(bed: Bed, moment: str) 
         operator.kill()
         operator.start()
         team.until("job", phase="Succeeded", within=120)
-    assert sorted(_created(bed, team)) == ["job-bottlenecks", "job-train"]
+    assert sorted(team.children_created()) == ["job-bottlenecks", "job-train"]
 
 
 def test_pods_that_ended_while_it_was_away_are_seen(bed: Bed) -> None:
@@ -87,7 +78,7 @@ def _takeover(bed: Bed) -> float:
         seconds = time.monotonic() - started
         team.until("job", phase="Succeeded")
         assert other.leads()
-    assert _created(bed, team) == ["job-train"]
+    assert team.children_created() == ["job-train"]
     return seconds
 
 
@@ -122,7 +113,7 @@ def test_a_leader_that_hung_writes_nothing_after_another_took_over(bed: Bed) -> 
                 assert other.leads()
         finally:
             os.kill(hung.process.pid, signal.SIGCONT)
-    assert _created(bed, team) == ["job-train"]
+    assert team.children_created() == ["job-train"]
 
 
 def test_a_namespace_without_rights_is_left_out_until_it_has_them(bed: Bed) -> None:

@@ -67,6 +67,15 @@ def _seconds_until_child(team: Namespace, job: str) -> float:
     return time.monotonic() - started
 
 
+def _seconds_until_suspended(team: Namespace, job: str) -> float:
+    team.apply(job, annotations={"delay": "never"})
+    eventually(lambda: team.child(f"{job}-train"), within=60)
+    started = time.monotonic()
+    team.edit(job, suspend=True)
+    eventually(lambda: (team.child(f"{job}-train") or {}).get("spec", {}).get("suspend"), within=60)
+    return time.monotonic() - started
+
+
 @pytest.mark.parametrize(
     "harm",
     [status_object(500, "InternalError"), status_object(410, "Expired"), "cut", "silence", "drop"],
@@ -105,24 +114,36 @@ def test_an_error_in_one_watch_while_all_others_are_cut_leaves_it_hearing(
         behind.proxy.clear()
 
 
-@pytest.mark.parametrize("change", ["ADDED", "MODIFIED"])
-def test_an_event_that_no_watch_ever_shows_is_found_by_a_list(
-    behind: Behind, team: Namespace, change: str
-) -> None:
+def test_a_job_that_no_watch_ever_shows_is_found_by_a_list(behind: Behind, team: Namespace) -> None:
     """It was never mended: liveness restarted the whole operator after 400 s."""
-    fault = behind.proxy.add(EventFault("drop", when=_of(team, "job", change)))
-    started = time.monotonic()
-    team.apply("job", annotations={"delay": "never"})
-    if change == "MODIFIED":
-        eventually(lambda: team.child("job-train"), within=30)
-        started = time.monotonic()
-        team.edit("job", suspend=True)
-        eventually(lambda: (team.child("job-train") or {}).get("spec", {}).get("suspend"))
-    else:
-        eventually(lambda: team.child("job-train"))
-    assert fault.hits
-    assert time.monotonic() - started < LISTED
+    seconds = _lost(behind, team, "ADDED", _seconds_until_child)
+    assert seconds < LISTED
     assert behind.operator.probe("healthz") == 200
+
+
+def test_an_edit_that_no_watch_ever_shows_is_found_by_a_list(
+    behind: Behind, team: Namespace
+) -> None:
+    seconds = _lost(behind, team, "MODIFIED", _seconds_until_suspended)
+    assert seconds < LISTED
+    assert behind.operator.probe("healthz") == 200
+
+
+def _lost(
+    behind: Behind, team: Namespace, change: str, seconds_until: Callable[[Namespace, str], float]
+) -> float:
+    """Seconds until the operator acts on a change of a job whose event is dropped.
+
+    A list that happens to come between the change and its event leaves nothing to drop: then again
+    with another job.
+    """
+    for number in range(5):
+        job = f"job-{number}"
+        fault = behind.proxy.add(EventFault("drop", when=_of(team, job, change)))
+        seconds = seconds_until(team, job)
+        if fault.hits:
+            return seconds
+    raise AssertionError(f"No {change} event was dropped in five jobs.")
 
 
 def test_a_child_whose_end_is_never_shown_is_found_by_a_list(

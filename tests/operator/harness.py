@@ -50,6 +50,10 @@ class Api:
         self._client = config.new_client_from_config(str(kubeconfig))
 
     def call(self, method: str, path: str, body: Any = None, **query: str) -> Body:
+        answer: Body = json.loads(self._text(method, path, body, **query))
+        return answer
+
+    def _text(self, method: str, path: str, body: Any = None, **query: str) -> str:
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
         url = self._client.configuration.host + path
         if query:
@@ -59,8 +63,7 @@ class Api:
         text = response.read()
         if response.status >= 400:
             raise client.ApiException(status=response.status, reason=text.decode(errors="replace"))
-        answer: Body = json.loads(text)
-        return answer
+        return str(text, "utf-8")
 
     def find(self, path: str) -> Body | None:
         try:
@@ -74,6 +77,15 @@ class Api:
         items: list[Body] = self.call("GET", path, **query)["items"]
         return items
 
+    def version(self, path: str) -> str:
+        """The resource version of a list as it is now."""
+        return str(self.call("GET", path)["metadata"]["resourceVersion"])
+
+    def events_since(self, path: str, version: str) -> list[Body]:
+        """The watch events of a list after that version, oldest first."""
+        query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "1"}
+        return [json.loads(line) for line in self._text("GET", path, **query).splitlines()]
+
 
 class Namespace:
     """A namespace of its own for a test, and what is in it."""
@@ -82,6 +94,8 @@ class Namespace:
         self.api = api
         self.name = name
         self._jobs = f"{_JOBS}/namespaces/{name}/retrainjobs"
+        self._children = f"/apis/batch/v1/namespaces/{name}/jobs"
+        self._since = api.version(self._children)
 
     def apply(self, name: str, *, annotations: Body | None = None, labels: Body | None = None,
               job_annotations: Body | None = None, **spec: Any) -> Body:  # fmt: skip
@@ -121,10 +135,19 @@ class Namespace:
         return (job or {}).get("status") or {}
 
     def child(self, name: str) -> Body | None:
-        return self.api.find(f"/apis/batch/v1/namespaces/{self.name}/jobs/{name}")
+        return self.api.find(f"{self._children}/{name}")
 
     def children(self) -> list[Body]:
-        return self.api.items(f"/apis/batch/v1/namespaces/{self.name}/jobs")
+        return self.api.items(self._children)
+
+    def children_created(self) -> list[str]:
+        """Names of all children ever made here, once for each time; also those that are gone.
+
+        As the API server's watch has them: its audit log has another code than 201 where the client
+        was killed before the answer.
+        """
+        events = self.api.events_since(self._children, self._since)
+        return [e["object"]["metadata"]["name"] for e in events if e["type"] == "ADDED"]
 
     def pods(self, job: str) -> list[Body]:
         selector = f"retrainer.dev/job={job}"
