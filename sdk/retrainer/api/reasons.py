@@ -266,6 +266,12 @@ WEIGHTS_UNREADABLE = _failed(
     "Put the whole file there, as Keras publishes it for this architecture.",
     error=UserError,
 )
+BACKBONE_REFUSED = _failed(
+    "BackboneRefused",
+    "{file} cannot be the backbone: {detail}",
+    "The sentence says what to do; docs/reference/backbones.md has the limits.",
+    error=UserError,
+)
 EXPORT_DIFFERS = _failed(
     "ExportDiffers",
     "The exported {export} disagrees with the head on {differ} of {total} images.",
