@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Two at once: tests on clusters wait more than they compute. Each file is in one of them.
+WORKERS ?= 2
 UV := $(shell command -v uv)
 export CUDA_VISIBLE_DEVICES ?=
 
@@ -58,7 +60,7 @@ tools: $(STAMP)  ## Install and build what tests need beyond Python (first: 20 m
 	$(BIN)/python -m tests.cluster.devcluster tools
 
 test: tools  ## Every test, a real cluster included (Linux and root)
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 test-fast: $(STAMP)  ## The tests that take seconds; they need Python alone
 	$(BIN)/pytest -m "not slow and not cluster"

@@ -3,11 +3,12 @@
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from tests.cluster.devcluster import tools
-from tests.support import devcluster_tool
+from tests.support import devcluster_tool, workers
 
 # The same examples on every run, and no limit to the time of each, on any machine as in CI.
 settings.load_profile("ci")
@@ -24,10 +25,36 @@ def pytest_configure(config: pytest.Config) -> None:
         devcluster_tool.uncaptured = capture.global_and_fixture_disabled
 
 
+# Optional: it is asked for only where pytest-xdist is installed and -n is given.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out files, and files that share a cluster together."""
+    return workers.scheduler(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """In CI, ask for every tool before there are workers: what one of them raises is not shown."""
+    advice = {_NAMES[tool]: tools.lacking(tool) for tool in _NAMES} if CI else {}
+    if lacking := [f"{name} is not here ({text})" for name, text in advice.items() if text]:
+        raise pytest.UsageError("\n".join(lacking))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: Any) -> None:
+    """Take over what a worker left out, to be told at the end."""
+    node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", [])
+
+
 # After pytest's own, which has taken away what -m and -k do not choose.
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that need a tool which is not here; in CI, fail instead."""
+    """Leave out the tests that need a tool which is not here; in CI, fail instead.
+
+    Where several workers share the tests, those on a cluster come first: they take longest.
+    """
+    if hasattr(config, "workerinput"):
+        items.sort(key=workers.place)
     needed = {item: _tools(item) for item in items}
     advice = {tool: tools.lacking(tool) for tool in sorted(set().union(*needed.values()))}
     without: dict[str, list[pytest.Item]] = {tool: [] for tool in advice if advice[tool]}
@@ -45,6 +72,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if CI:
         raise pytest.UsageError("\n".join(lines))
     config.stash[_LEFT_OUT] = lines
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["left_out"] = lines
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in set(left_out)]
 
