@@ -6,6 +6,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 """Bottlenecks, scores, weights."""
 
+Doubles = npt.NDArray[np.float64]
+"""Sums over many images, and strengths."""
+
 Longs = npt.NDArray[np.int64]
 """Places in the cache, and images of the catalog."""
 

@@ -20,13 +20,11 @@ steps, for K strengths at once:
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
-from retrainer_trainer.arrays import Floats, Rows
-
-Doubles = npt.NDArray[np.float64]
+from retrainer_trainer.arrays import Doubles, Floats, Rows
 
 TOLERANCE = 1e-6
 """Of the loss: a hundredth of the 1e-4 to which two solvers are asked to agree, as it is an estimate."""
@@ -60,36 +58,29 @@ class Solved:
 
 
 def solve(
-    matrix: Floats,
-    rows: Rows,
-    label: Rows,
-    *,
-    label_count: int,
+    problem: "Problem",
     l2: Doubles,
-    on_iteration: Callable[[int, Floats, Floats], None] = lambda *_: None,
+    *,
+    on_iteration: Callable[[int, Callable[[], tuple[Floats, Floats]]], None] = lambda *_: None,
     tolerance: float = TOLERANCE,
 ) -> Solved:
     """Minimise f for each strength of `l2`.
 
     Args:
-        matrix: bottlenecks.
-        rows: (N,) those of them to train on.
-        label: (N,) their labels.
-        label_count: number of labels, L.
+        problem: what f is made of; several threads may use one.
         l2: (K,) strengths.
-        on_iteration: called with the number of iterations done, and the heads (K, L, D) and (K, L).
+        on_iteration: called with the number of iterations done, and what gives the heads then:
+            (K, L, D) and (K, L).
         tolerance: share of f that may be left to gain, by estimate.
     """
     stuck = np.zeros(len(l2), bool)
-    problem = _Problem(matrix, rows, label, label_count)
-    shape = (label_count, matrix.shape[1] + 1)
-    done = np.zeros((len(l2), *shape), np.float32)
+    done = np.zeros((len(l2), *problem.shape), np.float32)
     losses = np.zeros(len(l2))
     active = np.arange(len(l2))
     point = done.copy()
     loss, gradient = problem.loss(point, l2)
     memory: list[tuple[Floats, Floats, Floats]] = []
-    on_iteration(0, *problem.heads(point))
+    on_iteration(0, partial(problem.heads, point))
     iteration = 0
     while True:
         inverse = problem.inverse(l2[active])
@@ -130,21 +121,34 @@ def solve(
         moved[stuck], moved_loss[stuck] = point[stuck], loss[stuck]
         point, loss, gradient = moved, moved_loss, moved_gradient
         iteration += 1
-        on_iteration(iteration, *problem.heads(point))
+        on_iteration(iteration, partial(problem.heads, point))
     weights, bias = problem.heads(done)
     return Solved(weights, bias, losses, iteration)
 
 
-class _Problem:
-    """f and its gradient, in the coordinates of step 1: (K, L, D) turned weights, (K, L) bias."""
+class Problem:
+    """f and its gradient, in the coordinates of step 1: (K, L, D) turned weights, (K, L) bias.
+
+    Bottlenecks that fit one piece are turned themselves, once; with more of them it is the weights,
+    at each look at f, so that the matrix is never copied.
+
+    Attributes:
+        shape: of a point, without K: (L, D + 1).
+    """
 
     def __init__(self, matrix: Floats, rows: Rows, label: Rows, label_count: int) -> None:
+        """Find the eigenvectors.
+
+        Args:
+            matrix: bottlenecks.
+            rows: (N,) those of them to train on.
+            label: (N,) their labels.
+            label_count: number of labels, L.
+        """
         self._matrix, self._rows, self._label = matrix, rows, label
         width = matrix.shape[1]
-        self._gathered = np.empty((min(len(rows), _CHUNK), width), np.float32)
-        self._whole = len(rows) <= _CHUNK
-        if self._whole:
-            np.take(matrix, rows, axis=0, out=self._gathered, mode="clip")
+        self.shape = (label_count, width + 1)
+        self._turned: Floats | None = None
         total, squares = np.zeros(width), np.zeros((width, width))
         for part, _ in self._chunks():
             total += part.sum(axis=0, dtype=np.float64)
@@ -152,20 +156,23 @@ class _Problem:
         self._mean = (total / len(rows)).astype(np.float32)
         covariance = squares / len(rows) - np.outer(total, total) / len(rows) ** 2
         values, vectors = np.linalg.eigh(covariance.astype(np.float32))
+        # Of the bias the bound is 1/2.
         self._curvature = np.maximum(values, 0) / 2
         self._vectors = vectors.astype(np.float32)
-        # Of the bias the bound is 1/2.
-        self._shape = (label_count, width)
+        if len(rows) <= _CHUNK:
+            turned = (matrix[rows] - self._mean) @ self._vectors
+            self._turned = turned.astype(np.float32, copy=False)
 
     def _chunks(self) -> Iterator[tuple[Floats, Rows]]:
-        if self._whole:
-            yield self._gathered, self._label
+        if self._turned is not None:
+            yield self._turned, self._label
             return
+        gathered = np.empty((min(len(self._rows), _CHUNK), self._matrix.shape[1]), np.float32)
         for start in range(0, len(self._rows), _CHUNK):
-            part = self._rows[start : start + _CHUNK]
-            gathered = self._gathered[: len(part)]
-            np.take(self._matrix, part, axis=0, out=gathered, mode="clip")
-            yield gathered, self._label[start : start + _CHUNK]
+            rows = self._rows[start : start + _CHUNK]
+            part = gathered[: len(rows)]
+            np.take(self._matrix, rows, axis=0, out=part, mode="clip")
+            yield part, self._label[start : start + _CHUNK]
 
     def inverse(self, l2: Doubles) -> Floats:
         """(K, 1, D + 1) the inverse of the bound of the curvature."""
@@ -175,21 +182,23 @@ class _Problem:
         return (1 / bound)[:, None, :].astype(np.float32)
 
     def heads(self, point: Floats) -> tuple[Floats, Floats]:
-        """Weights (K, L, D) and bias (K, L) for bottlenecks as they are."""
-        count = len(point)
-        weights = point[:, :, :-1].reshape(-1, self._shape[1]) @ self._vectors.T
+        """Give weights (K, L, D) and bias (K, L) for bottlenecks as they are."""
+        weights = point[:, :, :-1].reshape(-1, len(self._mean)) @ self._vectors.T
         bias = point[:, :, -1].reshape(-1) - weights @ self._mean
-        # (K, L, D) and (K, L)
-        return weights.reshape(count, *self._shape), bias.reshape(count, -1).astype(np.float32)
+        shape = (len(point), self.shape[0], -1)
+        return weights.reshape(shape), bias.reshape(shape[:2]).astype(np.float32, copy=False)
 
     def loss(self, point: Floats, l2: Doubles) -> tuple[Doubles, Floats]:
-        """f (K,), and its gradient, (K, L, D + 1)."""
-        count, (labels, width) = len(point), self._shape
-        weights, bias = self.heads(point)
-        flat = weights.reshape(count * labels, width)
+        """Give f, (K,), and its gradient, (K, L, D + 1)."""
+        count, labels, _ = point.shape
+        images, width = len(self._rows), len(self._mean)
+        weights, bias = point[:, :, :-1], point[:, :, -1]
+        if self._turned is None:
+            weights, bias = self.heads(point)
+        flat = np.ascontiguousarray(weights).reshape(-1, width)
         nats = np.zeros(count)
-        by_weights = np.zeros((count * labels, width), np.float32)
-        by_bias = np.zeros((count, labels), np.float32)
+        gradient = np.zeros((count * labels, width + 1), np.float32)
+        by_weights, by_bias = gradient[:, :-1], gradient[:, -1:]
         for part, label in self._chunks():
             scores = (flat @ part.T).reshape(count, labels, len(part))
             scores += bias[:, :, None]
@@ -201,14 +210,14 @@ class _Problem:
             nats += (np.log(sums[:, 0]) - true).sum(axis=1, dtype=np.float64)
             scores /= sums
             scores[:, label, places] -= 1
-            by_weights += scores.reshape(count * labels, -1) @ part
-            by_bias += scores.sum(axis=2)
-        images = len(self._rows)
-        by_weights -= by_bias.reshape(-1, 1) * self._mean
-        turned = (by_weights @ self._vectors).reshape(count, labels, width) / np.float32(images)
-        strength = l2.astype(np.float32)[:, None, None]
-        turned += strength * point[:, :, :-1]
-        gradient = np.concatenate([turned, by_bias[:, :, None] / np.float32(images)], axis=2)
+            errors = scores.reshape(count * labels, -1)
+            by_weights += errors @ part
+            by_bias += errors.sum(axis=1, keepdims=True)
+        if self._turned is None:
+            by_weights[:] = (by_weights - by_bias * self._mean) @ self._vectors
+        gradient /= np.float32(images)
+        gradient = gradient.reshape(point.shape)
+        gradient[:, :, :-1] += l2.astype(np.float32)[:, None, None] * point[:, :, :-1]
         squared = np.einsum("kld,kld->k", point[:, :, :-1], point[:, :, :-1], dtype=np.float64)
         return nats / images + l2 / 2 * squared, gradient
 

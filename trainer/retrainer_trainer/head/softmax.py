@@ -158,7 +158,7 @@ def train(
 def _solve(
     examples: Examples, training: Training, on_point: Callable[[CurvePoint], None]
 ) -> Trained:
-    """Go to the minimum by L-BFGS; all images and their views count alike."""
+    """Go to the minimum by L-BFGS."""
     rows = examples.training.ravel()
     watching = _Network(examples, _zero_head(examples), training, max(len(rows), 1))
     curve: list[CurvePoint] = []
@@ -168,23 +168,22 @@ def _solve(
         curve.append(watching.evaluate(iteration, rows, examples.validation))
         on_point(curve[-1])
 
-    def on_iteration(iteration: int, weights: Floats, bias: Floats) -> None:
+    def on_iteration(iteration: int, heads: Callable[[], tuple[Floats, Floats]]) -> None:
         if iteration % training.eval_interval == 0:
-            evaluate(iteration, weights, bias)
+            evaluate(iteration, *heads())
 
     strength = np.array([training.l2 or 0.0])
-    solved = lbfgs.solve(
-        examples.matrix,
-        rows,
-        examples.label[rows],
-        label_count=examples.label_count,
-        l2=strength,
-        on_iteration=on_iteration,
-    )
+    solved = lbfgs.solve(lbfgs_problem(examples), strength, on_iteration=on_iteration)
     if curve[-1].step != solved.iterations:
         evaluate(solved.iterations, solved.weights, solved.bias)
     head = Head(solved.weights[0], solved.bias[0])
     return Trained(head, solved.iterations, solved.iterations, curve)
+
+
+def lbfgs_problem(examples: Examples) -> lbfgs.Problem:
+    """Set up what L-BFGS minimises; all images and their views count alike."""
+    rows = examples.training.ravel()
+    return lbfgs.Problem(examples.matrix, rows, examples.label[rows], examples.label_count)
 
 
 def _zero_head(examples: Examples) -> Head:

@@ -16,7 +16,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from retrainer.api import CurvePoint, Optimizer, Solver, Training
-from retrainer_trainer.arrays import Bools, Floats, Rows
+from retrainer_trainer.arrays import Doubles, Floats, Rows
 from retrainer_trainer.head import lbfgs
 from retrainer_trainer.head.softmax import (
     ADAM_DECAYS,
@@ -28,14 +28,15 @@ from retrainer_trainer.head.softmax import (
     Trained,
     draw_batches,
     initial_head,
+    lbfgs_problem,
     train,
 )
 from retrainer_trainer.runtime.cores import cores
 
 L2_PATH = tuple(float(f"{value:.2e}") for value in np.logspace(-6, 0, 20))
-"""What lbfgs tries where no L2 is given: from hardly any to far too much, 1.6 and 0.6 of each other."""
+"""What lbfgs tries where no L2 is given: from hardly any to far too much, each twice the one before."""
 
-# At five labels and 512 floats, the weights of 50 heads are 512 kB: they stay in a core's own cache.
+# At five labels and 512 floats, the weights of 50 heads are 400 kB: they stay in a core's own cache.
 # Of 25 each costs 1.3 times as much, of 100 0.9 times.
 _GROUP = 50
 _LBFGS_GROUP = 10
@@ -144,7 +145,7 @@ def sweep(
     groups = [range(first, len(pairs), count) for first in range(count)]
     shares = [0.0] * count
 
-    def run(number: int) -> list[Candidate]:
+    def run(number: int, problem: lbfgs.Problem | None) -> list[Candidate]:
         def on_group_share(share: float) -> None:
             shares[number] = share
             on_share(sum(shares) / count)
@@ -152,15 +153,16 @@ def sweep(
         chosen = [pairs[i] for i in groups[number]]
         # A thread has settings of its own for numpy.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            if training.solver is Solver.LBFGS:
-                return _solved(examples, [l2 for _, l2 in chosen])
+            if problem:
+                return _solved(examples, problem, [l2 for _, l2 in chosen])
             return _Group(examples, training, chosen).train(on_group_share)
 
     with (
         threadpool_limits(limits=1, user_api="blas"),
         ThreadPoolExecutor(min(cores(), count)) as pool,
     ):
-        results = list(pool.map(run, range(count)))
+        problem = lbfgs_problem(examples) if training.solver is Solver.LBFGS else None
+        results = list(pool.map(run, range(count), [problem] * count))
     ordered: list[Candidate | None] = [None] * len(pairs)
     for places, candidates in zip(groups, results, strict=True):
         for place, candidate in zip(places, candidates, strict=True):
@@ -168,25 +170,27 @@ def sweep(
     return [candidate for candidate in ordered if candidate is not None]
 
 
-def _solved(examples: Examples, strengths: Sequence[float]) -> list[Candidate]:
-    rows = examples.training.ravel()
-    label = examples.label[rows]
-    solved = lbfgs.solve(
-        examples.matrix,
-        rows,
-        label,
-        label_count=examples.label_count,
-        l2=np.array(strengths, np.float64),
-        tolerance=lbfgs.CHOICE_TOLERANCE,
-    )
-    accuracy, nats = _figures(examples, solved.weights, solved.bias, examples.validation)
+def _solved(
+    examples: Examples, problem: lbfgs.Problem, strengths: Sequence[float]
+) -> list[Candidate]:
+    l2 = np.array(strengths, np.float64)
+    solved = lbfgs.solve(problem, l2, tolerance=lbfgs.CHOICE_TOLERANCE)
+    weights, bias = solved.weights.swapaxes(0, 1), solved.bias.T[:, :, None]
+    accuracy, nats = _figures(examples, weights, bias, examples.validation)
     return [
-        Candidate(None, l2, float(accuracy[i]), float(nats[i])) for i, l2 in enumerate(strengths)
+        Candidate(None, strength, float(accuracy[i]), float(nats[i]))
+        for i, strength in enumerate(strengths)
     ]
 
 
 class _Group:
-    """Heads that are trained at once by gradient descent: n of them, L labels, D floats."""
+    """Heads that are trained at once by gradient descent: n of them, L labels, D floats.
+
+    Labels come first: a sum or a maximum over them is then one of whole rows. Softmax depends only on
+    how far the labels' weights differ from the last label's, and so do the steps of plain descent and
+    of momentum: there M = L - 1 differences are kept, which saves one label's products. Adam divides by
+    the size of each label's own gradient: M = L.
+    """
 
     def __init__(
         self, examples: Examples, training: Training, pairs: Sequence[tuple[float | None, float]]
@@ -200,16 +204,20 @@ class _Group:
             examples, examples.training, training.sampling, training.batch_size, batches
         )
         count, labels, width = len(pairs), *first.weights.shape
-        self._shape = (count, labels, width)
-        self._weights = np.tile(first.weights, (count, 1))  # (n L, D)
-        self._bias = np.zeros(count * labels, np.float32)
+        self._labels = labels
+        rows = first.weights
+        if training.optimizer is not Optimizer.ADAM:
+            rows = rows[:-1] - rows[-1]
+        self._weights = np.repeat(rows[:, None], count, axis=1)  # (M, n, D)
+        self._bias = np.zeros((len(rows), count, 1), np.float32)
         per_head = np.array(self._pairs, np.float32)
-        self._rate = np.repeat(per_head[:, 0], labels)[:, None]
-        self._l2 = np.repeat(per_head[:, 1], labels)[:, None]
-        self._decays = bool((per_head[:, 1] > 0).any())
+        self._rate, self._l2 = per_head[:, :1], per_head[:, 1:]  # (n, 1)
+        self._decays = bool((self._l2 > 0).any())
+        self._keep = 1 - self._rate * self._l2
         whole = len(examples.training)
-        batch = whole if training.batch_size == -1 else training.batch_size
-        self._gathered = np.empty((min(batch, _CHUNK), width), np.float32)
+        batch = min(_CHUNK, whole if training.batch_size == -1 else training.batch_size)
+        self._gathered = np.empty((batch, width), np.float32)
+        self._errors = np.empty(labels * count * batch, np.float32)
         self._gradient = np.empty_like(self._weights)
         if training.optimizer is not Optimizer.SGD:
             states = 2 if training.optimizer is Optimizer.ADAM else 1
@@ -221,77 +229,73 @@ class _Group:
         """Do all steps, and measure every head on the validation images."""
         training, examples = self._training, self._examples
         for step in range(1, training.steps + 1):
-            rows = next(self._draw)
-            self._step(step, rows)
-            if step % training.eval_interval == 0 or step == training.steps:
-                _, nats = _figures(examples, self._heads, self._biases, rows)
-                sound = (nats <= DIVERGED_NATS) & self._finite()
-                self._diverged[~sound & (self._diverged < 0)] = step
+            looks = step % training.eval_interval == 0 or step == training.steps
+            before = self._step(step, next(self._draw), looks)
+            if before is not None:
+                # Not below any bound, too, once a weight is infinite or no number.
+                self._diverged[~(before <= DIVERGED_NATS) & (self._diverged < 0)] = step
                 on_share(step / training.steps)
-        accuracy, nats = _figures(examples, self._heads, self._biases, examples.validation)
+        last = [(0, self._labels - len(self._bias)), (0, 0), (0, 0)]
+        weights, bias = np.pad(self._weights, last), np.pad(self._bias, last)
+        accuracy, nats = _figures(examples, weights, bias, examples.validation)
         candidates = []
         for i, (rate, l2) in enumerate(self._pairs):
             step = int(self._diverged[i])
-            measured = float(nats[i]) if step < 0 and np.isfinite(nats[i]) else None
+            measured = float(nats[i]) if step < 0 and nats[i] <= DIVERGED_NATS else None
             broken = None if measured is not None else max(step, 0) or training.steps
             candidates.append(Candidate(rate, l2, float(accuracy[i]), measured, broken))
         return candidates
 
-    @property
-    def _heads(self) -> Floats:
-        return self._weights.reshape(self._shape)
-
-    @property
-    def _biases(self) -> Floats:
-        return self._bias.reshape(self._shape[:2])
-
-    def _finite(self) -> Bools:
-        # One sum instead of a look at every number: infinite or no number if any of them is.
-        sums = self._heads.sum(axis=(1, 2)) + self._biases.sum(axis=1)
-        finite: Bools = np.isfinite(sums)
-        return finite
-
-    def _step(self, step: int, rows: Rows) -> None:
-        count, labels, _ = self._shape
+    def _step(self, step: int, rows: Rows, looks: bool) -> Doubles | None:
+        """Do one step of all; if it `looks`, give each head's cross entropy on the batch before."""
+        labels, (kept, count, width) = self._labels, self._weights.shape
+        weights = self._weights.reshape(-1, width)
+        gradient = self._gradient.reshape(-1, width)
         plain = self._training.optimizer is Optimizer.SGD
         # Of plain descent the rate goes into the errors, which are few, not into the gradient.
         scale = (self._rate if plain else np.float32(1)) * np.float32(1 / len(rows))
         by_bias: Floats | None = None
+        nats = np.zeros(count) if looks else None
         for start in range(0, len(rows), _CHUNK):
             part = rows[start : start + _CHUNK]
+            label = self._examples.label[part]
             gathered = self._gathered[: len(part)]
             np.take(self._examples.matrix, part, axis=0, out=gathered, mode="clip")
-            error = self._weights @ gathered.T
-            error += self._bias[:, None]
-            by_head = error.reshape(count, labels, len(part))
-            by_head -= by_head.max(axis=1, keepdims=True)
-            np.exp(by_head, out=by_head)
-            by_head /= by_head.sum(axis=1, keepdims=True)
-            by_head[:, self._examples.label[part], np.arange(len(part))] -= 1
-            error *= scale
+            errors = self._errors[: labels * count * len(part)].reshape(labels, count, -1)
+            own, last = errors[:kept], errors[kept:]  # the last label's, if it is not kept
+            np.matmul(weights, gathered.T, out=own.reshape(kept * count, -1))
+            own += self._bias
+            last.fill(0)
+            sums = _exponentials(errors, label, nats)
+            np.reciprocal(sums, out=sums)
+            errors *= sums
+            errors -= (np.arange(labels)[:, None] == label)[:, None, :]
+            if len(last):
+                own -= last
+            own *= scale
             if by_bias is None:
-                np.matmul(error, gathered, out=self._gradient)
-                by_bias = error.sum(axis=1)
+                np.matmul(own.reshape(kept * count, -1), gathered, out=gradient)
+                by_bias = own.sum(axis=2, keepdims=True)
             else:
-                self._gradient += error @ gathered
-                by_bias += error.sum(axis=1)
+                gradient += own.reshape(kept * count, -1) @ gathered
+                by_bias += own.sum(axis=2, keepdims=True)
         if by_bias is None:
-            return
+            return nats
         if plain:
             if self._decays:
-                self._weights *= 1 - self._rate * self._l2
+                self._weights *= self._keep
             self._weights -= self._gradient
             self._bias -= by_bias
-            return
-        if self._decays:
-            self._gradient += self._l2 * self._weights
-        self._apply(step, self._weights, self._gradient, self._moments, self._rate)
-        self._apply(step, self._bias, by_bias, self._bias_moments, self._rate[:, 0])
+        else:
+            if self._decays:
+                self._gradient += self._l2 * self._weights
+            self._apply(step, self._weights, self._gradient, self._moments)
+            self._apply(step, self._bias, by_bias, self._bias_moments)
+        return nats if nats is None else nats / len(rows)
 
-    def _apply(
-        self, step: int, value: Floats, gradient: Floats, moments: list[Floats], rate: Floats
-    ) -> None:
+    def _apply(self, step: int, value: Floats, gradient: Floats, moments: list[Floats]) -> None:
         """Do one step of momentum or Adam, as for a head that is trained alone."""
+        rate = self._rate
         first = moments[0]
         if self._training.optimizer is Optimizer.MOMENTUM:
             first *= np.float32(MOMENTUM)
@@ -310,22 +314,33 @@ class _Group:
         )  # fmt: skip
 
 
+def _exponentials(logits: Floats, label: Rows, nats: Doubles | None) -> Floats:
+    """Put the exponentials of these logits, (L, n, rows), in their place; give their sums, (n, rows).
+
+    The largest of each row becomes 1. The cross entropies with the true labels, (rows,), are added to
+    `nats`, (n,).
+    """
+    logits -= logits.max(axis=0)
+    true = logits[label, :, np.arange(len(label))] if nats is not None else None  # (rows, n)
+    np.exp(logits, out=logits)
+    sums: Floats = logits.sum(axis=0)
+    if nats is not None and true is not None:
+        nats += (np.log(sums) - true.T).sum(axis=1, dtype=np.float64)
+    return sums
+
+
 def _figures(
     examples: Examples, weights: Floats, bias: Floats, rows: Rows
 ) -> tuple[Floats, Floats]:
-    """Measure each of the heads (n, L, D) on these rows: accuracy and mean cross entropy, both (n,)."""
-    count, labels, width = weights.shape
+    """Measure heads, (L, n, D) and (L, n, 1), on these rows: accuracy and mean cross entropy, (n,)."""
+    labels, count, width = weights.shape
     right, nats = np.zeros(count), np.zeros(count)
     for start in range(0, len(rows), _CHUNK):
         part = rows[start : start + _CHUNK]
-        label, places = examples.label[part], np.arange(len(part))
-        flat = weights.reshape(-1, width) @ examples.matrix[part].T
-        logits = flat.reshape(count, labels, len(part))
-        logits += bias[:, :, None]
-        right += (logits.argmax(axis=1) == label).sum(axis=1)
-        logits -= logits.max(axis=1, keepdims=True)
-        true = logits[:, label, places]
-        np.exp(logits, out=logits)
-        nats += (np.log(logits.sum(axis=1)) - true).sum(axis=1, dtype=np.float64)
+        logits = weights.reshape(-1, width) @ examples.matrix[part].T
+        logits = logits.reshape(labels, count, len(part))
+        logits += bias
+        right += (logits.argmax(axis=0) == examples.label[part]).sum(axis=1)
+        _exponentials(logits, examples.label[part], nats)
     images = max(1, len(rows))
     return (right / images).astype(np.float32), (nats / images).astype(np.float32)
