@@ -166,8 +166,9 @@ class Training(Model):
 
     solver: Solver = Field(
         Solver.SGD,
-        description="sgd takes steps as retrain.py does; lbfgs goes to the minimum, with no learning "
-        "rate and no steps.",
+        description="sgd takes steps as retrain.py does; lbfgs goes to the minimum of the loss over all "
+        "training images, each counted once: learningRate, steps, batchSize, sampling and optimizer are "
+        "of sgd only.",
     )
     steps: Whole = Field(4000, ge=1, le=10_000_000, description="Training steps of sgd.")
     learning_rate: Number = Field(0.01, le=1e9, description="Factor on the gradient in each step.")
