@@ -20,7 +20,7 @@ from ai_edge_litert import interpreter  # noqa: F401
 from retrainer.api import RetrainJobSpec, Task
 from retrainer_trainer import bottlenecks
 from retrainer_trainer.backbone.compute import OpenJob
-from retrainer_trainer.backbone.network import open_backbone
+from retrainer_trainer.backbone.network import open_listed
 from retrainer_trainer.cache.cache import Cache
 from retrainer_trainer.dataset.catalog import list_catalog
 from retrainer_trainer.dataset.identity import identity
@@ -134,7 +134,7 @@ def catalogued(fields: str, folder: str, count: str, kind: str) -> dict[str, Any
     catalog = list_catalog(images, spec, reporter.log)
     listed = time.perf_counter()
     store = open_store(spec.cache_url, spec.storage, "spec.cache")
-    backbone = open_backbone(spec, store, reporter.log, reporter.warn)
+    backbone = open_listed(spec, store, reporter.log, reporter.warn)
     cache = Cache(LocalStore(Path(folder), folder, "spec.cache"), "million", WIDTH, print)
     job = OpenJob(spec, images, catalog, backbone, cache)
     filled = bottlenecks.compute_missing(job, reporter, Stop())

@@ -15,9 +15,15 @@ from retrainer.api import ARCHITECTURES, Storage, architecture
 from retrainer.errors import StorageError, UserError
 from retrainer.inference import pixels as images
 from retrainer.inference.silence import quiet_environment
-from retrainer_trainer.backbone.engine import KERAS_GPU, LITERT, Engine, LiteRT
+from retrainer_trainer.backbone.backbone import Engine
+from retrainer_trainer.backbone.engine import KERAS_GPU, LITERT, LiteRT
 from retrainer_trainer.backbone.layers import folded, read_layers
-from retrainer_trainer.backbone.network import Backbone, fingerprint, keras_network, open_backbone
+from retrainer_trainer.backbone.network import (
+    ListedBackbone,
+    fingerprint,
+    keras_network,
+    open_listed,
+)
 from retrainer_trainer.backbone.tflite import backbone_tflite
 from retrainer_trainer.backbone.weights import BUILTIN, Weights, download, file_stems, find_weights
 from retrainer_trainer.store.opening import open_store
@@ -26,11 +32,11 @@ quiet_environment()
 pytestmark = pytest.mark.slow  # TensorFlow
 
 
-def opened(folder: Path) -> tuple[Backbone, list[str], list[str]]:
+def opened(folder: Path) -> tuple[ListedBackbone, list[str], list[str]]:
     lines: list[str] = []
     warned: list[str] = []
     store = open_store(str(folder), Storage(), "spec.cache")
-    backbone = open_backbone(spec("unused", folder), store, lines.append, warned.append)
+    backbone = open_listed(spec("unused", folder), store, lines.append, warned.append)
     return backbone, lines, warned
 
 
@@ -179,7 +185,7 @@ def test_numbers_that_only_together_are_infinite_are_refused_before_an_image_is_
     path.write_bytes(changed(tmp_path, change))
     wanted = spec("unused", tmp_path, weights=str(path))
     cache = open_store(str(tmp_path / "cache"), Storage(), "spec.cache")
-    backbone = open_backbone(wanted, cache, lambda _: None, lambda _: None)
+    backbone = open_listed(wanted, cache, lambda _: None, lambda _: None)
     with pytest.raises(UserError, match="they give infinite numbers"):
         backbone.start()
 

@@ -452,7 +452,7 @@ def test_bottlenecks_that_are_no_numbers_are_laid_to_the_weights(
     ready = engine.prepared(spec(photos, cache, tmp_path))
     ready.matrix[4, 7] = np.nan
     with pytest.raises(
-        UserError, match=r"The weights builtin give infinite numbers, the first for daisy/"
+        UserError, match=r"spec.weights: builtin gives infinite numbers, the first for daisy/"
     ):
         train.examples_of(ready)
 

@@ -19,7 +19,7 @@ from retrainer.errors import Interrupted, RetrainerError, StorageError
 from retrainer_trainer.arrays import Bools, Floats, Longs
 from retrainer_trainer.backbone.compute import OpenJob, Request, Result, compute
 from retrainer_trainer.backbone.engine import gpu
-from retrainer_trainer.backbone.network import Backbone, FindGpu, open_backbone
+from retrainer_trainer.backbone.network import FindGpu, ListedBackbone, open_listed
 from retrainer_trainer.cache.cache import Cache
 from retrainer_trainer.dataset import split
 from retrainer_trainer.dataset.catalog import (
@@ -89,7 +89,7 @@ class Bottlenecks:
 
     catalog: Catalog
     images: Store
-    backbone: Backbone
+    backbone: ListedBackbone
     matrix: Floats
     views: Longs
     usable: Bools
@@ -176,8 +176,8 @@ def open_job(
         reporter.warn(warning)
     reporter.update(label_count=len(catalog.labels), progress={"images_total": len(catalog)})
     store = open_store(spec.cache_url, spec.storage, "spec.cache", reporter.log, stop)
-    backbone = open_backbone(spec, store, reporter.log, reporter.warn, find_gpu)
-    cache = Cache(store, backbone.fingerprint, backbone.architecture.bottleneck, reporter.warn)
+    backbone = open_listed(spec, store, reporter.log, reporter.warn, find_gpu)
+    cache = Cache(store, backbone.fingerprint, backbone.width, reporter.warn)
     return OpenJob(spec, images, catalog, backbone, cache)
 
 
@@ -236,7 +236,7 @@ def compute_missing(
                     cache.add(name, bottleneck)
                 if result.nearly_black:
                     mark = nearly_black(identities[result.row]).tobytes()
-                    cache.add(mark, np.zeros(job.backbone.architecture.bottleneck, np.float32))
+                    cache.add(mark, np.zeros(job.backbone.width, np.float32))
                 now = time.monotonic()
                 if cache.pending >= FLUSH_IMAGES or now - flushed > FLUSH_SECONDS:
                     cache.flush()
@@ -417,7 +417,7 @@ def load(job: OpenJob, filled: Filled) -> tuple[Bottlenecks, int]:
     target = np.concatenate([rows[:plain], len(catalog) + np.arange(len(names) - plain)])
     views = np.full((len(catalog), job.spec.distortions.views if job.spec.distortions else 0), -1)
     views[rows[plain:], parts[plain:]] = target[plain:]
-    width = job.backbone.architecture.bottleneck
+    width = job.backbone.width
     # Zeros are not touched until they are written: rejected rows cost no memory.
     matrix = np.zeros((len(catalog) + len(names) - plain, width), np.float32)
     places = job.cache.find(names)

@@ -215,8 +215,8 @@ def check_finite(ready: Bottlenecks) -> None:
             row = start + int(np.argmin(good))
             where = shown(ready.catalog.paths[row]) if row < len(ready.catalog) else "a view"
             raise UserError(
-                f"The weights {ready.backbone.weights.origin} give infinite numbers, the first for "
-                f"{where}: name others in spec.weights.",
+                f"{ready.backbone.field}: {ready.backbone.origin} gives infinite numbers, the first for "
+                f"{where}: name another file there.",
                 reason=reasons.WEIGHTS_UNREADABLE.name,
             )
 

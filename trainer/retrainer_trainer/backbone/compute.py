@@ -19,8 +19,8 @@ import numpy.typing as npt
 from retrainer.api import RetrainJobSpec
 from retrainer.errors import RetrainerError
 from retrainer.inference import pixels as images
-from retrainer_trainer.backbone.engine import Engine
-from retrainer_trainer.backbone.network import Backbone
+from retrainer_trainer.backbone.backbone import Engine
+from retrainer_trainer.backbone.network import ListedBackbone
 from retrainer_trainer.cache.cache import Cache
 from retrainer_trainer.dataset.catalog import Catalog
 from retrainer_trainer.dataset.distort import distorted, source_size, view_identity
@@ -51,7 +51,7 @@ class OpenJob:
     spec: RetrainJobSpec
     images: Store
     catalog: Catalog
-    backbone: Backbone
+    backbone: ListedBackbone
     cache: Cache
 
 
@@ -252,19 +252,19 @@ def _decode(job: OpenJob, request: Request, fetched: Fetched) -> _Decoded:
         return _Decoded(result, [], [])
     distortions = job.spec.distortions
     identity = fetched.identity or job.catalog.identities[request.row].tobytes()
-    size = job.backbone.architecture.size
+    backbone = job.backbone
     names: list[bytes] = []
     pixels: list[images.Pixels] = []
     try:
         if WHOLE in request.parts:
             names.append(identity)
-            pixels.append(images.pixels(fetched.body, size))
+            pixels.append(backbone.pixels(fetched.body, backbone.size))
         views = [part for part in request.parts if part != WHOLE]
         if views and distortions is not None:
-            square = images.pixels(fetched.body, source_size(size, distortions))
+            square = backbone.pixels(fetched.body, source_size(backbone.size, distortions))
             for view in views:
                 names.append(view_identity(identity, distortions, view))
-                pixels.append(distorted(square, size, identity, distortions, view))
+                pixels.append(distorted(square, backbone.size, identity, distortions, view))
     except images.RejectedError as error:
         return _Decoded(replace(result, rejected=str(error), copies=True), [], [])
     result = replace(result, nearly_black=images.is_nearly_black(fetched.body))

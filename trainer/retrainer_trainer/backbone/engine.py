@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from retrainer.api import reasons
 from retrainer.inference import pixels as images
 from retrainer.inference.silence import quiet, quiet_environment
+from retrainer_trainer.backbone.backbone import Bottleneck
 
 LITERT = "litert-f32-folded"
 KERAS_GPU = "keras-gpu-f32"
@@ -20,11 +20,6 @@ KERAS_GPU = "keras-gpu-f32"
 BATCH = 64
 """Images that a GPU is given at a time: at 299 pixels the largest layer's output is then 0.4 GB."""
 _SMALLER = 4
-
-Bottleneck = npt.NDArray[np.float32]
-
-Engine = Callable[[Sequence[images.Pixels]], list[Bottleneck]]
-"""From pixels (size, size, 3), 0..255, to the bottleneck (width,) of each; on one thread only."""
 
 
 class LiteRT:

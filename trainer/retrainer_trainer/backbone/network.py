@@ -1,4 +1,4 @@
-"""The frozen network: its numbers from a weights file, ready to run on the cores or on a GPU."""
+"""A network of the list: its numbers from a weights file, ready to run on the cores or on a GPU."""
 
 import hashlib
 import threading
@@ -13,7 +13,8 @@ from retrainer.api import Architecture, RetrainJobSpec, architecture
 from retrainer.api.layout import NETWORK_PREFIX
 from retrainer.inference import pixels as images
 from retrainer.inference.silence import quiet, quiet_environment
-from retrainer_trainer.backbone.engine import BATCH, KERAS_GPU, LITERT, Engine, Keras, LiteRT, gpu
+from retrainer_trainer.backbone.backbone import Backbone, Engine, bottleneck_of_grey
+from retrainer_trainer.backbone.engine import BATCH, KERAS_GPU, LITERT, Keras, LiteRT, gpu
 from retrainer_trainer.backbone.layers import Layer, folded, read_layers, unreadable
 from retrainer_trainer.backbone.tflite import backbone_tflite
 from retrainer_trainer.backbone.weights import Weights, find_weights
@@ -23,37 +24,29 @@ FindGpu = Callable[[Callable[[str], None]], str | None]
 """`engine.gpu`, or what tests put in its place."""
 
 
-@dataclass(frozen=True)
-class Backbone:
-    """A frozen network, ready to run.
+@dataclass(frozen=True, kw_only=True)
+class ListedBackbone(Backbone):
+    """A network of `spec.architecture`: its exports are templates filled with its numbers.
 
     Attributes:
         architecture: what it is.
         weights: the file that its numbers come from.
         layers: those numbers.
-        fingerprint: name of its folder in the cache; equal for whatever gives equal bottlenecks.
-        runs_on: `engine.LITERT` or `engine.KERAS_GPU`.
-        start: gives an Engine for one thread. On a GPU it is the same one each time.
-        batch: images to give it at a time; 1 if each thread has its own.
     """
 
     architecture: Architecture
     weights: Weights
     layers: list[Layer]
-    fingerprint: str
-    runs_on: str
-    start: Callable[[], Engine]
-    batch: int = 1
 
 
-def open_backbone(
+def open_listed(
     spec: RetrainJobSpec,
     cache: Store,
     log: Callable[[str], None],
     warn: Callable[[str], None],
     find_gpu: FindGpu = gpu,
-) -> Backbone:
-    """The backbone on a GPU, through TensorFlow, where there is one; else on the cores, without it.
+) -> ListedBackbone:
+    """The network on a GPU, through TensorFlow, where there is one; else on the cores, without it.
 
     Raises:
         UserError: there are no weights for the architecture, or they cannot be read.
@@ -63,19 +56,36 @@ def open_backbone(
     weights = find_weights(spec, cache, log, warn)
     layers = read_layers(network, weights)
     device = find_gpu(warn)
-    if device is not None:
+    start: Callable[[], Engine]
+    if device is None:
+        runs_on, start, batch = LITERT, _OnCores(network, weights, layers), 1
+    else:
         log(f"Bottlenecks are computed on TensorFlow's {device}, in batches of {BATCH}.")
-        name_folder(cache, fingerprint(network, weights, KERAS_GPU), network)
-        return _on_device(network, weights, layers, device, warn)
-    digest = fingerprint(network, weights, LITERT)
-    name_folder(cache, digest, network)
-    start = _OnCores(network, weights, layers)
-    return Backbone(network, weights, layers, digest, LITERT, start)
+        runs_on, start, batch = KERAS_GPU, _on_device(network, weights, layers, device, warn), BATCH
+    digest = fingerprint(network, weights, runs_on)
+    name_folder(cache, digest, network.backbone)
+    return ListedBackbone(
+        name=network.name,
+        origin=weights.origin,
+        field="spec.weights",
+        size=network.size,
+        width=network.bottleneck,
+        multiply_adds=network.multiply_adds,
+        parameters=network.parameters,
+        pixels=images.pixels,
+        fingerprint=digest,
+        runs_on=runs_on,
+        start=start,
+        batch=batch,
+        architecture=network,
+        weights=weights,
+        layers=layers,
+    )
 
 
-def name_folder(cache: Store, digest: str, network: Architecture) -> None:
+def name_folder(cache: Store, digest: str, name: str) -> None:
     """Leave the network's name in its folder of the cache, for `retrainer cache stats`."""
-    cache.put(f"{digest}/{NETWORK_PREFIX}{network.backbone}", b"", create_only=True)
+    cache.put(f"{digest}/{NETWORK_PREFIX}{name}", b"", create_only=True)
 
 
 def fingerprint(network: Architecture, weights: Weights, runs_on: str) -> str:
@@ -112,7 +122,7 @@ def _on_device(
     layers: list[Layer],
     device: str,
     warn: Callable[[str], None],
-) -> Backbone:
+) -> Callable[[], Engine]:
     with quiet():
         import tensorflow as tf
 
@@ -120,15 +130,7 @@ def _on_device(
             built = keras_network(network, layers)
     engine = Keras(built, device, warn)
     _check_finite(engine, network, weights)
-    return Backbone(
-        network,
-        weights,
-        layers,
-        fingerprint(network, weights, KERAS_GPU),
-        KERAS_GPU,
-        lambda: engine,
-        BATCH,
-    )
+    return lambda: engine
 
 
 def keras_network(network: Architecture, layers: Sequence[Layer]) -> Any:
@@ -160,8 +162,5 @@ def keras_network(network: Architecture, layers: Sequence[Layer]) -> Any:
 
 
 def _check_finite(engine: Engine, network: Architecture, weights: Weights) -> None:
-    grey = np.full((network.size, network.size, 3), 127, np.uint8)
-    with quiet():  # a GPU is announced by its first use
-        (bottleneck,) = engine([grey])
-    if not np.isfinite(bottleneck).all():
+    if not np.isfinite(bottleneck_of_grey(engine, network.size)).all():
         raise unreadable(network, weights, "they give infinite numbers")

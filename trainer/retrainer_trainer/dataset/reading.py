@@ -1,6 +1,6 @@
 """Reads the images of a job: as they are now, and once more after the training, to run and show."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -81,8 +81,14 @@ def read(store: Store, catalog: Catalog, row: int) -> bytes | None:
         return None
 
 
-def batches(store: Store, catalog: Catalog, rows: Rows, size: int) -> Iterator[Batch]:
-    """Read and decode the images of these rows on all cores, `BATCH` at a time.
+def batches(
+    store: Store,
+    catalog: Catalog,
+    rows: Rows,
+    side: int,
+    make_pixels: Callable[[bytes, int], images.Pixels] = images.pixels,
+) -> Iterator[Batch]:
+    """Read the images of these rows and decode them on all cores, `BATCH` at a time.
 
     Those that were replaced or removed since they were listed are left out. Of an image's file nothing
     is kept once it is decoded: 32 files of 36 MB would not fit into a small pod.
@@ -91,7 +97,7 @@ def batches(store: Store, catalog: Catalog, rows: Rows, size: int) -> Iterator[B
     def one(row: int) -> tuple[int, images.Pixels] | None:
         body = read(store, catalog, row)
         try:
-            return None if body is None else (row, images.pixels(body, size))
+            return None if body is None else (row, make_pixels(body, side))
         except images.RejectedError:
             return None
 

@@ -37,8 +37,9 @@ def exported(
     training = reading.spread(ready.rows(split.TRAINING).astype(np.intp), CALIBRATION_IMAGES)
 
     def calibration() -> Pixels:
-        size = backbone.architecture.size
-        batches = reading.batches(ready.images, ready.catalog, training, size)
+        batches = reading.batches(
+            ready.images, ready.catalog, training, backbone.size, backbone.pixels
+        )
         return np.concatenate([batch.pixels for batch in batches])
 
     network = formats.Network(backbone.architecture, backbone.layers, head, labels)
@@ -73,7 +74,8 @@ def _run_on_images(
     rows = check.checked_rows(ready)
     guesses = head.scores(ready.matrix, rows).argmax(axis=1).tolist()
     guess = dict(zip(rows.tolist(), guesses, strict=True))
-    batches = reading.batches(ready.images, ready.catalog, rows, ready.backbone.architecture.size)
+    backbone = ready.backbone
+    batches = reading.batches(ready.images, ready.catalog, rows, backbone.size, backbone.pixels)
     with quiet():
         counts = check.compare(runners, batches, ready.catalog.label, guess)
     measured = bool(len(ready.rows(split.TESTING)))

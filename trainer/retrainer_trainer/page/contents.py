@@ -12,7 +12,7 @@ from retrainer.api import Report, Solver, Task, Training
 from retrainer.api.findings import FindingKind
 from retrainer.api.names import API_VERSION, KIND
 from retrainer_trainer.arrays import Floats, Rows
-from retrainer_trainer.backbone.network import Backbone
+from retrainer_trainer.backbone.backbone import Backbone
 from retrainer_trainer.bottlenecks import Bottlenecks
 from retrainer_trainer.dataset import reading, split
 from retrainer_trainer.dataset.texts import shown
