@@ -1,6 +1,7 @@
 """Types and contracts that the SDK, the operator and the trainer share; needs pydantic only."""
 
 from retrainer.api.architectures import ARCHITECTURES, Architecture, architecture
+from retrainer.api.backbone import BackboneSource, Channels, Crop, Layout, Token
 from retrainer.api.evaluation import Accuracy, CommonestLabel, Evaluation, ExportCheck, LabelFigures
 from retrainer.api.parsing import parse_job
 from retrainer.api.pod import Pod, Resources, Toleration
@@ -33,9 +34,11 @@ from retrainer.api.v1alpha1 import (
 )
 
 __all__ = [
-    "ARCHITECTURES", "FINISHED", "Accuracy", "Architecture", "CommonestLabel", "Condition", "Curve",
-    "CurvePoint", "Distortions", "EarlyStopping", "Evaluation", "Export", "ExportCheck", "LabelFigures",
-    "Metadata", "Metrics", "Optimizer", "Phase", "Pod", "Progress", "Report", "Resources", "RetrainJob",
-    "RetrainJobSpec", "RetrainJobStatus", "Sampling", "Solver", "Split", "Storage", "Sweep",
-    "SweepChoice", "SweepStatus", "Task", "Toleration", "Training", "architecture", "parse_job",
+    "ARCHITECTURES", "FINISHED", "Accuracy", "Architecture", "BackboneSource", "Channels",
+    "CommonestLabel", "Condition", "Crop", "Curve", "CurvePoint", "Distortions",
+    "EarlyStopping", "Evaluation", "Export", "ExportCheck", "LabelFigures", "Layout",
+    "Metadata", "Metrics", "Optimizer", "Phase", "Pod", "Progress", "Report", "Resources",
+    "RetrainJob", "RetrainJobSpec", "RetrainJobStatus", "Sampling", "Solver", "Split",
+    "Storage", "Sweep", "SweepChoice", "SweepStatus", "Task", "Token", "Toleration", "Training",
+    "architecture", "parse_job",
 ]  # fmt: skip

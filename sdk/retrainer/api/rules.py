@@ -90,6 +90,11 @@ WEIGHTS_URL = Form(
     f"imagenet|builtin|s3://{_BUCKET}(/.*)?",
     "must be imagenet, builtin or s3://BUCKET/FILE_OR_FOLDER in a cluster",
 )
+BACKBONE = Form(
+    URL.pattern, "must be s3://BUCKET/FOLDER_OR_FILE, or a folder or file of this machine"
+)
+"""For Python only, as URL."""
+S3_BACKBONE = Form(S3_URL.pattern, "must be s3://BUCKET/FOLDER_OR_FILE in a cluster")
 ENDPOINT = Form(
     "https?://[^\\s/?#@]+/?", "must be http://HOST:PORT or https://HOST:PORT without a path"
 )
