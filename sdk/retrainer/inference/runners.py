@@ -11,6 +11,7 @@ import numpy as np
 
 from retrainer.api import Export
 from retrainer.api.layout import EXPORT_PATHS
+from retrainer.inference.onnx_network import OnnxNetwork
 from retrainer.inference.silence import import_tensorflow
 from retrainer.inference.tflite import Pixels, Scores, TfliteNetwork
 
@@ -101,11 +102,5 @@ def _frozen_graph_runner(path: Path) -> Runner:
 
 
 def _onnx_runner(path: Path) -> Runner:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-    def run(batch: Pixels, _: Sequence[bytes]) -> Scores:
-        return np.asarray(session.run(["scores:0"], {"pixels:0": batch.astype(np.float32)})[0])
-
-    return run
+    network = OnnxNetwork(path.read_bytes())
+    return lambda batch, _: network.scores(batch)

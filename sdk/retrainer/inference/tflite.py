@@ -46,9 +46,16 @@ class TfliteNetwork:
         self._input, self._output = inputs[0], outputs[0]
         self.size = int(self._input["shape"][1])
         self.label_count = int(self._output["shape"][-1])
+        # A network of one image at a time has its 1 in the shapes of other operators too.
+        self._one_by_one = int(self._input["shape_signature"][0]) == 1
 
     def scores(self, pixels: Pixels) -> Scores:
         """Scores (images, labels), each row adding up to 1, of pixels (images, size, size, 3)."""
+        if self._one_by_one:
+            return np.concatenate([self._scores(pixels[i : i + 1]) for i in range(len(pixels))])
+        return self._scores(pixels)
+
+    def _scores(self, pixels: Pixels) -> Scores:
         interpreter = self._interpreter
         if tuple(interpreter.get_input_details()[0]["shape"]) != pixels.shape:
             interpreter.resize_tensor_input(self._input["index"], pixels.shape)

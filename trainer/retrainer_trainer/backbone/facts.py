@@ -16,8 +16,9 @@ Layout = Literal["NCHW", "NHWC"]
 Shape = tuple[int | None, ...]
 """Sizes of a tensor's axes; None where the file leaves one open."""
 
-MOST_BYTES = 2**31 - 1
-"""Of a network with its external data: what protocol buffers and flatbuffers can hold in one file."""
+MOST_BYTES = 9 * 2**30 // 5
+"""Of a network with its external data. A file of protocol buffers or flatbuffers ends at 2 GiB, and an
+export has the head in it as well."""
 
 MOST_NODES = 100_000
 MOST_AXES = 8
@@ -132,7 +133,7 @@ def check_bytes(size: int, name: str) -> None:
     if size > MOST_BYTES:
         refuse(
             name,
-            f"it has {size / 2**30:.1f} GiB, at most 2 GiB are read (with external data): "
+            f"it has {size / 2**30:.1f} GiB, at most 1.8 GiB are read (with external data): "
             "take a smaller network, or the same one in float16",
         )
 
