@@ -26,7 +26,9 @@ def main() -> int:
     parser.add_argument(
         "--sample", type=int, help="points of each part of the matrix, evenly spread"
     )
-    parser.add_argument("--only", help="faults of the menu whose name has this in it")
+    parser.add_argument(
+        "--only", help="faults of the menu, or lives of the matrix, whose name has this in it"
+    )
     parser.add_argument("--cluster", default="faults", help="name of the control plane")
     arguments = parser.parse_args()
     parts = arguments.parts or ["menu", *matrix.PARTS]
@@ -37,7 +39,7 @@ def main() -> int:
             if "menu" in parts:
                 well &= menu.run(bed, arguments.times, arguments.only or "")
             if rest := [part for part in parts if part != "menu"]:
-                results = asyncio.run(matrix.run(bed, rest, arguments.sample))
+                results = asyncio.run(matrix.run(bed, rest, arguments.sample, arguments.only or ""))
                 well &= not any(result.problems for result in results)
     return 0 if well else 1
 

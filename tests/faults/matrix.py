@@ -3,6 +3,7 @@
     python -m tests.faults answers events lists kills    all of it, some 20 minutes on 2 cores
     python -m tests.faults answers         some of it: answers, events, lists, kills
     python -m tests.faults --sample 40     this many points of each, evenly spread
+    python -m tests.faults kills --only "name used again"    of the lives with this in their name
 
 First each life is lived undisturbed, and its writes and events are counted. Then it is lived again once
 for each thing that can go wrong at each of them, and must come to the same end within a bound, with no
@@ -140,9 +141,10 @@ def spread(points: Sequence[T], count: int | None) -> Sequence[T]:
 class Matrix:
     """The undisturbed lives, and the points at which they are disturbed."""
 
-    def __init__(self, bed: Bed, sample: int | None = None) -> None:
+    def __init__(self, bed: Bed, sample: int | None = None, only: str = "") -> None:
         self.bed = bed
         self.sample = sample
+        self.lives = [life for life in LIVES if only in str(life)]
         self.calm: dict[Life, Course] = {}
         self._created: dict[Life, Counter[str]] = {}
         self._counts = Counts()
@@ -158,7 +160,7 @@ class Matrix:
         """Live each life once, and count what there is to disturb."""
         async with self._operator("calm") as (behind, world):
             behind.proxy.add(EventFault("drop", when=self._counts.note))
-            courses = await _gather(live(world, life, self._name()) for life in LIVES)
+            courses = await _gather(live(world, life, self._name()) for life in self.lives)
             for request in behind.proxy.requests:
                 if request.is_write:
                     self._counts.writes[_job_of(request.name)] += 1
@@ -172,7 +174,7 @@ class Matrix:
         """Each bad answer to each write of each life."""
         points = [
             (life, what, index)
-            for life in LIVES
+            for life in self.lives
             for what in ANSWERS
             for index in range(self._counts.writes[self.calm[life].name])
         ]
@@ -193,7 +195,7 @@ class Matrix:
         """Each event of each watched object of each life, lost each time it is sent."""
         points = [
             (life, resource, index)
-            for life in LIVES
+            for life in self.lives
             for resource in ("retrainjobs", "jobs", "pods")
             for index in range(len(self._counts.events.get((self.calm[life].name, resource), ())))
         ]
@@ -228,14 +230,14 @@ class Matrix:
                 course = await live(world, life, name, self.calm[life])
                 result.add(course, self.calm[life], "stale lists", hit=fault.hits > 0)
 
-            await _gather(disturb(life) for life in LIVES)
+            await _gather(disturb(life) for life in self.lives)
         return result
 
     async def kills(self) -> Result:
         """kill -9 before and after each write of each life, then also with stale lists at the start."""
         points = [
             (life, how, index)
-            for life in LIVES
+            for life in self.lives
             for how in ("before", "after", "after, old lists")
             for index in range(self._counts.writes[self.calm[life].name])
         ]
@@ -372,9 +374,9 @@ def _grant_leases(bed: Bed) -> None:
     )  # fmt: skip
 
 
-async def run(bed: Bed, parts: Sequence[str], sample: int | None) -> list[Result]:
+async def run(bed: Bed, parts: Sequence[str], sample: int | None, only: str = "") -> list[Result]:
     """Run these parts and print each one's result."""
-    matrix = Matrix(bed, sample)
+    matrix = Matrix(bed, sample, only)
     results = []
     try:
         await matrix.live_undisturbed()

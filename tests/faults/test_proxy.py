@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import threading
@@ -45,6 +46,9 @@ class _Upstream(BaseHTTPRequestHandler):
 
     def _send(self, body: bytes) -> None:
         self.send_response(200)
+        if "gzip" in self.headers.get("Accept-Encoding", ""):
+            body = gzip.compress(body)
+            self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -142,6 +146,18 @@ def test_a_stale_list_is_the_one_before(proxy: Proxy) -> None:
     proxy.add(Fault(faults.stale, when=lambda request: request.is_list, times=1))
     assert _get(proxy) == before
     assert json.loads(_get(proxy))["writes"] == 1
+
+
+def test_a_list_that_is_kept_is_answered_as_it_is_read_also_to_whoever_takes_it_packed(
+    proxy: Proxy,
+) -> None:
+    """Lists of more than 128 KiB, which an API server packs, were answered as no JSON."""
+    request = urllib.request.Request(proxy.url + LIST, headers={"Accept-Encoding": "gzip"})
+    for _ in range(2):
+        answer = urllib.request.urlopen(request, timeout=10)
+        assert json.loads(answer.read()) == {"items": [], "writes": 0}
+        assert answer.headers.get("Content-Encoding") is None
+        proxy.add(Fault(faults.stale, when=lambda asked: asked.is_list))
 
 
 def test_single_events_are_dropped_and_watches_cut_or_ended(proxy: Proxy) -> None:
