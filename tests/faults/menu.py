@@ -8,70 +8,21 @@ was harmed goes on. Each has a limit, and one over it fails the command.
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from kubernetes.client import ApiException
-from tests.faults.operators import Behind, operator_behind_proxy
+from tests.faults.jobs import JOBS
 from tests.faults.proxy import EventFault, Fault, Request, delay, hang, refuse, status_object
-from tests.operator.harness import Bed, Namespace, Operator, eventually
+from tests.faults.scene import Body, Entry, Scene, set_scene
+from tests.operator.harness import Bed, eventually
 from tests.support.chart import REPOSITORY
 
-Body = dict[str, Any]
 _LEASE = "/apis/coordination.k8s.io/v1/namespaces/retrainer/leases/rt-retrainer-operator"
-
-
-@dataclass
-class Scene:
-    """What a fault has to play with."""
-
-    bed: Bed
-    behind: Behind
-    team: Namespace
-
-    @property
-    def operator(self) -> Operator:
-        return self.behind.operator
-
-    def seconds_to_a_job(self, name: str = "next", since: float | None = None) -> float:
-        """Apply a RetrainJob, and wait for its Job; seconds since then, or since this moment."""
-        started = time.monotonic() if since is None else since
-        self.team.apply(name, annotations={"delay": "never"})
-        eventually(lambda: self.team.child(f"{name}-train"), within=240, what=f"the Job of {name}")
-        return time.monotonic() - started
-
-    def start_a_job(self, name: str = "job", **spec: Any) -> None:
-        """A RetrainJob whose pod runs until it is ended."""
-        self.team.apply(name, annotations={"delay": "never"}, **spec)
-        self.team.until(name, reason="Running")
-
-    def finish(self, name: str, since: float) -> float:
-        """End the pods of a job that runs; seconds until it has succeeded."""
-        self.team.end_pods(name)
-        self.team.until(name, within=240, phase="Succeeded")
-        return time.monotonic() - since
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A fault of the menu: what it is called, what is done, and the most seconds it may take.
-
-    With a `clock`, the operator's own is off by so many seconds.
-    """
-
-    name: str
-    play: Callable[[Scene], float]
-    limit: float
-    clock: float = 0.0
 
 
 def _kill_operator(scene: Scene) -> float:
@@ -222,45 +173,6 @@ def _quota_raised(scene: Scene) -> float:
     return time.monotonic() - started
 
 
-def _child_path(scene: Scene) -> str:
-    return f"/apis/batch/v1/namespaces/{scene.team.name}/jobs/job-train"
-
-
-def _child_deleted(scene: Scene) -> float:
-    scene.start_a_job()
-    uid = (scene.team.child("job-train") or {})["metadata"]["uid"]
-    scene.bed.api.call("DELETE", _child_path(scene), propagationPolicy="Background")
-    started = time.monotonic()
-
-    def is_new() -> bool:
-        child = scene.team.child("job-train")
-        return child is not None and child["metadata"]["uid"] != uid
-
-    eventually(is_new, within=120)
-    return time.monotonic() - started
-
-
-def _child_edited(scene: Scene) -> float:
-    """Somebody suspends it."""
-    scene.start_a_job()
-    scene.bed.api.call("PATCH", _child_path(scene), {"spec": {"suspend": True}})
-    started = time.monotonic()
-    eventually(lambda: not (scene.team.child("job-train") or {})["spec"].get("suspend"))
-    return time.monotonic() - started
-
-
-def _child_changed(metadata: Body, scene: Scene) -> float:
-    """Its labels or owner are changed; then its pods end, and the job must too."""
-    scene.start_a_job()
-    pods = scene.team.running("job")
-    scene.bed.api.call("PATCH", _child_path(scene), {"metadata": metadata})
-    started = time.monotonic()
-    for _ in pods:
-        scene.team.end_pods("job")
-    scene.team.until("job", within=120, phase="Succeeded")
-    return time.monotonic() - started
-
-
 def _deadline_kept(scene: Scene) -> float:
     """A job with a deadline far shorter than the clock is off: it succeeds, and has a duration."""
     started = time.monotonic()
@@ -273,9 +185,6 @@ def _deadline_kept(scene: Scene) -> float:
     scene.team.until("late", within=60, phase="Failed", reason="DeadlineExceeded")
     return seconds
 
-
-_RELABELLED: Body = {"labels": {"retrainer.dev/job": "another"}}
-_STRIPPED: Body = {"labels": {"retrainer.dev/job": None, "app.kubernetes.io/managed-by": None}}
 
 MENU = [
     Entry("operator killed (kill -9) and started again", _kill_operator, 8),
@@ -296,40 +205,15 @@ MENU = [
     Entry("429 to everything for 10 s", _overloaded, 15),
     Entry("rights revoked and given back", _rights_revoked, 70),
     Entry("quota exhausted and raised", _quota_raised, 20),
-    Entry("child deleted", _child_deleted, 10),
-    Entry("child suspended by somebody", _child_edited, 10),
-    Entry("child relabelled", partial(_child_changed, _RELABELLED), 30),
-    Entry("child's labels stripped", partial(_child_changed, _STRIPPED), 30),
-    Entry("child's owner stripped", partial(_child_changed, {"ownerReferences": None}), 30),
     Entry("operator's clock 10 minutes ahead", _deadline_kept, 20, clock=600),
     Entry("operator's clock 10 minutes behind", _deadline_kept, 20, clock=-600),
+    *JOBS,
 ]
-
-
-@contextmanager
-def _scene(bed: Bed, clock: float) -> Iterator[Scene]:
-    path = os.environ.get("PYTHONPATH", "")
-    if clock:
-        path = str(_wrong_clock(bed.folder, clock))
-    with operator_behind_proxy(bed, f"menu-{secrets.token_hex(3)}", PYTHONPATH=path) as behind:
-        eventually(behind.operator.leads, within=60)
-        team = bed.team("menu")
-        yield Scene(bed, behind, team)
-        bed.cluster.kubectl("delete", "namespace", team.name, "--wait=false")
-
-
-def _wrong_clock(folder: Path, seconds: float) -> Path:
-    """A folder that, on Python's path, sets a process's clock off."""
-    place = folder / f"clock{seconds:+.0f}"
-    place.mkdir(exist_ok=True)
-    text = f"import time\n_true = time.time\ntime.time = lambda: _true() + {seconds}\n"
-    (place / "sitecustomize.py").write_text(text)
-    return place
 
 
 def play(bed: Bed, entry: Entry) -> float:
     """Play a fault once; the seconds until useful work."""
-    with _scene(bed, entry.clock) as scene:
+    with set_scene(bed, entry.clock) as scene:
         return entry.play(scene)
 
 
@@ -345,7 +229,7 @@ def run(bed: Bed, times: int, only: str) -> bool:
         for _ in range(times):
             try:
                 seconds.append(play(bed, entry))
-            except AssertionError as error:
+            except (AssertionError, ApiException, RuntimeError) as error:
                 problem = f" **{error}**"
         over = problem or any(each > entry.limit for each in seconds)
         well &= not over

@@ -285,6 +285,8 @@ class Run:
             self.sync()
         else:
             self.take(stale)
+        for job in self.memory.jobs():
+            self.memory.doubt_children(job)
 
     def _count_refusal(self) -> None:
         self.refused += 1
@@ -310,7 +312,8 @@ class Run:
     def take(self, listed: dict[str, Body]) -> None:
         """Take in a list, which may be older than what is here."""
         for snapshot in _snapshots(listed):
-            self.memory.put(snapshot)
+            if _is_watched(snapshot, listed):
+                self.memory.put(snapshot)
 
     def resync(self) -> None:
         """Read what is here and in no list, and what is listed and not here."""
@@ -323,6 +326,10 @@ class Run:
         uids = {body["metadata"]["uid"] for body in self.cluster.objects.values()}
         for uid in {s.uid for s in self.memory.snapshots()} - uids:
             self.memory.remove(uid)
+        of_pods = {pod.child_uid for pod in self.memory.pods_without_child()}
+        for snapshot in _snapshots(self.cluster.objects):
+            if snapshot.uid in of_pods:
+                self.memory.put(snapshot)
 
     async def make_pass(self) -> float | None:
         return await self.reconciler(KEY)

@@ -149,6 +149,7 @@ def make_child_body(
     owner_kind: str = "RetrainJob",
     orphan: bool = False,
     labels: Mapping[str, str] | None = None,
+    template: Mapping[str, str] | None = None,
     queue: str | None = None,
     created: float = NOW,
     start: float | None = NOW,
@@ -159,7 +160,10 @@ def make_child_body(
     conditions: Iterable[Condition] = (),
     failures: int = 0,
 ) -> Body:
-    """A batch/v1 Job, of the RetrainJob of `make_job` unless another owner is given."""
+    """A batch/v1 Job, of the RetrainJob of `make_job` unless another owner is given.
+
+    `template` are the labels of its pods, which say for which RetrainJob it was made.
+    """
     meta: Body = {
         "name": f"flowers-{task}",
         "namespace": "team",
@@ -176,7 +180,9 @@ def make_child_body(
         del meta["ownerReferences"]
     if deleting:
         meta["deletionTimestamp"] = format_time(NOW)
-    spec: Body = {"suspend": suspend}
+    if template is None:
+        template = child_labels(task) | {LABEL_UID: owner_uid}
+    spec: Body = {"suspend": suspend, "template": {"metadata": {"labels": dict(template)}}}
     if deadline is not None:
         spec["activeDeadlineSeconds"] = deadline
     status: Body = {
@@ -203,6 +209,7 @@ def make_child(
     owner_kind: str = "RetrainJob",
     orphan: bool = False,
     labels: Mapping[str, str] | None = None,
+    template: Mapping[str, str] | None = None,
     queue: str | None = None,
     created: float = NOW,
     start: float | None = NOW,
@@ -223,6 +230,7 @@ def make_child(
             owner_kind=owner_kind,
             orphan=orphan,
             labels=labels,
+            template=template,
             queue=queue,
             created=created,
             start=start,
@@ -416,6 +424,7 @@ def make_observed(
     unread: frozenset[str] = frozenset(),
     listed: frozenset[str] = frozenset(),
     progress_written: float | None = None,
+    left: tuple[ChildSnapshot, ...] = (),
 ) -> Observed:
     """Everything that is decided from."""
     return Observed(
@@ -428,6 +437,7 @@ def make_observed(
         unread,
         listed,
         progress_written,
+        left,
     )
 
 

@@ -37,6 +37,13 @@ class DeleteChild:
 
 
 @dataclass(frozen=True)
+class DeleteLeft:
+    """Delete a Job that was made for an earlier job of this name, if that job is really gone."""
+
+    child: ChildSnapshot
+
+
+@dataclass(frozen=True)
 class RestoreChild:
     """Give a child its labels and its owner reference back, which somebody has changed."""
 
@@ -45,7 +52,7 @@ class RestoreChild:
     owner: dict[str, Any]
 
 
-Write = CreateChild | PatchChild | DeleteChild | RestoreChild
+Write = CreateChild | PatchChild | DeleteChild | DeleteLeft | RestoreChild
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from retrainer.api.names import (
     child,
 )
 from retrainer_operator.planning.snapshots import (
+    UNOWNED,
     ChildSnapshot,
     ContainerEnd,
     PodSnapshot,
@@ -58,6 +59,9 @@ def read_child(body: Body) -> ChildSnapshot:
     """Read a batch/v1 Job."""
     meta, spec, status = body["metadata"], body["spec"], body.get("status") or {}
     owner, labels = _controller(meta), meta.get("labels") or {}
+    # What its pods are labelled with cannot be changed after its creation: it says whose it was made as.
+    template = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
+    made_for, made_as = template.get(LABEL_JOB, ""), template.get(LABEL_TASK, "")
     conditions = {c["type"]: c for c in status.get("conditions") or () if c.get("status") == "True"}
     complete, failed = conditions.get("Complete"), conditions.get("Failed")
     end = (complete or failed or {}).get("lastTransitionTime")
@@ -77,10 +81,10 @@ def read_child(body: Body) -> ChildSnapshot:
         version=int(meta["resourceVersion"]),
         created=parse_time(meta.get("creationTimestamp")) or 0.0,
         deleting="deletionTimestamp" in meta,
-        # A Job that nobody controls is of the RetrainJob whose uid it is labelled with: its owner
-        # reference was taken off. Whoever may write that label may write the reference as well.
-        owner_uid=owner.get("uid", "") if owner else labels.get(LABEL_UID, ""),
-        owner=f"{owner['kind']} {owner['name']}" if owner else "no RetrainJob",
+        # A Job that nobody controls is of the RetrainJob that it was made for: its owner reference was
+        # taken off. Whoever may create such a Job may write the reference as well.
+        owner_uid=owner.get("uid", "") if owner else template.get(LABEL_UID, ""),
+        owner=f"{owner['kind']} {owner['name']}" if owner else UNOWNED,
         suspended=bool(spec.get("suspend")),
         deadline=spec.get("activeDeadlineSeconds"),
         start=start,
@@ -90,6 +94,11 @@ def read_child(body: Body) -> ChildSnapshot:
         ended=parse_time(status.get("completionTime") or end),
         stripped=not intact,
         queue=labels.get(KUEUE_QUEUE),
+        made_for=(
+            made_for
+            if LABEL_UID in template and made_for and meta["name"] == child(made_for, made_as)
+            else ""
+        ),
     )
 
 
@@ -107,6 +116,7 @@ def read_pod(body: Body) -> PodSnapshot:
         uid=meta["uid"],
         version=int(meta["resourceVersion"]),
         child_uid=owner.get("uid", "") if owner.get("kind") == "Job" else "",
+        child_name=owner.get("name", "") if owner.get("kind") == "Job" else "",
         shard=_whole((meta.get("annotations") or {}).get(_INDEX_ANNOTATION)),
         created=parse_time(meta.get("creationTimestamp")) or 0.0,
         deleting="deletionTimestamp" in meta,

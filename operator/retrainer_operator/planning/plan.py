@@ -8,11 +8,13 @@ from pydantic import ValidationError
 
 from retrainer.api import FINISHED, Phase, RetrainJobStatus, parse_job, reasons
 from retrainer.api.names import TASK_BOTTLENECKS, TASK_TRAIN
+from retrainer.api.names import child as child_name
 from retrainer.errors import InvalidJob
 from retrainer_operator.planning import checks, children
 from retrainer_operator.planning import status as statuses
 from retrainer_operator.planning.actions import (
     DeleteChild,
+    DeleteLeft,
     Event,
     Look,
     PatchChild,
@@ -60,6 +62,8 @@ NOTHING = Plan()
 def plan(observed: Observed, settings: Settings, now: float) -> Plan:
     """Decide what to do about a job; `now` is Unix time."""
     job = observed.job
+    if observed.left:
+        return Plan(writes=tuple(map(DeleteLeft, observed.left)), again_at=now)
     if job is None or job.deleting:
         return NOTHING
     if job.phase in FINISHED:
@@ -69,13 +73,18 @@ def plan(observed: Observed, settings: Settings, now: float) -> Plan:
         parsed = parse_job(job.document())
     except InvalidJob as error:
         return _invalid(job, observed, old, error, now)
-    if observed.unread:
-        return Plan(look=Look("child", min(observed.unread), ""))
     case = Case(observed, parsed, old, settings, now)
+    if (look := _unread(case)) is not None:
+        return Plan(look=look)
     verdict = checks.verdict(case)
-    if verdict.look is not None:
-        return Plan(look=verdict.look)
-    return _act(case, job, verdict)
+    return _act(case, job, verdict) if verdict.look is None else Plan(look=verdict.look)
+
+
+def _unread(case: Case) -> Look | None:
+    """Choose a child to read first, which may be there though no watch shows it."""
+    tasks = (TASK_TRAIN,) if case.job.spec.shards == 1 else (TASK_BOTTLENECKS, TASK_TRAIN)
+    names = (child_name(case.job.name, task) for task in tasks)
+    return next((Look("child", n, "") for n in names if n in case.observed.unread), None)
 
 
 def _act(case: Case, job: RetrainJobSnapshot, verdict: Verdict) -> Plan:
@@ -169,10 +178,9 @@ def _stops(observed: Observed, job: RetrainJobSnapshot) -> tuple[DeleteChild, ..
 
 
 def _finished(job: RetrainJobSnapshot, observed: Observed, now: float) -> Plan:
-    if stops := _stops(
-        observed, job
-    ):  # made by an operator that had not yet heard of the job's end
-        return Plan(writes=stops)
+    if stops := _stops(observed, job):
+        # They were made by an operator that had not yet heard of the job's end.
+        return Plan(writes=stops, again_at=now)
     if _TTL not in job.spec:  # nearly all of them: nothing is parsed
         return NOTHING
     ttl = json.loads(job.spec).get(_TTL)

@@ -16,6 +16,8 @@ from retrainer_operator.planning.reports import parse_report
 
 Key = tuple[str, str]
 """Namespace and name of a job."""
+UNOWNED = "no RetrainJob"
+"""The owner of a Job that nobody controls, as sentences name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +78,18 @@ class ChildSnapshot:
     """Whether a label that the operator gave it, or its owner reference, was changed or taken off."""
     queue: str | None
     """The Kueue queue that it is labelled for."""
+    made_for: str
+    """The RetrainJob, by name, whose child it was made as and still has the name of; else empty."""
 
     @property
     def finished(self) -> bool:
         """Whether none of its pods runs, or will run again."""
         return self.complete or self.failed is not None
+
+    @property
+    def unowned(self) -> bool:
+        """Whether it was made for a RetrainJob, and no owner reference says so any more."""
+        return bool(self.made_for) and self.owner == UNOWNED
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,7 @@ class PodSnapshot:
     uid: str
     version: int
     child_uid: str
+    child_name: str
     shard: int
     created: float
     deleting: bool
@@ -160,10 +170,12 @@ class Observed:
         reports: by uid of the pod, read live from it.
         refusals: by name of the child.
         child_events: by uid of the child.
-        unread: names of children that their watch no longer shows, and that were not read since: they
-            are gone, or somebody has changed their labels.
+        unread: names of children that no watch shows, and that were not read since: they do not exist,
+            or somebody has changed their labels.
         listed: uids of children whose pods were just read from the API server, not from the watch.
         progress_written: when progress alone was last written, Unix time.
+        left: Jobs that were made for an earlier job of this name, and that nobody owns any more: the job
+            went before it could be made their owner again.
     """
 
     job: RetrainJobSnapshot | None
@@ -175,6 +187,7 @@ class Observed:
     unread: frozenset[str] = frozenset()
     listed: frozenset[str] = frozenset()
     progress_written: float | None = None
+    left: tuple[ChildSnapshot, ...] = ()
 
 
 def is_own(child: ChildSnapshot, job: RetrainJobSnapshot) -> bool:

@@ -74,9 +74,15 @@ class Memory:
         """Give every pod of every child."""
         return (s for s in self.snapshots() if isinstance(s, PodSnapshot))
 
-    def job_keys(self) -> list[Key]:
-        """List namespace and name of all jobs."""
-        return [job.key for job in self.jobs()]
+    def job_keys(self) -> set[Key]:
+        """List namespace and name of all jobs, and of those that are gone and left a child."""
+        snapshots = (s for s in self.snapshots() if not isinstance(s, PodSnapshot))
+        return {key for key in map(self.key_of, snapshots) if key is not None}
+
+    def pods_without_child(self) -> list[PodSnapshot]:
+        """List pods of Jobs that are not in memory: one pod for each Job."""
+        pods = {pod.child_uid: pod for pod in self.pods() if pod.child_uid}
+        return [pod for uid, pod in pods.items() if uid not in self._objects]
 
     def get(self, uid: str) -> Watched | None:
         """Give the object with this uid, if it is in memory."""
@@ -85,7 +91,8 @@ class Memory:
     def key_of(self, snapshot: Watched) -> Key | None:
         """Find the job that an object belongs to, by its owners; None if they are not (yet) in memory.
 
-        A child that nobody controls belongs to the job whose child's name it has.
+        A child that nobody controls belongs to the job whose child's name it has, and one that was
+        made for a job belongs to whatever has that name now, if only to be deleted.
         """
         if isinstance(snapshot, RetrainJobSnapshot):
             return snapshot.key
@@ -98,6 +105,8 @@ class Memory:
                 job = self._named(RetrainJobSnapshot, snapshot.namespace, job_name)
                 if job is not None and job_name != snapshot.name:
                     return snapshot.namespace, job_name
+            if snapshot.unowned:
+                return snapshot.namespace, snapshot.made_for
         return None
 
     def job_of_pod(self, pod: PodSnapshot) -> RetrainJobSnapshot | None:
@@ -115,20 +124,21 @@ class Memory:
         """Gather everything about one job."""
         namespace, name = key
         job = self._named(RetrainJobSnapshot, namespace, name)
+        named = [self._named(ChildSnapshot, namespace, child(name, task)) for task in _TASKS]
         if not isinstance(job, RetrainJobSnapshot):
-            return Observed(job=None)
+            return Observed(job=None, left=tuple(_left(named, None)))
         notes = self._notes.get(job.uid, _NO_NOTES)
-        named = (self._named(ChildSnapshot, namespace, child(name, task)) for task in _TASKS)
         children = {
             c.uid: c
             for c in (*self._of(namespace, job.uid), *named)
             if isinstance(c, ChildSnapshot)
         }
         now = self._clock()
-        holders = (holder for holder, until in notes.holders.values() if now < until)
+        holders = [holder for holder, until in notes.holders.values() if now < until]
         return Observed(
             job=job,
             children=(*children.values(), *holders),
+            left=tuple(_left([*named, *holders], job)),
             pods=tuple(
                 p
                 for uid in children
@@ -225,6 +235,19 @@ class Memory:
         """Note that the child of this name was read; if it exists, it is in memory now."""
         self._notes_of(job_uid).unread.discard(child)
 
+    def doubt_children(self, job: RetrainJobSnapshot) -> bool:
+        """Note that a list which shows no child of this job proves nothing: its labels may be lost.
+
+        Returns:
+            Whether a child must be read before anything is decided.
+        """
+        names = (child(job.name, task) for task in _TASKS)
+        unread = {n for n in names if self._named(ChildSnapshot, job.namespace, n) is None}
+        if self._is_finished(job) or not unread:
+            return False
+        self._notes_of(job.uid).unread.update(unread)
+        return True
+
     def note_listed(self, job_uid: str, child_uid: str) -> None:
         """Note that a child's pods were read from the API server."""
         self._notes_of(job_uid).listed.add(child_uid)
@@ -304,6 +327,17 @@ def _owner_uid(snapshot: Watched) -> str:
         case PodSnapshot(child_uid=uid) | ChildSnapshot(owner_uid=uid):
             return uid
     return ""
+
+
+def _left(
+    children: Iterable[Watched | None], job: RetrainJobSnapshot | None
+) -> Iterator[ChildSnapshot]:
+    """Choose what was made for an earlier job of the name, and that nobody owns any more."""
+    for each in children:
+        if not isinstance(each, ChildSnapshot) or not each.unowned or each.deleting:
+            continue
+        if job is None or each.owner_uid != job.uid:
+            yield each
 
 
 _NO_NOTES = _Notes()

@@ -1,5 +1,6 @@
 """Passes over jobs: observe, plan, write. Children first, then the status; only while leading."""
 
+import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from retrainer_operator.planning.actions import (
     RETRY_REFUSED,
     CreateChild,
     DeleteChild,
+    DeleteLeft,
     Event,
     Look,
     PatchChild,
@@ -35,6 +37,8 @@ from retrainer_operator.settings import Settings
 _ROUNDS = 6
 """Decisions in one pass: each read or write that changes what was decided from needs another."""
 _STATUSES = (400, 403, 422)
+
+_logger = logging.getLogger(__name__)
 
 Body = dict[str, Any]
 
@@ -92,9 +96,11 @@ class Reconciler:
         for _ in range(_ROUNDS):
             now = self._clock()
             observed = self._memory.observe(key)
-            if observed.job is None:
-                return None
             decision = plan(observed, self._settings, now)
+            if observed.job is None:
+                if not await self._delete_left(decision.writes):
+                    continue
+                return None
             if decision.look is not None:
                 await self._look(observed.job, decision.look, now)
                 continue
@@ -149,6 +155,8 @@ class Reconciler:
                 stands = await self._change(job, write)
             elif isinstance(write, DeleteChild):
                 stands = await self._remove(job, write.child)
+            elif isinstance(write, DeleteLeft):
+                stands = await self._delete_left((write,))
             elif isinstance(write, RestoreChild):
                 stands = await self._restore(job, write)
             if not stands:
@@ -187,7 +195,7 @@ class Reconciler:
             if error.code != 404:
                 raise
             return None
-        if is_own(holder, job):
+        if is_own(holder, job) or holder.unowned:
             self._memory.put(holder)
         else:
             self._memory.note_holder(job.uid, holder, RETRY_NAME)
@@ -240,6 +248,42 @@ class Reconciler:
         else:
             self._memory.remove(child.uid)
         return True
+
+    async def _delete_left(self, writes: tuple[Write, ...]) -> bool:
+        """Delete Jobs whose RetrainJob is gone, as Kubernetes does of those that are still owned."""
+        for write in writes:
+            if not isinstance(write, DeleteLeft):
+                continue
+            self._check_lead()
+            child = write.child
+            # Memory may be behind: the job that it was made for may be the one that is there now.
+            job = await self._read_job(child.namespace, child.made_for)
+            if job is not None and is_own(child, job):
+                self._memory.put(job)
+                return False
+            try:
+                await self._api.delete(_child_path(child), child.uid, child.version)
+            except ApiError as error:
+                if error.code not in (404, 409):
+                    raise
+                if error.code == 409:
+                    self._memory.put(read_child(await self._api.get(_child_path(child))))
+                    return False
+            _logger.info(
+                "Job %s/%s is deleted: its RetrainJob is gone, and nobody owned it",
+                child.namespace,
+                child.name,
+            )
+            self._memory.remove(child.uid)
+        return True
+
+    async def _read_job(self, namespace: str, name: str) -> RetrainJobSnapshot | None:
+        try:
+            return read_job(await self._api.get(_job_path(namespace, name)))
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            return None
 
     async def _after_refusal(
         self, job: RetrainJobSnapshot, child: ChildSnapshot, error: ApiError
@@ -306,7 +350,11 @@ class Reconciler:
 
 def job_path(job: RetrainJobSnapshot) -> str:
     """Write the path of the RetrainJob."""
-    return f"/apis/{GROUP}/{VERSION}/namespaces/{job.namespace}/{PLURAL}/{job.name}"
+    return _job_path(job.namespace, job.name)
+
+
+def _job_path(namespace: str, name: str) -> str:
+    return f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}/{name}"
 
 
 def _children(namespace: str) -> str:

@@ -28,6 +28,8 @@ Body = dict[str, Any]
 
 _READS = 8
 """Objects read one by one at the same time."""
+_STRAYS = 100
+"""Jobs read at a time because only their pods are shown: anybody may label pods."""
 
 _logger = logging.getLogger(__name__)
 
@@ -148,6 +150,17 @@ class Intake:
                 self.put(kind, body)
 
         await asyncio.gather(*(read_one(*each) for each in objects))
+
+    def doubt_children(self, namespace: str | None) -> None:
+        """Have the children read that no list of this namespace shows, before anything is decided."""
+        for job in self.snapshots(RETRAINJOBS, namespace).values():
+            if isinstance(job, RetrainJobSnapshot) and self._memory.doubt_children(job):
+                self._due(job.key)
+
+    async def read_children_of_pods(self) -> None:
+        """Read the Jobs that no watch shows, for they have lost their labels, but whose pods do."""
+        pods = self._memory.pods_without_child()[:_STRAYS]
+        await self.read(CHILDREN, [(p.namespace, p.child_name, p.child_uid) for p in pods])
 
     def leave(self, namespaces: Iterable[str | None]) -> None:
         """Forget what is in no namespace of these: there are no rights in the others any more."""

@@ -62,6 +62,7 @@ class Resync:
                     self._slowest = 0.0
                     await asyncio.gather(*(self.compare(kind, namespace) for kind in KINDS))
                     listing += self._slowest
+                await self._intake.read_children_of_pods()
             except ClusterError as error:
                 _logger.warning("The full list failed: %s", error)
                 wait = _RETRY

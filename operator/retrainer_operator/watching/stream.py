@@ -16,7 +16,7 @@ from contextlib import aclosing
 
 from retrainer.errors import ClusterError
 from retrainer_operator.api_server.client import ApiError, Kube
-from retrainer_operator.watching.intake import Intake, Kind
+from retrainer_operator.watching.intake import CHILDREN, RETRAINJOBS, Intake, Kind
 
 ROUND = 6
 """Seconds of a watch; two seconds before its end the API server says how far it is."""
@@ -102,6 +102,8 @@ class Stream:
                 self._intake.put(self._kind, body)
         missing = [(s.namespace, s.name, s.uid) for s in before.values() if s.uid not in listed]
         await self._intake.read(self._kind, missing)
+        if self._kind in (RETRAINJOBS, CHILDREN):
+            self._intake.doubt_children(self._namespace)
         self._reached = self._begin = version
         self._came = set()
         if not self.listed:

@@ -24,7 +24,6 @@ from tests.operator.objects import (
 )
 
 from retrainer.api import Pod, RetrainJob
-from retrainer.api.names import LABEL_UID
 from retrainer_operator.planning import children
 from retrainer_operator.planning.actions import CreateChild, Look, RestoreChild
 from retrainer_operator.planning.objects import read_job
@@ -233,9 +232,7 @@ def test_the_start_time_alone_is_not_worth_a_write() -> None:
 def test_a_child_whose_labels_or_owner_were_changed_gets_them_back(
     label: str, orphan: bool
 ) -> None:
-    labels = child_labels()
-    if not (orphan and label == LABEL_UID):  # without both nothing tells whose it is
-        labels[label] = "another"
+    labels = child_labels() | {label: "another"}
     child = make_child(labels=labels, orphan=orphan)
     decision = decide(make_observed(make_job(RUNNING), child, pods=(make_pod(running=True),)))
     (write,) = decision.writes

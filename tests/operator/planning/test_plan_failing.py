@@ -191,7 +191,8 @@ def test_terminal_stays_terminal_whatever_is_seen(phase: str) -> None:
         assert decide(make_observed(job, child)) == NOTHING
     assert decide(make_observed(job)) == NOTHING
     late = make_child()
-    assert decide(make_observed(job, late)) == Plan(writes=(DeleteChild(late),))
+    # And once more, for its time to live.
+    assert decide(make_observed(job, late)) == Plan(writes=(DeleteChild(late),), again_at=NOW)
 
 
 def test_a_deadline_that_was_taken_off_after_it_passed_is_not_told_as_none() -> None:

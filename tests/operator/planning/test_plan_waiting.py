@@ -108,7 +108,7 @@ def test_a_name_that_another_holds_is_left_alone_and_tried_again() -> None:
         "A Job named flowers-train exists and belongs to CronJob nightly; it is left alone.",
     )
     assert (decision.writes, decision.again_at) == ((), NOW + 10)
-    nobodys = make_child(orphan=True, labels={})
+    nobodys = make_child(orphan=True, labels={}, template={})
     assert "belongs to no RetrainJob" in summary(decide(make_observed(make_job(), nobodys)))[2]
 
 

@@ -110,12 +110,6 @@ class Lives(RuleBasedStateMachine):
     def watches_catch_up(self) -> None:
         self.run.sync()
 
-    # A child without labels is in no list: an operator that starts then does not know of it until it is
-    # to create it (docs/reliability.md). So it is given time to mend what was stripped.
-    def _none_is_stripped(self) -> bool:
-        return not any(read_child(body).stripped for body in self.cluster.children())
-
-    @precondition(_none_is_stripped)
     @rule()
     def operator_is_killed_and_started_again(self) -> None:
         self.run = Run(self.cluster, self.settings)
@@ -128,7 +122,6 @@ class Lives(RuleBasedStateMachine):
     def a_late_list_is_taken_in(self) -> None:
         self.run.take(self.listed)
 
-    @precondition(_none_is_stripped)
     @rule()
     def operator_starts_again_with_a_late_list(self) -> None:
         self.run = Run(self.cluster, self.settings, self.listed)
@@ -150,8 +143,6 @@ class Lives(RuleBasedStateMachine):
 
     @rule(recreated=st.booleans())
     def user_deletes_the_job(self, recreated: bool) -> None:
-        if any("ownerReferences" not in body["metadata"] for body in self.cluster.children()):
-            return  # one that has not got its owner back when its job goes is left, as anybody's Job
         if JOB in self.cluster.objects:
             self.cluster.remove(JOB)
         if recreated:
@@ -188,13 +179,8 @@ class Lives(RuleBasedStateMachine):
     @rule(data=st.data(), how=st.sampled_from(["owner", "labels", *sorted(child_labels())]))
     def somebody_strips_a_child(self, data: st.DataObject, how: str) -> None:
         body = copy.deepcopy(data.draw(st.sampled_from(self.cluster.children())))
-        job = self.cluster.job
-        if job is None or read_child(body).owner_uid != job["metadata"]["uid"]:
-            return  # its job is gone: without its owner it would be nobody's
-        if read_child(body).stripped:
-            return  # without owner and uid it would be anybody's
         if how == "owner":
-            del body["metadata"]["ownerReferences"]
+            body["metadata"].pop("ownerReferences", None)
         elif how == "labels":
             body["metadata"]["labels"] = {}
         else:
@@ -293,7 +279,19 @@ class Lives(RuleBasedStateMachine):
         if JOB in self.cluster.objects:
             self.what_is_asked_for_is_there()
         else:
-            assert self.cluster.children() == []
+            assert [body for body in self.cluster.children() if self._is_shown(body)] == []
+
+    def _is_shown(self, body: Body) -> bool:
+        """Whether a list shows a child, or one of its pods: what nothing shows, nobody can find.
+
+        It does nothing either, and goes when its name is needed.
+        """
+        pods = [
+            pod
+            for pod in self.cluster.pods()
+            if pod["metadata"]["ownerReferences"][0]["uid"] == body["metadata"]["uid"]
+        ]
+        return any(LABEL_JOB in (each["metadata"].get("labels") or {}) for each in [body, *pods])
 
     def what_is_asked_for_is_there(self) -> None:
         job = self.cluster.objects[JOB]

@@ -5,11 +5,11 @@ import copy
 from typing import Any
 
 import pytest
-from tests.operator.fake_cluster import JOB, JOBS, KEY, FakeCluster, Run
+from tests.operator.fake_cluster import JOB, JOBS, KEY, PODS, FakeCluster, Run
 from tests.operator.objects import make_settings
 
 from retrainer_operator.api_server.client import ApiError
-from retrainer_operator.planning.objects import read_job
+from retrainer_operator.planning.objects import read_child, read_job
 from retrainer_operator.reconciling.queue import RetryLater
 
 Body = dict[str, Any]
@@ -132,12 +132,97 @@ def test_a_child_replaced_unseen_by_one_of_its_name_is_not_fought_over() -> None
     (child,) = cluster.children()
     cluster.remove(f"{JOBS}/flowers-train")
     child["metadata"] |= {"uid": "another", "ownerReferences": [], "labels": {}}
+    child["spec"]["template"]["metadata"]["labels"] = {}
     cluster.objects[f"{JOBS}/flowers-train"] = child
     cluster.edit_job({"suspend": True})
     run.memory.put(read_job(cluster.objects[JOB]))
     _pass(run)
     assert cluster.phase == "Suspended"
     assert cluster.children() == [child]
+
+
+def _strip(cluster: FakeCluster, *fields: str) -> None:
+    body = copy.deepcopy(cluster.objects[f"{JOBS}/flowers-train"])
+    for field in fields:
+        body["metadata"].pop(field)
+    cluster.put(f"{JOBS}/flowers-train", body)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_child_that_lost_its_owner_goes_when_its_job_has_gone(restarted: bool) -> None:
+    """Kubernetes left it running for ever, and the name was taken."""
+    cluster = FakeCluster()
+    cluster.apply_job()
+    run = Run(cluster, make_settings())
+    _pass(run)
+    _strip(cluster, "ownerReferences")
+    cluster.remove(JOB)
+    if restarted:
+        run = Run(cluster, make_settings())
+    run.sync()
+    _pass(run)
+    assert cluster.children() == []
+
+
+def test_a_child_that_lost_its_owner_makes_way_for_the_next_job_of_its_name() -> None:
+    cluster = FakeCluster()
+    cluster.apply_job()
+    run = Run(cluster, make_settings())
+    _pass(run)
+    _strip(cluster, "ownerReferences", "labels")
+    cluster.remove(JOB)
+    run = Run(cluster, make_settings())
+    cluster.apply_job()
+    run.sync()
+    for _ in range(3):
+        _pass(run)
+    assert cluster.job is not None
+    (child,) = cluster.children()
+    assert child["metadata"]["ownerReferences"][0]["uid"] == cluster.job["metadata"]["uid"]
+
+
+def test_a_child_is_not_taken_for_that_of_an_earlier_job_by_a_memory_that_is_behind() -> None:
+    cluster = FakeCluster()
+    cluster.apply_job()
+    run = Run(cluster, make_settings())
+    cluster.remove(JOB)
+    cluster.apply_job()
+    other = Run(cluster, make_settings())
+    _pass(other)
+    _strip(cluster, "ownerReferences")
+    (before,) = cluster.children()
+    run.memory.put(read_child(before))
+    _pass(run)
+    (after,) = cluster.children()
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert after["metadata"]["ownerReferences"]
+
+
+def test_a_child_without_labels_is_known_to_an_operator_that_starts_later() -> None:
+    """It was left running while its job was suspended: no list showed it."""
+    cluster = FakeCluster()
+    cluster.apply_job()
+    _pass(Run(cluster, make_settings()))
+    _strip(cluster, "labels")
+    cluster.edit_job({"suspend": True})
+    _pass(Run(cluster, make_settings()))
+    (child,) = cluster.children()
+    assert cluster.phase == "Suspended"
+    assert child["spec"]["suspend"]
+    assert child["metadata"]["labels"]
+
+
+def test_a_job_that_only_its_pods_show_is_deleted_when_its_retrainjob_has_gone() -> None:
+    cluster = FakeCluster()
+    cluster.apply_job()
+    _pass(Run(cluster, make_settings()))
+    cluster.control_jobs()
+    _strip(cluster, "ownerReferences", "labels")
+    cluster.remove(JOB)
+    run = Run(cluster, make_settings())
+    run.resync()
+    _pass(run)
+    assert [path for path in cluster.objects if path.startswith((JOBS, PODS))] == []
 
 
 class _DeletedMeanwhile(FakeCluster):

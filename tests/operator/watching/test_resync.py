@@ -1,7 +1,7 @@
 """The comparison with the API server's lists: what it reads anew, and what it lets be."""
 
 import pytest
-from tests.operator.objects import UID, make_job, make_job_body
+from tests.operator.objects import UID, make_child_body, make_job, make_job_body, make_pod
 from tests.operator.watching.cluster import KEY, ScriptedApi, make_intake
 
 from retrainer_operator.api_server.client import ApiError
@@ -14,9 +14,9 @@ class _Bench:
     def __init__(self) -> None:
         self.api = ScriptedApi()
         self.memory = Memory()
-        intake = make_intake(self.api, self.memory)
+        self.intake = make_intake(self.api, self.memory)
         self.resync = Resync(
-            self.api.kube, intake, longest=300, on_compared=lambda: None,
+            self.api.kube, self.intake, longest=300, on_compared=lambda: None,
             on_forbidden=lambda: None, grace=0,
         )  # fmt: skip
 
@@ -83,6 +83,18 @@ async def test_an_object_that_cannot_be_read_is_not_read_again_and_again() -> No
     ]
     assert await bench.compare() == 1
     assert await bench.compare() == 0
+
+
+async def test_a_job_that_only_its_pods_show_is_read() -> None:
+    """It has lost its labels, and no note of it is left: the operator was killed meanwhile."""
+    bench = _Bench()
+    bench.memory.put(make_job())
+    bench.memory.put(make_pod())
+    bench.api.objects = [make_child_body(labels={})]
+    await bench.intake.read_children_of_pods()
+    (child,) = bench.memory.observe(KEY).children
+    assert child.stripped
+    assert bench.memory.pods_without_child() == []
 
 
 async def test_a_read_that_fails_drops_nothing() -> None:

@@ -55,6 +55,19 @@ class _Bench:
         return job.version if job else 0
 
 
+async def test_before_anything_is_decided_of_a_listed_job_its_children_are_read() -> None:
+    """A list of those with our labels does not show one that has lost them."""
+    bench = _Bench()
+    bench.api.objects = [make_job_body()]
+    await bench.play([])
+    assert "flowers-train" in bench.memory.observe(KEY).unread
+    finished = make_job_body({"phase": "Succeeded"})
+    bench = _Bench()
+    bench.api.objects = [finished]
+    await bench.play([])
+    assert bench.memory.observe(KEY).unread == frozenset()
+
+
 def _job(version: int) -> Body:
     body = make_job_body()
     body["metadata"]["resourceVersion"] = str(version)
