@@ -8,6 +8,8 @@ API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "RetrainJob"
 PLURAL = "retrainjobs"
 SHORT = "rj"
+JOB_PREFIXES = (f"{SHORT}/", "retrainjob/", f"{PLURAL}/", f"{KIND.lower()}.{GROUP}/")
+"""Prefixes that kubectl and `-o name` write before a job's name; with one, a text names a job."""
 
 # 63, what a pod's name may have as a label, less "-bottlenecks" and "-9999" (the largest index).
 NAME_MAX = 46

@@ -14,9 +14,10 @@ import typer
 from retrainer import jobfile
 from retrainer.api import ARCHITECTURES, Storage, parse_job
 from retrainer.api.layout import SUMMARIES
+from retrainer.api.names import JOB_PREFIXES
 from retrainer.cli import run as _cli_run
 from retrainer.cli.output import Format, FormatOption, echo, print_document, print_table, say
-from retrainer.cli.reach import JOB_PREFIXES, Reach, RunOrJob, reaching
+from retrainer.cli.reach import Reach, RunOrJob, reaching
 from retrainer.errors import InvalidJob, NotFound, UserError
 from retrainer.extras import require_trainer
 from retrainer.local import places

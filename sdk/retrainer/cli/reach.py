@@ -4,14 +4,12 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from retrainer.api.names import GROUP, KIND
-from retrainer.errors import ClusterError, NotFound, UserError
-from retrainer.local.places import PICTURES
+from retrainer.api.names import JOB_PREFIXES
+from retrainer.errors import UserError
 
 if TYPE_CHECKING:
     from retrainer.api import Storage
@@ -27,10 +25,6 @@ Namespace = Annotated[
 Context = Annotated[
     str | None, typer.Option(help="Context of the kubeconfig; the current one if not given.")
 ]
-
-JOB_PREFIXES = ("rj/", "retrainjob/", "retrainjobs/", f"{KIND.lower()}.{GROUP}/")
-"""Prefixes that kubectl and `-o name` write before a job's name; with one, an argument names a job."""
-_JOB_FILES = (".yaml", ".yml", ".json")
 
 
 def bare(name: str) -> str:
@@ -134,29 +128,10 @@ class Reach:
             raise UserError("\n".join(f"--{p}" for p in problems(error, Storage))) from error
 
     def find(self, word: str) -> "Job | Run":
-        """Open the job or the run that an argument names.
+        """Open the job or the run that an argument names. See `naming.named`."""
+        from retrainer.results.naming import named
 
-        `rj/NAME` is a job. What has a / in it, or begins with . or ~, is a path or URL: of a run, or of
-        an output, whose newest run it is. A plain word is a folder of this machine if that holds a
-        run, else a job.
-
-        Raises:
-            NotFound: there is neither.
-            UserError: it is something else, such as a picture.
-        """
-        if word.startswith(JOB_PREFIXES):
-            return self.client().get(bare(word))
-        if "/" in word or word.startswith((".", "~")):
-            return self.run_at(word)
-        if not Path(word).exists():
-            return self._job(word)
-        try:
-            return self.run_at(word)
-        except NotFound as no_run:
-            try:
-                return self.client().get(word)
-            except (UserError, ClusterError):
-                raise no_run from None
+        return named(word, job=lambda name: self.client().get(name), run=self.run_at)
 
     def run(self, word: str) -> "Run":
         """Open the run that an argument names, or the run of the job that it names."""
@@ -169,43 +144,10 @@ class Reach:
         return Run(run_or_job.run_url, name=run_or_job.name, storage=storage, access=access)
 
     def run_at(self, place: str) -> "Run":
-        """Open the run at a path or URL, or the newest one under it.
+        """Open the run at a path or URL, or the newest one under it. See `naming.run_at`."""
+        from retrainer.results.naming import run_at
 
-        Raises:
-            NotFound: there is none.
-            UserError: it is a file.
-        """
-        from retrainer.inference.classifier import newest_run
-        from retrainer.results.run import Run
-
-        if "://" not in place:
-            path = Path(place).expanduser()
-            if path.is_file():
-                raise UserError(_wrong_kind(place))
-            place = str(path)  # ./out is out
-        storage, access = self.storage()
-        return Run(newest_run(place, storage, access), storage=storage, access=access)
-
-    def _job(self, name: str) -> "Job":
-        """Open the job of this name; if there is none, say that no folder here has the name either."""
-        try:
-            return self.client().get(name)
-        except NotFound as error:
-            raise NotFound(f"{error} There is no folder {name} here either.") from error
-        except UserError as error:
-            raise NotFound(
-                f"There is no folder {name} here, and no cluster to ask for a job of that name: {error}"
-            ) from error
-
-
-def _wrong_kind(path: str) -> str:
-    """Write a sentence on a file that is given where a run or a job is expected."""
-    ending = Path(path).suffix.lower()
-    if ending in PICTURES:
-        return f"{path} is a picture, not a run: name the run first, then the pictures."
-    if ending in _JOB_FILES:
-        return f"{path} is a file, not a run or the name of a job."
-    return f"{path} is a file, not the folder of a run."
+        return run_at(place, *self.storage())
 
 
 def reaching(command: Callable[..., None]) -> Callable[..., None]:

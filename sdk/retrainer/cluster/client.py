@@ -232,13 +232,14 @@ class Client:
         """Put jobs side by side.
 
         Args:
-            jobs: handles, runs, Paths, or texts: one with a / in it is the path or URL of a run's
-                folder (read with this client's `s3_endpoint` and `session`), another the name of a job.
+            jobs: handles, runs, or texts, as the command line takes them: `rj/NAME` is a job; what has
+                a / in it, or begins with . or ~, is the path or URL of a run, or of an output, whose
+                newest run is taken; a plain word is a folder of this machine if that holds a run, else
+                a job. Stores are reached by this client's `s3_endpoint` and `session`.
         """
-        from retrainer.results.comparison import compare, runs_of, several
+        from retrainer.results.comparison import compare, runs_of
 
-        named = [self.get(j) if isinstance(j, str) and "/" not in j else j for j in several(jobs)]
-        return compare(runs_of(named, self._access))
+        return compare(runs_of(jobs, self._access, self.get))
 
     def _job(self, document: Document) -> Job:
         return Job(document, self._cluster, self._access)

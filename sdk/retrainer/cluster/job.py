@@ -291,11 +291,15 @@ class Job(JobSnapshot):
         """Compare this job with others: accuracy with its interval, cost, whether they really differ.
 
         Args:
-            others: handles, runs, or paths or URLs of runs' folders (read as this job's own is).
+            others: handles, runs, or texts as for `Client.compare`, names of this namespace.
         """
         from retrainer.results.comparison import compare, runs_of
 
-        return compare([self, *runs_of(others, self._access)])
+        return compare([self, *runs_of(others, self._access, self._named)])
+
+    def _named(self, name: str) -> "Job":
+        document = self._cluster.get(JOBS, self.namespace, name)
+        return Job(document, self._cluster, self._access)
 
 
 _NO_METRICS: Mapping[str, None] = dict.fromkeys(Metrics.model_fields)

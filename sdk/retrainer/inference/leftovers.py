@@ -1,6 +1,9 @@
-"""Which files beside photos are no photos, by their names: what systems and programs leave there."""
+"""Which files are photos, and which beside them are none, by their names."""
 
 from pathlib import PurePosixPath
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".heic", ".tif", ".tiff")
+"""How names of pictures end, in lower case."""
 
 # Without regard to case: Windows and macOS have none, and copies of copies come in every spelling.
 _SYSTEM = frozenset({

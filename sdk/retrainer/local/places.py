@@ -5,9 +5,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from retrainer.api import RetrainJob, rules
+from retrainer.inference.leftovers import PICTURES
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".heic", ".tif", ".tiff")
-"""How names of pictures end, in lower case."""
 NAMED_WEIGHTS = ("imagenet", "builtin")
 
 

@@ -2,13 +2,14 @@
 
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from retrainer.api import ARCHITECTURES
 from retrainer.errors import NotFound, UserError
+from retrainer.results.naming import named, run_at
 from retrainer.results.rows import Difference, Row, TestPrediction, accuracy_words
 from retrainer.results.run import Run
 from retrainer.results.significance import against_best
@@ -99,7 +100,8 @@ def compare(jobs: Sequence[HasRun | Run | str | Path]) -> Comparison:
     """Put jobs side by side.
 
     Args:
-        jobs: finished jobs, runs, or URLs or paths of runs' folders; at least one.
+        jobs: finished jobs, runs, or paths or URLs of runs or of outputs, whose newest run is taken; at
+            least one.
 
     Raises:
         UserError: none is given.
@@ -119,16 +121,30 @@ def compare(jobs: Sequence[HasRun | Run | str | Path]) -> Comparison:
     return Comparison([rows[i] for i in order], differences, notes + more)
 
 
-def runs_of(jobs: Sequence[HasRun | Run | str | Path], access: Access | None = None) -> list[Run]:
-    """Open the run of each job; those given as a URL or a path are read by `access`."""
-    return [
-        job
-        if isinstance(job, Run)
-        else Run(job, access=access)
-        if isinstance(job, (str, Path))
-        else job.run
-        for job in several(jobs)
-    ]
+def runs_of(
+    jobs: Sequence[HasRun | Run | str | Path],
+    access: Access | None = None,
+    job: Callable[[str], HasRun] | None = None,
+) -> list[Run]:
+    """Open the run of each job; paths and URLs are read by `access`.
+
+    Args:
+        jobs: as for `compare`.
+        access: how stores are reached.
+        job: reads the job of a name, where texts may be names.
+    """
+
+    def run(place: str | Path) -> Run:
+        return run_at(place, access=access)
+
+    def of(each: HasRun | Run | str | Path) -> Run:
+        if isinstance(each, str):
+            each = run(each) if job is None else named(each, job=job, run=run)
+        elif isinstance(each, Path):
+            each = run(each)
+        return each if isinstance(each, Run) else each.run
+
+    return [of(each) for each in several(jobs)]
 
 
 def several(jobs: Sequence[T]) -> Sequence[T]:

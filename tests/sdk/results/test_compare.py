@@ -144,11 +144,36 @@ def test_a_text_or_a_path_where_a_list_is_meant_is_an_error(tmp_path: Path) -> N
     assert [row.name for row in job.compare([run]).rows] == ["a", "a (2)"]
 
 
+def test_texts_name_jobs_and_runs_as_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "out" / "birds-1", name="birds")
+    server = FakeApiServer()
+    job = submitted(server)
+    client = Client._on(Cluster(server))
+    server.status("flowers", phase="Succeeded", run=str(write_run(tmp_path / "f", name="flowers")))
+    job.refresh()
+    for text in ("flowers", "rj/flowers", "retrainjob.retrainer.dev/flowers"):
+        assert [row.name for row in client.compare([text]).rows] == ["flowers"]
+        assert [row.name for row in job.compare([text]).rows] == ["f", "f (2)"]
+    for text in ("out", "./out", "out/birds-1", str(tmp_path / "out")):
+        assert [row.name for row in client.compare([text]).rows] == ["birds"]
+        assert {row.name for row in job.compare([text]).rows} == {"birds", "flowers"}
+    assert [row.name for row in compare(["out"]).rows] == ["birds"]
+    (tmp_path / "rose.jpg").touch()
+    for text in ("rose.jpg", "./rose.jpg"):
+        with pytest.raises(UserError, match="is a picture, not a run"):
+            client.compare([text])
+    with pytest.raises(NotFound, match=r"No RetrainJob nothing .*There is no folder nothing here"):
+        client.compare(["nothing"])
+
+
 def test_nothing_to_compare_and_an_unfinished_run_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Give at least one job to compare"):
         compare([])
     (tmp_path / "run").mkdir()
-    with pytest.raises(NotFound, match=r"run has no result\.json: the run is not finished"):
+    with pytest.raises(NotFound, match=r"There is no finished run in .*/run\."):
         compare([str(tmp_path / "run")])
 
 
