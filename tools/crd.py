@@ -34,7 +34,7 @@ TAIL = "{{- end }}\n"
 COLUMNS = [
     ("Phase", "string", ".status.phase", "Where the job is.", 0),
     ("Progress", "string", ".status.progress.complete", "Of the whole job.", 0),
-    ("Accuracy", "number", ".status.metrics.testAccuracy", "On the test images, 0 to 1.", 0),
+    ("Accuracy", "string", ".status.metrics.accuracy", "On the test images.", 0),
     ("Cached", "string", ".status.progress.cached", "Of the bottlenecks.", 0),
     ("Age", "date", ".metadata.creationTimestamp", "Since it was created.", 0),
     ("Architecture", "string", ".spec.architecture", "What is retrained.", 1),

@@ -342,13 +342,13 @@ def test_kubectl_get_shows_phase_progress_accuracy_and_cache(api: Api, flowers: 
             "complete": "100%",
             "cached": "100%",
         },
-        "metrics": {"testAccuracy": 0.8876},
+        "metrics": {"testAccuracy": 0.8876, "accuracy": "88.8%"},
         "findings": {"labels": 26, "leaks": 1, "duplicates": 3, "strangers": 0, "total": 30},
     }
     api.report(flowers, status)
     head, row = api.cluster.kubectl("get", "rj", "-n", "crd-tests").splitlines()
     assert head.split() == ["NAME", "PHASE", "PROGRESS", "ACCURACY", "CACHED", "AGE"]
-    assert row.split()[:5] == ["flowers", "Succeeded", "100%", "0.8876", "100%"]
+    assert row.split()[:5] == ["flowers", "Succeeded", "100%", "88.8%", "100%"]
     wide = api.cluster.kubectl("get", "rj", "-n", "crd-tests", "-o", "wide").splitlines()
     assert wide[0].split()[6:] == ["ARCHITECTURE", "OUTPUT", "FINDINGS", "MESSAGE"]
     assert wide[1].endswith(status["message"])

@@ -7,7 +7,14 @@ from typing import Any
 from retrainer.api import FINISHED, Condition, Phase, Report, RetrainJobStatus, reasons
 from retrainer.api.names import TASK_TRAIN
 from retrainer.api.reasons import ConditionType, Kind
-from retrainer.api.status import CONDITIONS_MAX, ConditionStatus, JobProgress, Metrics, Progress
+from retrainer.api.status import (
+    CONDITIONS_MAX,
+    ConditionStatus,
+    JobMetrics,
+    JobProgress,
+    Metrics,
+    Progress,
+)
 from retrainer.api.task import rounded, shorten
 from retrainer_operator.planning import progress
 from retrainer_operator.planning.actions import Event, Verdict
@@ -198,9 +205,9 @@ def _report_of_train(case: Case) -> Report | None:
     return next((r for r in reversed(case.reports) if r.task == TASK_TRAIN), None)
 
 
-def _merge_metrics(old: Metrics | None, new: Metrics) -> Metrics:
+def _merge_metrics(old: Metrics | None, new: Metrics) -> JobMetrics:
     given = new.model_dump(exclude_none=True)
-    return old.model_copy(update=given) if old is not None else new
+    return JobMetrics.of(old.model_copy(update=given) if old is not None else new)
 
 
 def _events(old: RetrainJobStatus, new: RetrainJobStatus, verdict: Verdict) -> tuple[Event, ...]:

@@ -86,8 +86,12 @@ class Progress(_StatusModel):
         return self
 
 
+FOR_KUBECTL = frozenset({"complete", "cached", "accuracy"})
+"""Fields that say for kubectl what others say: it can neither put a % behind a number nor divide."""
+
+
 class JobProgress(Progress):
-    """How far a job on a cluster is, with what kubectl prints: it cannot put a % behind a number."""
+    """How far a job on a cluster is, with what kubectl prints."""
 
     complete: str | None = Field(
         None, max_length=8, description="`percent` as kubectl prints it, such as 87%."
@@ -105,8 +109,7 @@ class JobProgress(Progress):
     @classmethod
     def of(cls, progress: Progress) -> Self:
         """Add what kubectl prints."""
-        derived = {"cached_percent", "complete", "cached"}
-        return cls(**progress.model_dump(exclude=derived))
+        return cls(**progress.model_dump(exclude={"cached_percent", *FOR_KUBECTL}))
 
 
 class Metrics(_StatusModel):
@@ -120,6 +123,24 @@ class Metrics(_StatusModel):
     validation_cross_entropy: float | None = Field(None, description="On validation images, nats.")
     test_accuracy: float | None = Field(None, description="Final, on the test images, 0 to 1.")
     test_images: int | None = Field(None, description="Number of test images.")
+
+
+class JobMetrics(Metrics):
+    """The figures of a job on a cluster, with what kubectl prints."""
+
+    accuracy: str | None = Field(
+        None, max_length=8, description="`testAccuracy` as kubectl prints it, such as 89.7%."
+    )
+
+    @model_validator(mode="after")
+    def _printed(self) -> Self:
+        self.accuracy = None if self.test_accuracy is None else f"{self.test_accuracy:.1%}"
+        return self
+
+    @classmethod
+    def of(cls, metrics: Metrics) -> Self:
+        """Add what kubectl prints."""
+        return cls(**metrics.model_dump(exclude=set(FOR_KUBECTL)))
 
 
 class CurvePoint(_StatusModel):
@@ -181,7 +202,7 @@ class RetrainJobStatus(_StatusModel):
         None, json_schema_extra={"format": "date-time"}, description="When the job ended."
     )
     progress: JobProgress | None = Field(None, description="How far the job is.")
-    metrics: Metrics | None = Field(None, description="Accuracies and cross entropies.")
+    metrics: JobMetrics | None = Field(None, description="Accuracies and cross entropies.")
     curve: list[CurvePoint] = Field(
         default_factory=list, max_length=CURVE_MAX, description="The learning curve, thinned."
     )

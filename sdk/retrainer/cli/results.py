@@ -8,6 +8,7 @@ import typer
 
 from retrainer import jobfile
 from retrainer.api.interval import percent, percent_range
+from retrainer.api.status import FOR_KUBECTL
 from retrainer.cli.findings import findings
 from retrainer.cli.output import (
     Format,
@@ -56,9 +57,10 @@ def metrics(run: RunOrJob, *, output_format: FormatOption = Format.TABLE, reach:
     run_or_job = reach.find(run)
     figures = run_or_job.report.metrics if isinstance(run_or_job, Run) else run_or_job.metrics()
     if output_format != Format.TABLE:
-        print_document(figures.model_dump(by_alias=True), output_format)
+        document = figures.model_dump(by_alias=True, exclude=set(FOR_KUBECTL))
+        print_document(document, output_format)
         return
-    named = figures.model_dump().items()
+    named = figures.model_dump(exclude=set(FOR_KUBECTL)).items()
     rows = [(name.replace("_", " "), figure(name, value)) for name, value in named]
     print_table(("METRIC", "VALUE"), rows, right="VALUE")
 

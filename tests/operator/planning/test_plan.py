@@ -144,6 +144,7 @@ def test_a_complete_train_job_makes_the_job_succeed_with_all_that_its_report_say
     )  # fmt: skip
     status = status_after(make_job(RUNNING), decision.status)
     assert status["metrics"]["testAccuracy"] == 0.8876
+    assert status["metrics"]["accuracy"] == "88.8%"
     assert status["progress"]["percent"] == 100
     assert [p["step"] for p in status["curve"]] == [0, 500]
     assert status["artifacts"] == {"savedModel": "saved_model", "tflite": "model.tflite"}
