@@ -216,6 +216,31 @@ def test_describe_tells_everything_and_what_to_do(submitted: FakeApiServer, shel
     assert "Job/flowers-train   killed (x2)" in shell.out
 
 
+def test_describe_tells_what_a_sweep_chose_and_what_stands_out(
+    submitted: FakeApiServer, shell: Shell
+) -> None:
+    submitted.status(
+        "flowers", phase="Succeeded", metrics={"testAccuracy": 0.8909, "testImages": 165},
+        sweep={"candidates": 1000, "diverged": 3, "chosen": {"learningRate": 0.03, "l2": 0.0001}},
+        findings={"labels": 26, "leaks": 1, "duplicates": 0, "strangers": 2},
+    )  # fmt: skip
+    assert shell("describe", "flowers") == 0
+    lines = shell.out.splitlines()
+    assert (
+        "Sweep:                1,000 combinations, 3 of them diverged; chosen: learningRate 0.03, "
+        "l2 0.0001"
+    ) in lines
+    assert (
+        "Findings:             26 wrong labels, 1 leak, 2 strangers "
+        "(retrainer findings rj/flowers -n default)"
+    ) in lines
+    (metrics,) = (line for line in lines if line.startswith("Metrics:"))
+    assert metrics.split(maxsplit=1)[1] == "test accuracy 89.1%, test images 165"
+    submitted.status("flowers", phase="Succeeded", findings={})
+    assert shell("describe", "flowers") == 0
+    assert "Findings:             none" in shell.out.splitlines()
+
+
 def test_the_advice_on_a_failed_child_finds_it_by_its_label(
     submitted: FakeApiServer, shell: Shell
 ) -> None:

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import BaseModel
 
-from retrainer.api import Phase
+from retrainer.api import Phase, SweepStatus
+from retrainer.api.findings import FindingCounts
 from retrainer.api.interval import in_words
 from retrainer.api.layout import REPORT_PAGE, join
 from retrainer.api.reasons import ConditionType
+from retrainer.api.status import FOR_KUBECTL
 from retrainer.cli import cache, results
 from retrainer.cli.output import (
     Format,
@@ -249,6 +250,7 @@ def _facts_of_run(run: Run) -> Iterator[tuple[str, str]]:
     if run.test_accuracy is not None:
         yield "Test accuracy", in_words(run.test_accuracy, report.metrics.test_images)
     yield "Metrics", _figures(report.metrics)
+    yield from _chosen_and_found(report.sweep, report.findings, near(run.url))
     yield "Artifacts", ", ".join(sorted(report.artifacts.values()))
     for warning in report.warnings:
         yield "Warning", warning
@@ -274,18 +276,44 @@ def _facts(job: "Job") -> Iterator[tuple[str, str]]:
         if value:
             yield field, value
     if status.progress:
-        yield "Progress", _figures(status.progress, without={"complete", "cached"})
+        yield "Progress", _figures(status.progress)
     if status.metrics:
         if job.test_accuracy is not None:
             yield "Test accuracy", in_words(job.test_accuracy, status.metrics.test_images)
         yield "Metrics", _figures(status.metrics)
+    yield from _chosen_and_found(status.sweep, status.findings, f"rj/{job.name} -n {job.namespace}")
     if status.artifacts:
         yield "Artifacts", ", ".join(sorted(status.artifacts.values()))
     yield "Logs", f"retrainer logs {job.name} -n {job.namespace}"
 
 
-def _figures(figures: BaseModel, *, without: AbstractSet[str] = frozenset()) -> str:
-    named = figures.model_dump(exclude_none=True, exclude=set(without))
+def _chosen_and_found(
+    sweep: SweepStatus | None, findings: FindingCounts | None, argument: str
+) -> Iterator[tuple[str, str]]:
+    """Say what a sweep chose and how many findings there are; `argument` names the run to commands."""
+    if sweep is not None:
+        tried = f"{sweep.candidates or 0:,} combinations"
+        if sweep.diverged:
+            tried += f", {sweep.diverged:,} of them diverged"
+        chosen = sweep.chosen.model_dump(by_alias=True, exclude_none=True) if sweep.chosen else {}
+        values = ", ".join(f"{name} {value:g}" for name, value in chosen.items())
+        yield "Sweep", f"{tried}; chosen: {values or 'none yet'}"
+    if findings is not None:
+        counts = {
+            "wrong label": findings.labels,
+            "leak": findings.leaks,
+            "near-duplicate": findings.duplicates,
+            "stranger": findings.strangers,
+        }
+        listed = ", ".join(
+            f"{count:,} {name}{'s' * (count != 1)}" for name, count in counts.items() if count
+        )
+        command = f" (retrainer findings {argument})" if listed else ""
+        yield "Findings", f"{listed or 'none'}{command}"
+
+
+def _figures(figures: BaseModel) -> str:
+    named = figures.model_dump(exclude_none=True, exclude=set(FOR_KUBECTL))
     return ", ".join(f"{name.replace('_', ' ')} {figure(name, n)}" for name, n in named.items())
 
 
