@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -403,7 +407,38 @@ def test_the_notes_print_the_next_three_commands() -> None:
         "install", "rt", *WITH_IMAGES, "-n", "retrainer", "--dry-run=client", NAMESPACED
     )
     notes = text.partition("NOTES:")[2]
-    assert "serves RetrainJobs in team-a, team-b." in notes
+    assert "serves RetrainJobs in these namespaces:\n\n   team-a\n   team-b\n\n1. See" in notes
     assert "helm test rt --namespace retrainer" in notes
     assert "kubectl create secret generic s3-credentials --namespace team-a" in notes
     assert "kubectl apply --namespace team-a -f job.yaml" in notes
+    everywhere = helm_well("install", "rt", *WITH_IMAGES, "-n", "retrainer", "--dry-run=client")
+    assert "serves RetrainJobs in every namespace.\n\n1. See" in everywhere
+    for text in (notes, everywhere.partition("NOTES:")[2]):
+        assert [line for line in text.splitlines() if len(line) > 80] == []
+
+
+def test_helm_test_waits_for_an_operator_that_is_still_starting() -> None:
+    asked: list[str] = []
+
+    class Starting(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200 if len(asked) > 1 else 503)
+            self.end_headers()
+            self.wfile.write(b"retrainer_leader 1\n")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    (pod,) = [o for o in rendered() if o["kind"] == "Pod"]
+    (script,) = pod["spec"]["containers"][0]["args"]
+    with ThreadingHTTPServer(("127.0.0.1", 0), Starting) as operator:
+        Thread(target=operator.serve_forever, daemon=True).start()
+        script = script.replace("http://{host}:", f"http://127.0.0.1:{operator.server_port}/")
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=False
+        )
+        operator.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("1 series of Retrainer on /metrics\n")
+    assert asked == ["/8081/healthz", "/8081/healthz", "/8081/readyz", "/8080/metrics"]
