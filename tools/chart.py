@@ -30,7 +30,8 @@ Installs the operator that runs RetrainJobs, their CustomResourceDefinition, its
 alerts.
 
 ```
-helm install retrainer charts/retrainer --namespace retrainer --create-namespace \\
+helm install retrainer charts/retrainer --namespace retrainer \\
+  --create-namespace \\
   --set operator.image.repository=REGISTRY/retrainer/operator \\
   --set trainer.image.repository=REGISTRY/retrainer/trainer
 ```

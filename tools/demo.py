@@ -133,8 +133,8 @@ def show(options: argparse.Namespace) -> None:
     for rate, result, seconds in results:
         counts = result.report.progress
         rows.append(
-            f"  learning rate {rate:<5g} {result}\n"
-            f"{'':22}{counts.images_cached or 0:,} bottlenecks from the cache, "
+            f"  learning rate {rate:g}\n    {result}\n"
+            f"    {counts.images_cached or 0:,} bottlenecks from the cache, "
             f"{counts.images_computed or 0:,} computed, {duration(seconds)}"
         )
     say("\n".join(rows), "")

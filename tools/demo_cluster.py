@@ -40,7 +40,7 @@ def shown(cluster: DevCluster, *arguments: str) -> int:
 
 def main() -> int:
     """Run the demo; the exit code of its job."""
-    say("1. A cluster on this machine (building Kubernetes, the first time, takes some 20 minutes)")
+    say("1. A cluster on this machine (the first time it builds Kubernetes: 20 minutes)")
     cluster = ensure("node", name="dev", images=("operator", "trainer"))
     assert cluster.s3 is not None
 
@@ -73,22 +73,21 @@ def main() -> int:
         return 1
 
     say("5. The result")
-    shown(cluster, "get", "rj", JOB, "-o", "wide")
-    figures = "{.status.metrics.testAccuracy} on {.status.metrics.testImages} images"
-    path = f"jsonpath=test accuracy {figures}{{'\\n'}}"
-    shown(cluster, "get", "rj", JOB, "-o", path)
+    shown(cluster, "get", "rj", JOB)
+    shown(cluster, "get", "rj", JOB, "-o", "jsonpath={.status.message}")
+    print()
     say("Look further")
-    keys = (
-        f"AWS_ACCESS_KEY_ID={cluster.s3.access_key} AWS_SECRET_ACCESS_KEY={cluster.s3.secret_key}"
-    )
     print(
         f"  export KUBECONFIG={cluster.kubeconfig}\n"
-        f"  export RETRAINER_S3_ENDPOINT={cluster.s3.for_host} {keys}\n"
-        f"  {shlex.quote(cluster.kubectl_program)} -n {NAMESPACE} describe rj {JOB}\n"
-        f"  .venv/bin/retrainer metrics {JOB} -n {NAMESPACE}\n"
-        f"  .venv/bin/retrainer download {JOB} -n {NAMESPACE}       # the network, and report.html\n"
+        f"  export RETRAINER_S3_ENDPOINT={cluster.s3.for_host}\n"
+        f"  export AWS_ACCESS_KEY_ID={cluster.s3.access_key}\n"
+        f"  export AWS_SECRET_ACCESS_KEY={cluster.s3.secret_key}\n"
+        f"  alias kubectl={shlex.quote(cluster.kubectl_program)}\n"
+        f"  kubectl -n {NAMESPACE} describe rj {JOB}\n"
+        f"  .venv/bin/retrainer describe {JOB} -n {NAMESPACE}\n"
+        f"  .venv/bin/retrainer download {JOB} -n {NAMESPACE}    # with report.html\n"
         f"  {cluster.prometheus or 'Prometheus'}/graph?g0.expr=retrainer_job_test_accuracy\n"
-        "  make cluster-down                          # ends the cluster, leaves nothing behind"
+        "  make cluster-down    # ends the cluster, leaves nothing behind"
     )
     return 0
 

@@ -15,6 +15,12 @@ from retrainer.cli import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+# But the signatures of Python and the picture of the files, which are neither.
+TYPED_OR_PRINTED = [
+    *(page for page in PAGES if page.name not in {"sdk.md", "architecture.md"}),
+    REPOSITORY / "CONTRIBUTING.md",
+    REPOSITORY / "charts" / "retrainer" / "README.md",
+]
 _BLOCK = re.compile(r"^ *```[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 # `retrainer run | submit | get`: a list, not a command.
 _IN_LINE = re.compile(r"`(retrainer [^`|]+)`")
@@ -57,7 +63,15 @@ def test_the_tutorial_shows_a_comparison_as_it_is_printed(
     assert main.run(main.build(), ["compare", str(first), str(cached)]) == 0
     printed = form(capsys.readouterr().out)
     blocks = _BLOCK.findall((REPOSITORY / "docs" / "tutorial.md").read_text())
-    assert [form(block) for block in blocks if block.startswith("NAME ")] == [printed]
+    # In a terminal a long sentence goes on in lines that begin with two spaces.
+    whole = [re.sub(r"\n  (?=\S)", " ", block) for block in blocks if block.startswith("NAME ")]
+    assert [form(block) for block in whole] == [printed]
+
+
+@pytest.mark.parametrize("page", TYPED_OR_PRINTED, ids=lambda page: page.name)
+def test_what_is_typed_or_printed_fits_80_columns(page: Path) -> None:
+    lines = [line for block in _BLOCK.findall(page.read_text()) for line in block.splitlines()]
+    assert [line for line in lines if len(line) > 80] == []
 
 
 def form(text: str) -> list[str]:

@@ -58,7 +58,7 @@ def up(name: str, settings: Settings) -> tuple[Cluster, bool]:
                 raise
             kept = _take_down(cluster, keep_logs=True)
             raise ClusterError(f"{error}\nThe logs are kept in {kept}.") from error
-        say(f"cluster {name} is up after {time.monotonic() - started:.1f} s: {cluster.admin}")
+        say(f"cluster {name} is up after {time.monotonic() - started:.1f} s:\n  {cluster.admin}")
         return cluster, new
 
 
