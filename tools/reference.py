@@ -20,6 +20,7 @@ from pydantic_core import PydanticUndefined
 import retrainer
 from retrainer.api import ARCHITECTURES, Evaluation, RetrainJobSpec, RetrainJobStatus
 from retrainer.api.fields import inner_model
+from retrainer.api.preview import Inspection
 from retrainer.api.prometheus import METRICS
 from retrainer.api.reasons import REASONS, Kind
 from retrainer.cli import main as cli
@@ -103,6 +104,16 @@ def evaluation() -> str:
         "`Run.evaluation` has the same as an object with these names in snake_case.\n\n"
         + table("field", "meaning")
         + "".join(fields(Evaluation, "", defaults=False))
+    )
+
+
+def preview() -> str:
+    """Write the page of what is told of a job before it runs."""
+    return (
+        "# Before a run\n\nWhat `retrainer check -o json` prints; `retrainer.check` gives an object "
+        "with these names in snake_case.\n\n"
+        + table("field", "meaning")
+        + "".join(fields(Inspection, "", defaults=False))
     )
 
 
@@ -236,6 +247,7 @@ SDK = (
     "Job",
     "Run",
     "Comparison",
+    "check",
     "run",
     "load",
     "predict",
@@ -285,6 +297,7 @@ PAGES = {
     "sdk.md": sdk,
     "retrainjob.md": retrainjob,
     "evaluation.md": evaluation,
+    "preview.md": preview,
     "architectures.md": architectures,
     "reasons.md": reasons,
     "metrics.md": metrics,

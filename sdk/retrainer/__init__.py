@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from retrainer.inference.classifier import Prediction as Prediction
     from retrainer.inference.classifier import predict as predict
     from retrainer.jobfile import load as load
+    from retrainer.local.preview import check as check
     from retrainer.local.process import Result as Result
     from retrainer.local.process import run as run
     from retrainer.results.comparison import Comparison as Comparison
@@ -38,7 +39,7 @@ _ERRORS = (
     "UserError", "WaitTimeout",
 )  # fmt: skip
 # No module of this package may have one of these names: importing it would replace the function.
-_HERE = ("Prediction", "Result", "load", "predict", "run")
+_HERE = ("Prediction", "Result", "check", "load", "predict", "run")
 _CLUSTER = {
     "AsyncClient": "retrainer.cluster.aio",
     "AsyncJob": "retrainer.cluster.aio",
@@ -56,6 +57,7 @@ _WHERE = {
     **_CLUSTER,
     **dict.fromkeys(_API, "retrainer.api"),
     **dict.fromkeys(_ERRORS, "retrainer.errors"),
+    "check": "retrainer.local.preview",
     "load": "retrainer.jobfile",
     **dict.fromkeys(("Result", "run"), "retrainer.local.process"),
     **dict.fromkeys(("Prediction", "predict"), "retrainer.inference.classifier"),

@@ -57,7 +57,7 @@ PUBLIC = {
     "Prediction", "Resources", "Result", "RetrainJob", "RetrainJobSpec", "RetrainerError", "Run",
     "Sampling", "Split", "Stop", "Storage", "StorageDenied", "StorageError", "TestPrediction",
     "Toleration", "Training", "UserError", "WaitTimeout", "Watcher",
-    "compare", "frontier", "load", "predict", "run",
+    "check", "compare", "frontier", "load", "predict", "run",
 }  # fmt: skip
 
 

@@ -18,8 +18,7 @@ quiet_environment()
 
 from pydantic import ValidationError  # noqa: E402 - TensorFlow reads its settings when it is imported
 
-from retrainer.api import Phase, RetrainJobSpec, Task, reasons  # noqa: E402
-from retrainer.api.names import ENV_EVENTS, ENV_SHARD, ENV_TASK, EXIT_USER, TASK_BOTTLENECKS  # noqa: E402
+from retrainer.api import Phase, RetrainJobSpec, Task, names, reasons  # noqa: E402
 from retrainer.errors import Interrupted, RetrainerError  # noqa: E402
 from retrainer_trainer.runtime.report import Reporter  # noqa: E402
 from retrainer_trainer.runtime.stop import Stop  # noqa: E402
@@ -28,22 +27,22 @@ from retrainer_trainer.runtime.stop import Stop  # noqa: E402
 def main() -> int:
     """Do the task; returns the exit code."""
     stop = Stop()
-    stop.install(int(os.environ.get(ENV_EVENTS, "-1")))
+    stop.install(int(os.environ.get(names.ENV_EVENTS, "-1")))
     try:
-        task = Task.model_validate_json(os.environ.get(ENV_TASK, ""))
-        shard = int(os.environ.get(ENV_SHARD, "0"))
+        task = Task.model_validate_json(os.environ.get(names.ENV_TASK, ""))
+        shard = int(os.environ.get(names.ENV_SHARD, "0"))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         print(
-            f"{ENV_TASK} is not a task: {where + ': ' if where else ''}{first['msg']}",
+            f"{names.ENV_TASK} is not a task: {where + ': ' if where else ''}{first['msg']}",
             file=sys.stderr,
         )
-        return EXIT_USER
+        return names.EXIT_USER
     except ValueError:
-        print(f"{ENV_SHARD} is not a number: {os.environ[ENV_SHARD]}", file=sys.stderr)
-        return EXIT_USER
-    reporter = Reporter(task, shard if task.task == TASK_BOTTLENECKS else 0)
+        print(f"{names.ENV_SHARD} is not a number: {os.environ[names.ENV_SHARD]}", file=sys.stderr)
+        return names.EXIT_USER
+    reporter = Reporter(task, shard if task.task == names.TASK_BOTTLENECKS else 0)
     try:
         return _do(task, reporter, stop)
     finally:
@@ -66,17 +65,21 @@ def check_tensorflow(
 def _do(task: Task, reporter: Reporter, stop: Stop) -> int:
     try:
         check_tensorflow(task.spec)
-        if task.task == TASK_BOTTLENECKS:
+        if task.task == names.TASK_BOTTLENECKS:
             from retrainer_trainer import bottlenecks
 
             bottlenecks.run(task, reporter.report.shard, reporter, stop)
+        elif task.task in (names.TASK_CHECK, names.TASK_PLAN):
+            from retrainer_trainer import preview
+
+            preview.run(task, reporter, stop)
         else:
             from retrainer_trainer import train
 
             train.run(task, reporter, stop)
     except RetrainerError as error:
         reporter.update(reason=error.reason, message=str(error))
-        if error.exit_code == EXIT_USER:
+        if error.exit_code == names.EXIT_USER:
             reporter.update(stage=Phase.FAILED)
         reporter.log(str(error) if isinstance(error, Interrupted) else f"Error: {error}")
         return error.exit_code

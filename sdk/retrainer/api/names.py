@@ -46,6 +46,8 @@ REPORT_PORT = 9464
 
 TASK_BOTTLENECKS: Final = "bottlenecks"
 TASK_TRAIN: Final = "train"
+TASK_CHECK: Final = "check"
+TASK_PLAN: Final = "plan"
 
 EXIT_USER = 64
 """Exit code of a trainer whose spec or images are wrong: not to be retried (EX_USAGE)."""

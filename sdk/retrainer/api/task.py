@@ -29,18 +29,24 @@ _OPERATOR_ONLY = {
 }
 
 
+TaskName = Literal["bottlenecks", "train", "check", "plan"]
+"""What a trainer can be asked to do; pods are given the first two only."""
+
+
 class Task(Wire):
     """One pod's work. The shard comes from the environment (`JOB_COMPLETION_INDEX`)."""
 
-    task: Literal["bottlenecks", "train"]
+    task: TaskName
     name: str
     namespace: str = "default"
     uid: str
     shards: int = 1
+    decode: bool = False
+    """Of a check: decode every image, where reading its header would be enough."""
     spec: RetrainJobSpec
 
     @classmethod
-    def of(cls, job: RetrainJob, task: Literal["bottlenecks", "train"]) -> Self:
+    def of(cls, job: RetrainJob, task: TaskName, *, decode: bool = False) -> Self:
         """Make the task of this kind for `job`, which has a uid."""
         if not job.metadata.uid:
             raise ValueError("a job has tasks only once it has a uid")
@@ -50,6 +56,7 @@ class Task(Wire):
             namespace=job.namespace,
             uid=job.metadata.uid,
             shards=job.spec.shards,
+            decode=decode,
             spec=job.spec,
         )
 
@@ -123,7 +130,7 @@ class Report(Wire):
     fit as the pod's termination message. Accuracies are shares (0 to 1), cross entropies in nats.
     """
 
-    task: Literal["bottlenecks", "train"]
+    task: TaskName
     name: str = Field(max_length=256)
     namespace: str = Field("default", max_length=256)
     uid: str = Field(max_length=64)

@@ -15,6 +15,7 @@ from retrainer import jobfile
 from retrainer.api import ARCHITECTURES, Storage, parse_job
 from retrainer.api.layout import SUMMARIES
 from retrainer.api.names import JOB_PREFIXES
+from retrainer.cli import preview
 from retrainer.cli import run as _cli_run
 from retrainer.cli.output import Format, FormatOption, echo, print_document, print_table, say
 from retrainer.cli.reach import Reach, RunOrJob, reaching
@@ -29,7 +30,15 @@ HERE = "On this machine"
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to `app`."""
-    for command in (init, validate, _cli_run.run, predict, tensorboard, architectures):
+    for command in (
+        init,
+        validate,
+        preview.check,
+        _cli_run.run,
+        predict,
+        tensorboard,
+        architectures,
+    ):
         app.command(rich_help_panel=HERE)(command)
 
 

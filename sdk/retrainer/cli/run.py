@@ -190,7 +190,7 @@ def run(
     [dim]retrainer run -f job.yaml --learning-rate 0.02[/]
     """
     given = {option: value for option, value in locals().items() if option in _FIELDS}
-    given["images"] = _images(folder, images, file)
+    given["images"] = images_of(folder, images, file)
     if file:
         documents = jobfile.documents(jobfile.read(file), file)
         jobs = [job_with(document, given, where=where) for where, document in documents]
@@ -199,7 +199,9 @@ def run(
     show(jobs, again=["retrainer", *sys.argv[1:]], every_step=verbose, s3_endpoint=endpoint)
 
 
-def _images(folder: str | None, images: str | None, file: str | None) -> str | None:
+def images_of(
+    folder: str | None, images: str | None, file: str | None, *, command: str = "run"
+) -> str | None:
     """Find the one place of the images that the command line names; None leaves it to the job file.
 
     Raises:
@@ -209,11 +211,11 @@ def _images(folder: str | None, images: str | None, file: str | None) -> str | N
         raise UserError(f"The images are named twice: {folder} and --images {images}.")
     if not (folder or images or file):
         raise UserError(
-            "Name the folder of your photos (retrainer run FOLDER) or a job file "
-            "(retrainer run -f job.yaml)."
+            f"Name the folder of your photos (retrainer {command} FOLDER) or a job file "
+            f"(retrainer {command} -f job.yaml)."
         )
     if folder and folder.endswith((".yaml", ".yml", ".json")) and not Path(folder).is_dir():
-        raise UserError(f"{folder} is a job file: retrainer run -f {shlex.quote(folder)}")
+        raise UserError(f"{folder} is a job file: retrainer {command} -f {shlex.quote(folder)}")
     return folder or images
 
 

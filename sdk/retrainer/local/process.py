@@ -1,9 +1,9 @@
 """Runs a RetrainJob on this machine, by the trainer as a process of its own.
 
 The trainer is the program a pod runs (`python -m retrainer_trainer`), with the Task a pod would get. It
-writes its progress as JSON lines to a pipe, each one of `{"report": {...}}`, `{"log": "..."}` and
-`{"warning": "..."}`; what TensorFlow and other libraries print goes to a log file, kept only if the run
-fails.
+writes its progress as JSON lines to a pipe, each one of `{"report": {...}}`, `{"log": "..."}`,
+`{"warning": "..."}` and, where it was only asked about a job, `{"answer": {...}}`; what TensorFlow and
+other libraries print goes to a log file, kept only if the run fails.
 """
 
 import json
@@ -32,6 +32,7 @@ from retrainer.api.names import (
     TASK_TRAIN,
 )
 from retrainer.api.parsing import problems
+from retrainer.api.task import TaskName
 from retrainer.errors import (
     Interrupted,
     InvalidJob,
@@ -173,6 +174,47 @@ def _numbered(job: RetrainJob) -> RetrainJob:
 
 def _run(job: RetrainJob, watch: Watcher, program: Sequence[str]) -> Result:
     task = Task.of(job, TASK_TRAIN)
+    report, _ = _carry_out(task, watch, program)
+    return Result(report, task.run_url, job.spec.output, job.spec.storage)
+
+
+def ask(
+    job: RetrainJob,
+    task: TaskName,
+    *,
+    decode: bool = False,
+    s3_endpoint: str | None = None,
+    program: Sequence[str] = TRAINER,
+) -> Any:
+    """Have the trainer look at a job without doing it, and return its answer.
+
+    Args:
+        job: to look at; its places may be paths.
+        task: TASK_CHECK or TASK_PLAN.
+        decode: of a check, decode every image.
+        s3_endpoint: as `run`'s.
+        program: the trainer's command line.
+
+    Returns:
+        The answer's JSON: an `Inspection` or a `Plan`.
+
+    Raises:
+        RetrainerError: as `run`.
+    """
+    if wrong := places.problems(job):
+        raise InvalidJob(wrong, where=job.name)
+    job = _numbered(_reachable(places.absolute(job), s3_endpoint))
+    if program is TRAINER:
+        require_trainer()
+    return _carry_out(Task.of(job, task, decode=decode), Silent(), program)[1]
+
+
+def _carry_out(task: Task, watch: Watcher, program: Sequence[str]) -> tuple[Report, Any]:
+    """Have the trainer do a task to its end; returns its last report and its answer, if it gave one.
+
+    Raises:
+        RetrainerError: it did not succeed; the message says why.
+    """
     # A folder of the run's own for temporary files: TensorFlow leaves some, a killed trainer more.
     with tempfile.TemporaryDirectory(prefix="retrainer-", ignore_cleanup_errors=True) as scratch:
         log = Path(scratch, "trainer.log")
@@ -186,13 +228,13 @@ def _run(job: RetrainJob, watch: Watcher, program: Sequence[str]) -> Result:
                 number = stop.args[0] if stop.args else signal.SIGINT
                 code = _stop(child, events, last)
                 if code != 0:
-                    raise _interrupted(last.latest, job, number) from stop
+                    raise _interrupted(last.latest, task.spec.cache_url, number) from stop
             except BaseException:
                 # An error of the watcher: a closed pipe, or a mistake in a notebook's function.
                 _stop(child, events, _Last(Silent()))
                 raise
         if code == 0 and last.latest and last.latest.stage == Phase.SUCCEEDED:
-            return Result(last.latest, task.run_url, job.spec.output, job.spec.storage)
+            return last.latest, last.answer
         _fail(code, last.latest, log, task.run_url)
 
 
@@ -235,6 +277,7 @@ class _Last:
     def __init__(self, watch: Watcher) -> None:
         self.watch = watch
         self.latest: Report | None = None
+        self.answer: Any = None
 
     def report(self, report: Report) -> None:
         self.latest = report
@@ -248,6 +291,8 @@ def _follow(events: Iterable[str], last: _Last) -> None:
             event = json.loads(line)
             if "report" in event:
                 last.report(Report.model_validate(event["report"]))
+            elif "answer" in event:
+                last.answer = event["answer"]
             elif "warning" in event:
                 last.watch.warning(str(event["warning"]))
             elif "log" in event and not str(event["log"]).startswith(_REPEATED):
@@ -273,12 +318,12 @@ def _stop(child: subprocess.Popen[bytes], events: Iterable[str], last: _Last) ->
         killer.cancel()
 
 
-def _interrupted(report: Report | None, job: RetrainJob, number: int) -> Interrupted:
+def _interrupted(report: Report | None, cache: str, number: int) -> Interrupted:
     text = "Stopped"
     if report and report.progress.images_total:
         ready = (report.progress.images_cached or 0) + (report.progress.images_computed or 0)
         text += (
-            f"; the cache {job.spec.cache_url} holds at least {ready:,} of "
+            f"; the cache {cache} holds at least {ready:,} of "
             f"{report.progress.images_total:,} bottlenecks"
         )
     error = Interrupted(f"{text}. Run it again to go on.")

@@ -10,9 +10,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TextIO, TypedDict
 
+from pydantic import BaseModel
+
 from retrainer.api import CurvePoint, Phase, Report, SweepStatus, Task, prometheus
 from retrainer.api.findings import FindingCounts
 from retrainer.api.names import ENV_EVENTS, ENV_PORT, REPORT_PORT, TASK_TRAIN
+from retrainer.api.task import rounded
 
 ENV_TERMINATION = "RETRAINER_TERMINATION_LOG"
 _TERMINATION_LOG = "/dev/termination-log"
@@ -51,7 +54,8 @@ class Reporter:
         shard: which of `task.shards` this process computes.
         port: where `/report` and `/metrics` are served; 0 serves nothing. RETRAINER_PORT if None.
         events: file descriptor to which each change is written as a line of JSON, one of
-            `{"report": {...}}`, `{"log": "..."}`, `{"warning": "..."}`. RETRAINER_EVENTS_FD if None.
+            `{"report": {...}}`, `{"log": "..."}`, `{"warning": "..."}`, `{"answer": {...}}`.
+            RETRAINER_EVENTS_FD if None.
     """
 
     def __init__(
@@ -172,6 +176,11 @@ class Reporter:
                 self._out.write(f"Warning: {text}\n")
         self._event({"warning": text})
         self._report_event()
+
+    def answer(self, document: BaseModel) -> None:
+        """Give what a task that only looks at a job was asked for."""
+        text = json.dumps(rounded(document.model_dump(mode="json", by_alias=True)))
+        self._write_event('{"answer":' + text + "}")
 
     def finish(self) -> None:
         """Write the last event and the pod's termination message; events end with it."""
