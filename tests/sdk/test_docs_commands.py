@@ -97,7 +97,7 @@ def test_the_reference_says_what_each_option_takes() -> None:
     assert "| `--optimizer` | `sgd`, `momentum`, `adam` |" in run
     without = re.findall(r"^\| `(--[\w-]+)`(?:, `[\w-]+`)* \|  \|", text, re.MULTILINE)
     assert set(without) == {
-        "--all-namespaces", "--dry-run", "--flip-left-right", "--follow", "--force",
+        "--all-namespaces", "--decode", "--dry-run", "--flip-left-right", "--follow", "--force",
         "--ignore-not-found", "--insecure", "--local", "--verbose", "--wait", "--watch",
         "--whole", "--cluster",
     }  # fmt: skip
