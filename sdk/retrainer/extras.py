@@ -20,6 +20,21 @@ def import_pandas() -> Any:
     return pandas
 
 
+def import_onnxruntime() -> Any:
+    """Import ONNX Runtime.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtra(
+            "This run's network is an ONNX file, which ONNX Runtime runs: pip install 'retrainer[onnx]'."
+        ) from error
+    return onnxruntime
+
+
 def require_trainer(
     find: Callable[[str], object] = importlib.util.find_spec, *, what: str = "h5py"
 ) -> None:

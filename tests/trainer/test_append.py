@@ -124,7 +124,7 @@ def test_an_onnx_network_with_its_head_takes_pixels_and_gives_the_heads_scores(
     wanted = expected(run_onnx(body, prepared.numbers(PIXELS)), token)
     tolerance = 2e-3 if "outside" in case else 1e-5
     np.testing.assert_allclose(whole.scores(PIXELS), wanted, atol=tolerance)
-    assert whole.texts["labels"] == '["daisy", "roses", "tulips"]'
+    assert whole.texts["labels.txt"] == "daisy\nroses\ntulips\n"
 
 
 TFLITE: dict[str, tuple[bytes, Token | None]] = {

@@ -1,19 +1,23 @@
-"""Label images with a finished run: its TensorFlow Lite file through LiteRT, no TensorFlow needed."""
+"""Label images with a finished run: its TensorFlow Lite or ONNX file, no TensorFlow needed."""
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from retrainer.api import Storage
 from retrainer.api.layout import EXPORT_PATHS, LABELS, RESULT, join
 from retrainer.errors import NotFound, UserError
+from retrainer.extras import import_onnxruntime
 from retrainer.inference.leftovers import is_leftover, is_sidecar
 from retrainer.store.folder import PARALLEL, Entry, Folder
 from retrainer.store.s3 import Access
+
+if TYPE_CHECKING:
+    from retrainer.inference.preparing import Network
 
 Image = str | Path | bytes
 
@@ -73,13 +77,16 @@ class Classifier:
         size: height and width of its input, pixels.
     """
 
-    def __init__(self, run: str, network: bytes, labels: Sequence[str]) -> None:
-        from retrainer.inference.tflite import TfliteNetwork
+    def __init__(
+        self, run: str, network: bytes, labels: Sequence[str], path: str = EXPORT_PATHS["tflite"]
+    ) -> None:
+        from retrainer.inference.preparing import pixels_of
 
         self.run = run
         self.labels = list(labels)
         try:
-            self._network = TfliteNetwork(network)
+            self._network = _open(path, network)
+            self._pixels = pixels_of(self._network)
         except ValueError as error:
             raise UserError(f"The network in {run} cannot be loaded: {error}.") from error
         self.size = self._network.size
@@ -96,19 +103,22 @@ class Classifier:
         """Open the newest whole run under `output`, or the run that `output` is.
 
         Raises:
-            NotFound: there is no such run, or it was not exported as `tflite`.
+            NotFound: there is no such run, or it was exported neither as `tflite` nor as `onnx`.
+            MissingExtra: it was exported as `onnx` alone, and ONNX Runtime is not installed.
             StorageDenied, StorageError: the store refused, or cannot be reached.
         """
         run = newest_run(output, storage, access)
         folder = Folder(run, storage, access)
-        names = [EXPORT_PATHS["tflite"], EXPORT_PATHS["tfliteInt8"]]
+        names = [EXPORT_PATHS[form] for form in ("tflite", "tfliteInt8", "onnx")]
         name = next((n for n in names if folder.exists(n)), None)
         if name is None:
             raise NotFound(
                 f"{run} has no {names[0]}: run the job with tflite in spec.export to predict here."
             )
+        if name == EXPORT_PATHS["onnx"]:
+            import_onnxruntime()
         labels = folder.read(LABELS).decode().splitlines()
-        return cls(run, folder.read(name), labels)
+        return cls(run, folder.read(name), labels, name)
 
     def one(self, image: Image, top: int | None = None) -> Prediction:
         """Label one image, given by its path or its bytes; `scores` holds the `top` best labels.
@@ -121,7 +131,7 @@ class Classifier:
         name = _name(image)
         body = image if isinstance(image, bytes) else _read(Path(image))
         try:
-            pixels = images.pixels(body, self.size)
+            pixels = self._pixels(body, self.size)
         except images.RejectedError as error:
             raise UserError(f"{name}: {error}") from error
         scores = self._network.scores(pixels[None])[0]
@@ -146,6 +156,13 @@ class Classifier:
         if errors and len(errors) == len(predictions):
             raise errors[0] if len(errors) == 1 else UserError("\n".join(map(str, errors)))
         return predictions
+
+
+def _open(path: str, network: bytes) -> "Network":
+    from retrainer.inference.onnx_network import OnnxNetwork
+    from retrainer.inference.tflite import TfliteNetwork
+
+    return OnnxNetwork(network) if path.endswith(".onnx") else TfliteNetwork(network)
 
 
 def predict(

@@ -1,6 +1,8 @@
 """Runs a TensorFlow Lite file: the same code checks an export and labels people's photos."""
 
+import io
 import os
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,9 @@ Pixels = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float32]
 """(images, labels)."""
 
+MOST_TEXT_BYTES = 2**24
+"""Of a text beside a graph; a longer one is left out."""
+
 
 class TfliteNetwork:
     """A network from pixels to scores, float or int8, ready to run through LiteRT.
@@ -19,6 +24,7 @@ class TfliteNetwork:
     Attributes:
         size: height and width of its input, pixels.
         label_count: how many scores it gives.
+        texts: what is written beside the graph, by name.
     """
 
     def __init__(self, file: bytes) -> None:
@@ -46,6 +52,7 @@ class TfliteNetwork:
         self._input, self._output = inputs[0], outputs[0]
         self.size = int(self._input["shape"][1])
         self.label_count = int(self._output["shape"][-1])
+        self.texts = _texts(file)
         # A network of one image at a time has its 1 in the shapes of other operators too.
         self._one_by_one = int(self._input["shape_signature"][0]) == 1
 
@@ -63,6 +70,19 @@ class TfliteNetwork:
         interpreter.set_tensor(self._input["index"], _encoded(pixels, self._input))
         interpreter.invoke()
         return _decoded(interpreter.get_tensor(self._output["index"]), self._output)
+
+
+def _texts(file: bytes) -> dict[str, str]:
+    """The files that are packed to the end of a TensorFlow Lite file, such as its labels."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(file)) as packed:
+            return {
+                entry.filename: packed.read(entry).decode()
+                for entry in packed.infolist()
+                if entry.file_size <= MOST_TEXT_BYTES
+            }
+    except (zipfile.BadZipFile, ValueError):
+        return {}
 
 
 def _takes_images(shape: npt.NDArray[np.int32]) -> bool:

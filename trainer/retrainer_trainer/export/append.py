@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from retrainer.api import Channels, Layout, Token
+from retrainer.api.layout import LABELS
 from retrainer.inference.onnx_network import INPUT as ONNX_INPUT
 from retrainer.inference.onnx_network import OUTPUT as ONNX_OUTPUT
+from retrainer.inference.preparing import PREPROCESSING
 from retrainer.inference.preprocessing import Preprocessing
 from retrainer_trainer.backbone.facts import Graph, Shape
 from retrainer_trainer.backbone.tflite import pack, unpack
@@ -96,8 +98,8 @@ def _onnx_with_head(network: GivenNetwork, head: Head, labels: Sequence[str]) ->
     model.ir_version = max(model.ir_version, _LEAST_IR_VERSION)
     texts = {entry.key: entry.value for entry in model.metadata_props}
     texts |= {
-        "labels": json.dumps(list(labels)),
-        "preprocessing": json.dumps(network.preprocessing.to_dict()),
+        LABELS: "".join(f"{label}\n" for label in labels),
+        PREPROCESSING: json.dumps(network.preprocessing.to_dict()),
     }
     helper.set_model_props(model, texts)
     return bytes(model.SerializeToString(deterministic=True))

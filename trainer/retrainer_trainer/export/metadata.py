@@ -6,13 +6,17 @@ NormalizationOptions of mean 0 and deviation 1 say that pixels go in as they are
 """
 
 import io
+import json
 import zipfile
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from retrainer.api import Crop
 from retrainer.api.layout import LABELS
+from retrainer.inference.preparing import PREPROCESSING
+from retrainer.inference.preprocessing import Preprocessing
 from retrainer_trainer.backbone.tflite import pack, unpack
 
 _NAME = b"TFLITE_METADATA"
@@ -27,24 +31,49 @@ _TENSOR_AXIS_LABELS = 2
 _BYTE = "byte"
 
 
-def with_metadata(body: bytes, name: str, labels: Sequence[str]) -> bytes:
-    """The file with metadata: the network's name, and its labels in the order of its scores."""
+def with_metadata(
+    body: bytes, name: str, labels: Sequence[str], preprocessing: Preprocessing | None = None
+) -> bytes:
+    """The file with metadata and the texts that are packed to its end.
+
+    Args:
+        body: a network's file.
+        name: of the network.
+        labels: in the order of its scores.
+        preprocessing: of a network of one's own, from photos to pixels.
+    """
     from ai_edge_litert import schema_py_generated as schema
 
     model = unpack(body)
     buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = np.frombuffer(_metadata(name), np.uint8)
+    buffer.data = np.frombuffer(_metadata(name, _photo(preprocessing)), np.uint8)
     entry.name, entry.buffer = _NAME, len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or []), entry]
     file = io.BytesIO(pack(model))
+    texts = {LABELS: "".join(f"{label}\n" for label in labels)}
+    if preprocessing is not None:
+        texts[PREPROCESSING] = json.dumps(preprocessing.to_dict())
     with zipfile.ZipFile(file, "a") as packed:
-        # A fixed date: equal runs give equal files.
-        packed.writestr(zipfile.ZipInfo(LABELS), "".join(f"{label}\n" for label in labels))
+        for entry_name, text in texts.items():
+            # A fixed date: equal runs give equal files.
+            packed.writestr(zipfile.ZipInfo(entry_name), text)
     return file.getvalue()
 
 
-def _metadata(name: str) -> bytes:
+def _photo(preprocessing: Preprocessing | None) -> str:
+    if preprocessing is None or (
+        preprocessing.crop is Crop.SQUASH and preprocessing.edge == preprocessing.size
+    ):
+        return "The whole photo, RGB, resized to the network's square."
+    side = "shorter side" if preprocessing.crop is Crop.CENTER else "sides"
+    return (
+        f"The photo, RGB, its {side} resized to {preprocessing.edge} pixels, of which the "
+        f"{preprocessing.size} x {preprocessing.size} in the middle."
+    )
+
+
+def _metadata(name: str, photo: str) -> bytes:
     import flatbuffers
 
     builder = flatbuffers.Builder(1024)
@@ -54,7 +83,7 @@ def _metadata(name: str) -> bytes:
         builder,
         {
             0: builder.CreateString("pixels"),
-            1: builder.CreateString("The whole photo, RGB, resized to the network's square."),
+            1: builder.CreateString(photo),
             3: _union(builder, _IMAGE_PROPERTIES, pixels),
             4: _vector(builder, [_union(builder, _NORMALIZATION_OPTIONS, normalization)]),
             5: _table(builder, {0: _floats(builder, 255.0), 1: _floats(builder, 0.0)}),
