@@ -37,8 +37,13 @@ LATER_PATIENCE_S = 120.0
 # each up to 10 s without an answer; with this patience both have ended by then.
 STOPPED_PATIENCE_S = 5.0
 _CONNECT_S = 5
+# Without a byte for so long, a server counts as silent. Of a request that sends much, an answer can come
+# only when all is sent: it is given as long as a line of this speed takes. At 50 kB/s, which is the
+# slowest that is promised, a segment of 8 MB is sent in 160 s.
 _READ_S = 10
-_REQUEST_S = 300
+_SLOWEST_BYTES_PER_S = 25_000
+# An answer that goes on is waited for this long: at 50 kB/s that 16 reads share, 11 MB each.
+_REQUEST_S = 3600
 _PAUSE_S = (0.2, 2.0)
 _MULTIPART_BYTES = 64 * 1024 * 1024
 # Ranges nearer than this are fetched together: at 100 MB/s the gap takes 2.5 ms, about one request.
@@ -82,22 +87,38 @@ class S3Store(Store):
         self._log = log or (lambda _text: None)
         self._stop = stop or Stop()
         self._server = s3.Server(storage)
+        self._store = self._open(_READ_S)
+        self._patient_stores: dict[int, obstore.store.S3Store] = {}
+
+    @property
+    def endpoint(self) -> str:
+        """The URL of the server, for messages."""
+        return self._server.endpoint
+
+    def _open(self, read_seconds: int) -> obstore.store.S3Store:
         # Retries are this class's own: obstore's cannot tell a first contact from a later one.
-        self._store = self._server.open(
+        return self._server.open(
             self.bucket,
             client={
                 "connect_timeout": timedelta(seconds=_CONNECT_S),
-                "read_timeout": timedelta(seconds=_READ_S),
+                "read_timeout": timedelta(seconds=read_seconds),
                 "timeout": timedelta(seconds=_REQUEST_S),
                 "pool_max_idle_per_host": str(_PARALLEL * 2),
             },
             retries={"max_retries": 0},
         )
 
-    @property
-    def endpoint(self) -> str:
-        """The URL of the server, for messages."""
-        return self._server.endpoint
+    def _store_for(self, sent_bytes: int) -> obstore.store.S3Store:
+        """Give the client for sending so much: one whose patience is enough on a slow line."""
+        seconds = _READ_S
+        # Doubled, so that few clients are opened. After a SIGTERM there is no time to wait for.
+        while seconds * _SLOWEST_BYTES_PER_S < sent_bytes and not self._stop.asked:
+            seconds *= 2
+        if seconds == _READ_S:
+            return self._store
+        if seconds not in self._patient_stores:
+            self._patient_stores[seconds] = self._open(seconds)
+        return self._patient_stores[seconds]
 
     @cached_property
     def _boto(self) -> Any:
@@ -227,7 +248,7 @@ class S3Store(Store):
         key = self._prefix + path
         try:
             self._call("write", path, lambda: obstore.put(
-                self._store,
+                self._store_for(len(body)),
                 key,
                 body,
                 mode="create" if create_only else "overwrite",
