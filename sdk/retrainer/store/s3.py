@@ -180,7 +180,13 @@ class Failure(NamedTuple):
         """Whether the credentials, or the lack of them, are the cause."""
         return self.status in {401, 403} or self.code in _DENIED
 
+    @property
+    def by_policy(self) -> bool:
+        """Whether the credentials are right, and a policy does not allow them this."""
+        return self.code in _BY_POLICY
 
+
+_BY_POLICY = {"AccessDenied", "AllAccessDisabled"}
 _DENIED = {
     "AccessDenied": "access denied",
     "AllAccessDisabled": "access denied",

@@ -89,6 +89,7 @@ class S3Store(Store):
         self._server = s3.Server(storage)
         self._store = self._open(_READ_S)
         self._patient_stores: dict[int, obstore.store.S3Store] = {}
+        self._accepted = False
 
     @property
     def endpoint(self) -> str:
@@ -303,6 +304,7 @@ class S3Store(Store):
             else:
                 with _reached_lock:
                     _reached.add(self.endpoint)
+                self._accepted = True
                 return result
 
     def _fault(  # noqa: PLR0911 - a flat list, one kind of answer after the other
@@ -317,11 +319,9 @@ class S3Store(Store):
                 bucket=self.bucket, field=self.field, endpoint=self.endpoint
             )
         if failure.denied:
-            return reasons.STORAGE_DENIED.error(
-                endpoint=self.endpoint, bucket=self.bucket, field=self.field,
-                key=self._server.key, detail=f"{failure.cause} (to {verb} it)",
-            )  # fmt: skip
+            return self._denied(failure, verb)
         if isinstance(error, FileNotFoundError) or (path and status == 404):
+            self._accepted = True
             return NotFound(f"{self.url.rstrip('/')}/{path} does not exist.")
         if status is not None and 300 <= status < 500 and status not in (408, 429):
             return UserError(
@@ -332,3 +332,15 @@ class S3Store(Store):
         if isinstance(error, ValueError) and not isinstance(error, BaseError):
             return UnreadableError("the store refuses this name")
         return reasons.STORAGE_UNAVAILABLE.error(endpoint=self.endpoint, detail=failure.cause)
+
+    def _denied(self, failure: s3.Failure, verb: str) -> RetrainerError:
+        """Make the error of a refusal, to be tried again if the keys were changed meanwhile."""
+        denied: dict[str, str] = {"endpoint": self.endpoint, "bucket": self.bucket,
+                                  "field": self.field, "key": self._server.key}  # fmt: skip
+        cause = f"{failure.cause} (to {verb} it)"
+        if self._accepted and not failure.by_policy:
+            # Another pod reads the Secret anew; this one has the keys that it was started with.
+            cause += "; it took this key before, so the keys were changed meanwhile"
+            text = reasons.STORAGE_DENIED(**denied, detail=cause)
+            return RetrainerError(text, reason=reasons.STORAGE_DENIED.name)
+        return reasons.STORAGE_DENIED.error(**denied, detail=cause)
