@@ -71,7 +71,7 @@ test-fresh:  ## make demo and test-fast in a fresh Debian with Python alone (Lin
 bench: $(STAMP)  ## Ratios against retrain.py's way, Keras and the bare loop
 	for bench in tests/bench/*.py; do case $$bench in */operator_rates.py|*/apply_to_complete.py|*/start.py) ;; *) $(BIN)/python $$bench || exit;; esac; done
 
-faults: $(STAMP)  ## Each fault with its time to recover, each crash point of each life (Linux, root, Go; 30 minutes)
+faults: $(STAMP)  ## Each fault with its time to recover, each crash point of each life (Linux, root, Go; 40 minutes)
 	$(BIN)/python -m tests.faults
 
 bench-start: $(STAMP)  ## Where the time of a run goes, cold and warm (BEFORE=checkout compares)

@@ -1,7 +1,8 @@
-"""`make faults`: the fault menu and the matrix of crash points, on a real API server.
+"""`make faults`: the fault menus, and the matrix of crash points on a real API server.
 
 python -m tests.faults                      everything
 python -m tests.faults menu --times 10      each fault of the menu ten times
+python -m tests.faults store                the faults of S3 and of the photos; they need no cluster
 python -m tests.faults matrix --sample 100  a part of the matrix
 """
 
@@ -13,14 +14,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.faults import matrix, menu
+from tests.faults import matrix, menu, store
 from tests.operator.harness import bring_up
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument(
-        "parts", nargs="*", choices=["menu", *matrix.PARTS, []], help="default: all"
+        "parts", nargs="*", choices=["store", "menu", *matrix.PARTS, []], help="default: all"
     )
     parser.add_argument("--times", type=int, default=1, help="how often each fault of the menu")
     parser.add_argument(
@@ -31,9 +32,14 @@ def main() -> int:
     )
     parser.add_argument("--cluster", default="faults", help="name of the control plane")
     arguments = parser.parse_args()
-    parts = arguments.parts or ["menu", *matrix.PARTS]
+    parts = arguments.parts or ["store", "menu", *matrix.PARTS]
     well = True
     with tempfile.TemporaryDirectory() as folder:
+        if "store" in parts:
+            well &= store.run(Path(folder) / "store", arguments.times, arguments.only or "")
+            parts = [part for part in parts if part != "store"]
+        if not parts:
+            return 0 if well else 1
         bed = bring_up(Path(folder), arguments.cluster)
         with bed.cluster:
             if "menu" in parts:

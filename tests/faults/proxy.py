@@ -296,6 +296,16 @@ def pace(bytes_per_second: float) -> Harm:
     return harm
 
 
+def meanwhile(action: Callable[[], None]) -> Harm:
+    """Do this, then pass it on."""
+
+    async def harm(exchange: Exchange) -> web.StreamResponse:
+        action()
+        return await exchange.pass_on()
+
+    return harm
+
+
 def call(action: Callable[[], None], *, effect: bool) -> Harm:
     """Do this (kill a process, mostly) before the server hears of it, or after its effect; then cut."""
 
@@ -357,6 +367,8 @@ class Proxy:
         self.last_lists: dict[str, bytes] = {}
         self.closing = asyncio.Event()
         self.url = ""
+        self.bytes_per_second: float | None = None
+        """At which what is sent to the server is taken in; at once if None."""
         self._tls = server.tls
         self._keep_lists = keep_lists
         self._faults = _Faults()
@@ -437,7 +449,7 @@ class Proxy:
         await runner.cleanup()
 
     async def _handle(self, incoming: web.BaseRequest) -> web.StreamResponse:
-        body = await incoming.read()
+        body = await self._body(incoming)
         with self._lock:
             request = Request(
                 len(self.requests),
@@ -462,6 +474,15 @@ class Proxy:
             return await exchange.pass_on()
         except (aiohttp.ClientError, ConnectionError):
             return exchange.cut()
+
+    async def _body(self, incoming: web.BaseRequest) -> bytes:
+        if self.bytes_per_second is None:
+            return await incoming.read()
+        body = b""
+        async for piece in incoming.content.iter_chunked(_PIECE):
+            body += piece
+            await asyncio.sleep(len(piece) / self.bytes_per_second)
+        return body
 
 
 def _of_list(request: Request) -> str:
