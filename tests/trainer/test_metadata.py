@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,18 +12,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.conftest import REPOSITORY
-from tests.support.trainer_engine import photos, prepared, spec
+from tests.support.trainer_engine import prepared, spec
 
 import retrainer
-from retrainer.api import Export
+from retrainer.api import Export, Training
 from retrainer.api.layout import EXPORT_PATHS, LABELS, RESULT
 from retrainer.inference import pixels as images
 from retrainer_trainer.export import formats
 from retrainer_trainer.export.formats import Network
-from retrainer_trainer.head.softmax import Head
+from retrainer_trainer.head.softmax import Examples, train
 
-NAMES = ["daisy", "roses", "tülips"]
+FOLDERS = {
+    "daisy": "daisy",
+    "dandelion": "dandelion",
+    "roses": "roses",
+    "sunflowers": "sunflowers",
+    "tulips": "tülips",
+}
+"""Labels of the photos, and what they are called here: one is not of ASCII alone."""
+NAMES = list(FOLDERS.values())
 SIZE = 128
+EACH = 30
+ASKED = 10
 
 PROGRAM = """
 import json, sys, mediapipe, numpy as np
@@ -32,6 +43,9 @@ with vision.ImageClassifier.create_from_options(options) as classifier:
     for pixels in np.load(sys.argv[2]):
         photo = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=pixels)
         (found,) = classifier.classify(photo).classifications
+        print(json.dumps({c.category_name: c.score for c in found.categories}))
+    for path in sys.argv[3:]:
+        (found,) = classifier.classify(mediapipe.Image.create_from_file(path)).classifications
         print(json.dumps({c.category_name: c.score for c in found.categories}))
 """
 
@@ -52,19 +66,23 @@ def mediapipe() -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder with both TensorFlow Lite files, their head random but not undecided."""
+def run(tmp_path_factory: pytest.TempPathFactory, flowers: Path, imagenet_weights: Path) -> Path:
+    """A run's folder with both TensorFlow Lite files and a head for real photos."""
     folder = tmp_path_factory.mktemp("run")
-    taken = photos(folder / "photos", {"daisy": 20, "roses": 20, "tülips": 20})
-    ready = prepared(spec(taken, folder / "out"))
-    generator = np.random.default_rng(0)
-    weights = generator.normal(0, 1, (3, ready.matrix.shape[1])).astype(np.float32)
-    centred = ready.matrix - ready.matrix.mean(axis=0)
-    weights *= 3 / (centred @ weights.T).std()
-    head = Head(weights, -(weights @ ready.matrix.mean(axis=0)))
+    for kind, name in FOLDERS.items():
+        (folder / "photos" / name).mkdir(parents=True)
+        for photo in sorted((flowers / kind).iterdir())[:EACH]:
+            shutil.copy(photo, folder / "photos" / name)
+    weights = str(imagenet_weights / "mobilenet_2_5_128_tf_no_top.weights.h5")
+    ready = prepared(spec(folder / "photos", folder / "out", weights=weights))
+    label = np.repeat(np.arange(len(NAMES)), EACH)
+    rows = np.arange(len(label))
+    examples = Examples(ready.matrix, label, rows[:, None], rows[:0], len(NAMES))
+    head = train(examples, Training(steps=300)).head
     backbone = ready.backbone
     network = Network(backbone.architecture, backbone.layers, head, NAMES)
-    pixels = np.stack([images.pixels(p.read_bytes(), SIZE) for p in sorted(taken.glob("*/*"))])
+    paths = sorted((folder / "photos").glob("*/*"))
+    pixels = np.stack([images.pixels(path.read_bytes(), SIZE) for path in paths])
     formats.write(network, [Export.TFLITE, Export.TFLITE_INT8], folder, lambda: pixels)
     (folder / LABELS).write_text("".join(f"{name}\n" for name in NAMES))
     (folder / RESULT).write_text("{}")
@@ -76,7 +94,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_mediapipe_labels_50_photos_as_predict_does(
     run: Path, mediapipe: Path, form: Export, tmp_path: Path
 ) -> None:
-    paths = sorted((run / "photos").glob("*/*"))[:50]
+    paths = [path for name in NAMES for path in sorted((run / "photos" / name).iterdir())[:ASKED]]
     alone = tmp_path / "run"  # predict takes the float file where there are both
     alone.mkdir()
     for name in (EXPORT_PATHS[form], LABELS, RESULT):
@@ -85,20 +103,25 @@ def test_mediapipe_labels_50_photos_as_predict_does(
     pixels = np.stack([images.pixels(path.read_bytes(), SIZE) for path in paths])
     np.save(tmp_path / "pixels.npy", pixels)
     done = subprocess.run(
-        [mediapipe, "-c", PROGRAM, alone / EXPORT_PATHS[form], tmp_path / "pixels.npy"],
+        [mediapipe, "-c", PROGRAM, alone / EXPORT_PATHS[form], tmp_path / "pixels.npy", *paths],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     theirs = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(theirs) == 50
-    for guess, scores in zip(ours, theirs, strict=True):
+    scored, whole = theirs[:50], theirs[50:]
+    assert len(scored) == len(whole) == len(ours) == 50
+    for guess, scores in zip(ours, scored, strict=True):
         assert set(scores) == set(NAMES)
-        assert max(scores, key=scores.__getitem__) == guess.label
         for label, score in scores.items():
             assert score == pytest.approx(guess.scores[label], abs=1e-3)
-    assert len({guess.label for guess in ours}) > 1
+    guesses = [guess.label for guess in ours]
+    assert [max(scores, key=scores.__getitem__) for scores in scored] == guesses
+    # Read and resized by MediaPipe itself.
+    assert [max(scores, key=scores.__getitem__) for scores in whole] == guesses
+    right = [guess == path.parent.name for guess, path in zip(guesses, paths, strict=True)]
+    assert np.mean(right) > 0.9  # the head was trained on these photos
 
 
 @pytest.mark.parametrize("form", [Export.TFLITE, Export.TFLITE_INT8])
