@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO := $(VENV)/.demo-installed
 # Two at once: tests on clusters wait more than they compute. Each file is in one of them.
 WORKERS ?= 2
 UV := $(shell command -v uv)
@@ -24,12 +25,24 @@ else
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 endif
-	@touch $(STAMP)
+	@touch $(STAMP) $(DEMO)
 
-demo: $(STAMP)  ## Retrain on handwritten digits, twice, here: no cluster, no download (2 minutes)
+# No TensorFlow; `make setup` adds the rest. Bytecode is made of what is imported only.
+$(DEMO): requirements/demo.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifdef UV
+	VIRTUAL_ENV=$(VENV) uv pip install --no-config --quiet --require-hashes -r requirements/demo.txt
+	VIRTUAL_ENV=$(VENV) uv pip install --quiet --no-deps --editable .
+else
+	$(BIN)/python -m pip install --quiet --no-compile --require-hashes -r requirements/demo.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+endif
+	@touch $(DEMO)
+
+demo: $(DEMO)  ## Retrain on handwritten digits, twice, here: no cluster, no download (2 minutes)
 	$(BIN)/python tools/demo.py
 
-demo-flowers: $(STAMP)  ## The same on your own images: IMAGES=folder WEIGHTS=file-or-folder
+demo-flowers: $(DEMO)  ## The same on your own images: IMAGES=folder WEIGHTS=file-or-folder
 	$(BIN)/python tools/demo.py --images "$(IMAGES)" --weights "$(WEIGHTS)"
 
 demo-cluster: $(STAMP)  ## A cluster on this machine, the chart, a RetrainJob to its end (Linux, root)
@@ -92,7 +105,7 @@ cluster-status: $(STAMP)  ## What of it runs
 
 sbom: $(STAMP)  ## Lists of parts (CycloneDX) of the container images, from the locks, into dist/
 	mkdir -p dist
-	for lock in $(filter-out %/dev.txt,$(wildcard requirements/*.txt)); do \
+	for lock in $(wildcard requirements/operator.txt requirements/trainer*.txt); do \
 	  $(BIN)/cyclonedx-py requirements $$lock --output-reproducible \
 	    --output-file dist/$$(basename $$lock .txt).cdx.json || exit; done
 
@@ -109,6 +122,7 @@ lock:  ## Lock the versions anew (needs uv)
 	compile requirements/trainer-tensorflow.in -c requirements/dev.txt -o requirements/trainer-tensorflow.txt && \
 	compile requirements/mediapipe.in -c requirements/dev.txt -o requirements/mediapipe.txt && \
 	compile requirements/trainer-gpu.in -c requirements/dev.txt -o requirements/trainer-gpu.txt && \
+	compile pyproject.toml requirements/demo.in --extra trainer -c requirements/dev.txt -o requirements/demo.txt && \
 	compile requirements/operator.in -c requirements/dev.txt -o requirements/operator.txt
 
 clean:  ## Remove what the demo, the benchmarks and the tools wrote

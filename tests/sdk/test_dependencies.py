@@ -68,3 +68,12 @@ def test_the_base_install_has_every_library_that_the_sdk_imports() -> None:
         and not {_name(name) for name in distributions.get(library, [library])} & base
     }
     assert not missing
+
+
+def test_the_demo_installs_the_trainer_and_the_digits_but_no_tensorflow() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["trainer"]]
+    lock = (REPOSITORY / "requirements" / "demo.txt").read_text()
+    locked = {_name(line) for line in lock.splitlines() if "==" in line}
+    assert {_name(text) for text in needed} | {"scikit-learn"} <= locked
+    assert not locked & {"tensorflow", "tensorflow-cpu", "keras", "tf2onnx", "pytest", "mypy"}
