@@ -160,6 +160,7 @@ def only_here(job: RetrainJob) -> list[str]:
     spec = job.spec
     places = (
         ("images", spec.images, rules.S3_URL),
+        ("manifest", spec.manifest, rules.S3_FILE),
         ("output", spec.output, rules.S3_URL),
         ("cache", spec.cache, rules.S3_URL),
         ("weights", spec.weights, rules.WEIGHTS_URL),
@@ -167,7 +168,7 @@ def only_here(job: RetrainJob) -> list[str]:
     refusals = []
     for field, place, form in places:
         try:
-            form.check(place or "s3://none")
+            form.check(place or "s3://none/none")
         except ValueError as error:
             refusals.append(f"spec.{field}: {error}")
     return refusals

@@ -222,10 +222,19 @@ def test_every_retrainjob_of_the_examples_and_the_documentation_is_accepted(
             api.create(job, dry_run="All")
 
 
+def test_a_manifest_stands_for_the_images_and_the_output_may_lie_beside_it(api: Api) -> None:
+    job = copy.deepcopy(RIGHT)
+    del job["spec"]["images"]
+    job["spec"]["manifest"] = "s3://models/list.csv"
+    api.create(job, dry_run="All")
+    assert parse_job(job).spec.images == "s3://models"
+
+
 # --- changes ---
 CHANGES: Job = {
     "architecture": "inception_v3",
     "images": "s3://other/photos",
+    "manifest": "s3://other/list.csv",
     "output": "s3://other/models",
     "cache": "s3://other/cache",
     "weights": "s3://other/weights",
@@ -265,7 +274,9 @@ def test_a_field_that_decides_the_result_cannot_change(api: Api, flowers: str, f
     ) in _message(refused.value)
 
 
-@pytest.mark.parametrize("field", ["cache", "distortions", "pod", "storage", "training"])
+@pytest.mark.parametrize(
+    "field", ["cache", "distortions", "manifest", "pod", "storage", "training"]
+)
 def test_a_field_that_decides_the_result_cannot_be_taken_away(api: Api, field: str) -> None:
     job = copy.deepcopy(RIGHT)
     job["spec"][field] = CHANGES[field]

@@ -293,6 +293,19 @@ def test_places_that_are_not_there_are_named_with_their_options(invoke: Invoke) 
     )
 
 
+def test_a_manifest_is_enough_to_name_the_photos(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "Garden Birds").mkdir()
+    (tmp_path / "Garden Birds" / "list.csv").touch()
+    job = _cli_run.job_with(None, {"manifest": "Garden Birds/list.csv"})
+    assert (job.name, job.spec.images) == ("garden-birds", "Garden Birds")
+    assert job.spec.manifest == "Garden Birds/list.csv"
+    assert invoke("run", "--manifest", "nofile.csv") == (
+        64,
+        "",
+        "error: --manifest (spec.manifest): the file nofile.csv does not exist\n",
+    )
+
+
 def test_a_job_file_in_place_of_the_photos_is_told_how_to_be_run(invoke: Invoke) -> None:
     error = "error: job.yaml is a job file: retrainer run -f job.yaml\n"
     assert invoke("run", "job.yaml") == (64, "", error)
@@ -324,7 +337,7 @@ def test_options_set_fields_over_what_the_file_says() -> None:
         "seed": 9, "optimizer": Optimizer.ADAM, "patience": 4, "testing_percentage": 20,
         "validation_percentage": 30, "flip_left_right": True, "random_crop": 1, "random_scale": 2,
         "random_brightness": 3, "views": 5, "endpoint": "http://s3:7070", "region": "eu-west-1",
-        "insecure": True, "solver": Solver.SGD, "l2": 0.25, "sweep": None,
+        "insecure": True, "solver": Solver.SGD, "l2": 0.25, "sweep": None, "manifest": None,
     }  # fmt: skip
     assert set(options) == set(_cli_run._FIELDS)
     spec = _cli_run.job_with(document(), options).spec

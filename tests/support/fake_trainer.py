@@ -136,7 +136,7 @@ def main(scenario: str) -> None:
             fail(
                 64,
                 "TooFewLabels",
-                "At least 2 label folders are needed in /photos, which has 1: roses.",
+                "At least 2 labels are needed in /photos, which has 1: roses.",
             )
         case "no-folder":
             fail(64, "ImagesNotFound", "No images under /photos: there is no such folder.")

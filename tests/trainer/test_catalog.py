@@ -155,7 +155,7 @@ def test_one_label_is_refused(tmp_path: Path) -> None:
     images = photos(tmp_path / "in", {"daisy": 30})
     assert (
         refusal(images, tmp_path)
-        == f"At least 2 label folders are needed in {images}, which has 1: daisy."
+        == f"At least 2 labels are needed in {images}, which has 1: daisy."
     )
 
 

@@ -29,6 +29,7 @@ from retrainer_trainer.dataset.catalog import (
 )
 from retrainer_trainer.dataset.distort import view_identity
 from retrainer_trainer.dataset.identity import IDENTITY_BYTES, Identities, nearly_black, shard_of
+from retrainer_trainer.dataset.listing import NO_FILE
 from retrainer_trainer.dataset.texts import shown
 from retrainer_trainer.outputs import tables
 from retrainer_trainer.runtime.report import Reporter
@@ -152,6 +153,7 @@ def compute_and_load(job: OpenJob, reporter: Reporter, stop: Stop, folder: Store
                 f"{missing} bottlenecks just written to {job.spec.cache_url} cannot be read back."
             )
     _log_rejected(job.catalog, filled, reporter)
+    _warn_of_gone_files(ready, reporter)
     _warn_of_nearly_black(job, ready, reporter)
     warnings = check_labels(job.catalog, job.spec, ready.usable) if filled.rejected else []
     new = tuple(w for w in warnings if w not in job.catalog.warnings)
@@ -434,18 +436,27 @@ def check_rejected(job: OpenJob, filled: Filled, folder: Store) -> None:
     Raises:
         UserError: there are; rejected.csv, in the run's folder, lists them.
     """
-    total, rejected = len(job.catalog), len(filled.rejected)
+    bad = len(job.catalog.bad)
+    total, rejected = len(job.catalog) + bad, len(filled.rejected) + bad
     if rejected <= job.spec.max_rejected_fraction * total:
         return
     rows = tables.rejected_rows(job.catalog, filled.rejected)
     folder.put(layout.REJECTED, tables.rejected_csv(rows))
-    first = min(filled.rejected)
+    path, reason = rows[0]
     raise reasons.TOO_MANY_REJECTED.error(
         rejected=rejected,
         total=total,
         limit=f"{job.spec.max_rejected_fraction:g}",
-        first=f"{shown(job.catalog.paths[first])} ({filled.rejected[first]})",
+        first=f"{path} ({reason})",
     )
+
+
+def _warn_of_gone_files(ready: Bottlenecks, reporter: Reporter) -> None:
+    gone = int(((ready.catalog.sizes == NO_FILE) & ready.usable).sum())
+    if gone:
+        reporter.warn(
+            f"{gone} images have no file any more: their bottlenecks come from the cache alone."
+        )
 
 
 def _warn_of_nearly_black(job: OpenJob, ready: Bottlenecks, reporter: Reporter) -> None:

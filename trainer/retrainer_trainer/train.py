@@ -405,10 +405,12 @@ def log_accuracy(evaluation: Evaluation, reporter: Reporter) -> None:
 
 def write_lists(
     folder: Store, ready: Bottlenecks
-) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    """Write rejected.csv and duplicates.csv, and give the rows of both."""
-    rejected = tables.rejected_rows(ready.catalog, ready.rejected)
-    duplicates = tables.duplicate_rows(ready.catalog)
+) -> tuple[list[tuple[str, str]], list[tuple[str, ...]]]:
+    """Write catalog.parquet, rejected.csv and duplicates.csv, and give the rows of the CSV files."""
+    catalog = ready.catalog
+    rejected = tables.rejected_rows(catalog, ready.rejected)
+    duplicates = tables.duplicate_rows(catalog)
+    folder.put(layout.CATALOG, tables.catalog_parquet(catalog, ready.rejected))
     folder.put(layout.REJECTED, tables.rejected_csv(rejected))
     folder.put(layout.DUPLICATES, tables.duplicates_csv(duplicates))
     return rejected, duplicates
@@ -449,6 +451,7 @@ def artifacts(formats: list[Export], *, swept: bool) -> dict[str, str]:
         "evaluation": layout.EVALUATION,
         "history": layout.HISTORY,
         "predictions": layout.PREDICTIONS,
+        "catalog": layout.CATALOG,
         "rejected": layout.REJECTED,
         "duplicates": layout.DUPLICATES,
         "findings": layout.FINDINGS,

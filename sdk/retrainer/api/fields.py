@@ -29,6 +29,8 @@ Percentage = Annotated[Whole, Field(ge=0, le=99)]
 _url = Field(min_length=1, max_length=URL_MAX, json_schema_extra=rules.S3_URL.text)
 _weights = Field(min_length=1, max_length=URL_MAX, json_schema_extra=rules.WEIGHTS_URL.text)
 Url = Annotated[str, _url, AfterValidator(rules.URL.check)]
+_file = Field(min_length=1, max_length=URL_MAX, json_schema_extra=rules.S3_FILE.text)
+FileUrl = Annotated[str, _file, AfterValidator(rules.FILE.check)]
 WeightsUrl = Annotated[str, _weights, AfterValidator(rules.WEIGHTS.check)]
 
 _object_name = Field(max_length=253, json_schema_extra=rules.OBJECT_NAME.text)

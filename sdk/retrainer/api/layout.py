@@ -15,6 +15,7 @@ EVALUATION = "evaluation.json"
 HISTORY = "history.parquet"
 SWEEP = "sweep.parquet"
 PREDICTIONS = "predictions.parquet"
+CATALOG = "catalog.parquet"
 REJECTED = "rejected.csv"
 DUPLICATES = "duplicates.csv"
 FINDINGS = "findings.parquet"
@@ -48,6 +49,12 @@ INDEX_CHECK_BYTES = 16
 BACKBONE_PREFIX = "backbone-"
 NETWORK_PREFIX = "network-"
 """Begins the name of a file that tells people which network a fingerprint's folder belongs to."""
+
+
+def parent(url: str) -> tuple[str, str]:
+    """Split the URL or path of a file into that of its folder and its name."""
+    folder, slash, name = url.rpartition("/")
+    return folder or slash or ".", name
 
 
 def join(url: str, *parts: str) -> str:

@@ -223,8 +223,8 @@ STORAGE_DENIED = _failed(
 )
 TOO_FEW_LABELS = _failed(
     "TooFewLabels",
-    "At least 2 label folders are needed in {url}, which has {count}: {detail}",
-    "Put one folder per label there, with the images inside.",
+    "At least 2 labels are needed in {url}, which has {count}: {detail}",
+    "Put one folder per label there, with the images inside; in a manifest, list images of both.",
     error=UserError,
 )
 SETS_ON_TOP = _failed(
@@ -232,6 +232,12 @@ SETS_ON_TOP = _failed(
     "{url} has sets on top, not labels: {folders}. Name one of them, such as {url}/{first}, or put "
     "their label folders together; spec.split makes the sets.",
     "Point spec.images at the folder that holds the label folders themselves.",
+    error=UserError,
+)
+MANIFEST_UNREADABLE = _failed(
+    "ManifestUnreadable",
+    "{url} (spec.manifest) cannot be read as a list of images: {detail}",
+    "Name a CSV, TSV, JSON Lines or Parquet file with the columns path and label.",
     error=UserError,
 )
 LABEL_WITHOUT_TRAINING = _failed(

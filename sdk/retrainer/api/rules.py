@@ -86,6 +86,9 @@ WEIGHTS = Form(
 )
 """For Python only, as URL."""
 S3_URL = Form(f"s3://{_BUCKET}(/.*)?", "must be s3://BUCKET/FOLDER in a cluster")
+FILE = Form(URL.pattern, "must be s3://BUCKET/FILE or a file of this machine")
+"""For Python only, as URL."""
+S3_FILE = Form(f"s3://{_BUCKET}/.*[^/]", "must be s3://BUCKET/FILE in a cluster")
 WEIGHTS_URL = Form(
     f"imagenet|builtin|s3://{_BUCKET}(/.*)?",
     "must be imagenet, builtin or s3://BUCKET/FILE_OR_FOLDER in a cluster",
@@ -233,8 +236,16 @@ SWEEP_SIZE = Rule(
     f"<= {SWEEP_MAX}",
     f"sweep must have at most {SWEEP_MAX:,} combinations",
 )
+IMAGES_OR_MANIFEST = Rule(
+    "spec",
+    "has(self.images) || has(self.manifest)",
+    "images or manifest must be given",
+    ".images",
+    reason="FieldValueRequired",
+)
 OUTPUT_APART = Rule(
     "spec",
+    "has(self.manifest) || !has(self.images) || "
     "!(self.output + '/').startsWith(self.images + (self.images.endsWith('/') ? '' : '/'))",
     "must not lie inside images, where it would be taken for a label",
     ".output",
@@ -303,6 +314,7 @@ RULES = (
     SWEEP_SOLVER,
     SWEEP_OF_SOMETHING,
     SWEEP_SIZE,
+    IMAGES_OR_MANIFEST,
     OUTPUT_APART,
     DISTORTED_VIEWS,
     LIMITS,

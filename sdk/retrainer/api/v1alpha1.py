@@ -4,8 +4,9 @@ Field names in YAML are camelCase, in Python snake_case. Defaults are those of T
 retrain.py; names follow batch/v1 Job where the idea is the same.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +22,7 @@ from pydantic.alias_generators import to_camel
 from retrainer.api import rules
 from retrainer.api.architectures import NAMES, architecture
 from retrainer.api.fields import (
+    FileUrl,
     Flag,
     MetadataLabels,
     Model,
@@ -32,7 +34,7 @@ from retrainer.api.fields import (
     Whole,
 )
 from retrainer.api.findings import Findings
-from retrainer.api.layout import DEFAULT_CACHE, join
+from retrainer.api.layout import DEFAULT_CACHE, join, parent
 from retrainer.api.names import API_VERSION, KIND, run_name
 from retrainer.api.pod import Pod
 from retrainer.api.status import RetrainJobStatus
@@ -277,13 +279,29 @@ class Export(StrEnum):
     ONNX = "onnx"
 
 
+def _leave_images_out(schema: dict[str, Any]) -> None:
+    """Take `images` off the required fields: a manifest stands for it, as a rule of the CRD says."""
+    schema["required"].remove("images")
+
+
 class RetrainJobSpec(Model):
     """What to retrain, on which images, and where the result goes."""
+
+    model_config = ConfigDict(json_schema_extra=_leave_images_out)
 
     architecture: Annotated[
         str, Field(max_length=64, json_schema_extra=rules.ARCHITECTURE.text)
     ] = Field(description=f"{NAMES}.")
-    images: Url = Field(description="URL of the images: one folder per label.")
+    images: Url = Field(
+        description="URL of the images: one folder per label. With a manifest its paths are relative to "
+        "this; the folder that the manifest lies in if not given."
+    )
+    manifest: FileUrl | None = Field(
+        None,
+        description="URL of a list of images with path and label, and perhaps split and group, instead "
+        "of label folders: CSV, TSV, JSON Lines or Parquet, or as Vertex AI, SageMaker, Hugging Face or "
+        "Label Studio have it.",
+    )
     output: Url = Field(
         description="URL under which the run's folder <name>-<first 8 of uid> is written."
     )
@@ -335,6 +353,15 @@ class RetrainJobSpec(Model):
     )
     pod: Pod = Field(default_factory=Pod, description="Where and with what the trainer pods run.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _images_beside_the_manifest(cls, value: object) -> object:
+        """Take the manifest's folder for `images` where only the manifest is given."""
+        if not isinstance(value, Mapping) or value.get("images") is not None:
+            return value
+        manifest = value.get("manifest")
+        return {**value, "images": parent(manifest)[0]} if isinstance(manifest, str) else value
+
     @field_validator("architecture")
     @classmethod
     def _known(cls, value: str) -> str:
@@ -344,7 +371,8 @@ class RetrainJobSpec(Model):
     @field_validator("output")
     @classmethod
     def _not_among_the_images(cls, value: str, info: ValidationInfo) -> str:
-        if f"{value}/".startswith(info.data.get("images", "//").rstrip("/") + "/"):
+        images = info.data.get("images", "//").rstrip("/") + "/"
+        if not info.data.get("manifest") and f"{value}/".startswith(images):
             raise rules.OUTPUT_APART.refusal(repr(value))
         return value
 

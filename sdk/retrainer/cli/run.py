@@ -30,6 +30,7 @@ from retrainer.api import (
     Training,
     parse_job,
 )
+from retrainer.api.layout import parent
 from retrainer.api.names import API_VERSION, KIND, NAME_MAX
 from retrainer.errors import Interrupted, InvalidJob, UserError
 from retrainer.local import display as _display
@@ -41,7 +42,8 @@ WHAT = "What and where"
 # Options that set a field of the job are named as the field is: (heading, place, type, fields).
 _GROUPS: tuple[tuple[str, str, type[BaseModel], tuple[str, ...]], ...] = (
     (WHAT, "spec", RetrainJobSpec, (
-        "images", "output", "architecture", "weights", "cache", "export", "max_rejected_fraction",
+        "images", "manifest", "output", "architecture", "weights", "cache", "export",
+        "max_rejected_fraction",
     )),
     ("Training", "spec.training", Training, (
         "solver", "steps", "learning_rate", "l2", "sweep", "batch_size", "validation_batch_size",
@@ -58,6 +60,8 @@ _GROUPS: tuple[tuple[str, str, type[BaseModel], tuple[str, ...]], ...] = (
 # Said otherwise than in the job's reference: a pod takes URLs only, this machine has paths as well.
 _HELP = {
     "images": "The same as FOLDER.",
+    "manifest": "Path or URL of a list of images with path and label (CSV, JSON Lines, Parquet, ...), "
+    "instead of label folders.",
     "architecture": "Network to retrain; `retrainer architectures` lists them.",
     "output": "Path or URL under which the run's folder is written.",
     "cache": "Path or URL of the bottleneck cache; OUTPUT/.bottlenecks if not given.",
@@ -106,7 +110,7 @@ def _shown(value: Any) -> str:
 
 _FIELDS = _fields()
 _METAVARS = {
-    **dict.fromkeys(("images", "output", "cache", "weights"), "PATH"),
+    **dict.fromkeys(("images", "manifest", "output", "cache", "weights"), "PATH"),
     "export": "FORMAT",
     "architecture": "NETWORK",
     "endpoint": "URL",
@@ -146,6 +150,7 @@ def run(
     ] = None,
     name: Annotated[str | None, _option("name")] = None,
     images: Annotated[str | None, _option("images")] = None,
+    manifest: Annotated[str | None, _option("manifest")] = None,
     output: Annotated[str | None, _option("output")] = None,
     architecture: Annotated[str | None, _option("architecture")] = None,
     weights: Annotated[str | None, _option("weights")] = None,
@@ -187,10 +192,12 @@ def run(
 
     [dim]retrainer run flower_photos --architecture mobilenet_0.50_160 --steps 500[/]
 
+    [dim]retrainer run --manifest flower_photos/metadata.csv[/]
+
     [dim]retrainer run -f job.yaml --learning-rate 0.02[/]
     """
     given = {option: value for option, value in locals().items() if option in _FIELDS}
-    given["images"] = images_of(folder, images, file)
+    given["images"] = images_of(folder, images, file or manifest)
     if file:
         documents = jobfile.documents(jobfile.read(file), file)
         jobs = [job_with(document, given, where=where) for where, document in documents]
@@ -200,16 +207,18 @@ def run(
 
 
 def images_of(
-    folder: str | None, images: str | None, file: str | None, *, command: str = "run"
+    folder: str | None, images: str | None, instead: str | None, *, command: str = "run"
 ) -> str | None:
-    """Find the one place of the images that the command line names; None leaves it to the job file.
+    """Find the one place of the images that the command line names.
+
+    None leaves it to the job file or to the manifest, which is `instead`.
 
     Raises:
         UserError: two are named, or none where there is no file, or a job file takes their place.
     """
     if folder and images and folder != images:
         raise UserError(f"The images are named twice: {folder} and --images {images}.")
-    if not (folder or images or file):
+    if not (folder or images or instead):
         raise UserError(
             f"Name the folder of your photos (retrainer {command} FOLDER) or a job file "
             f"(retrainer {command} -f job.yaml)."
@@ -240,7 +249,8 @@ def job_with(
         return parse_job(job, where=where)
     values = {option: value for option, value in given.items() if value is not None}
     if alone:
-        values = {"name": name_of(values.get("images", "")), **_WITHOUT_FILE, **values}
+        named = values.get("images") or parent(values.get("manifest", ""))[0]
+        values = {"name": name_of(named), **_WITHOUT_FILE, **values}
     if "sweep" in values:
         values["sweep"] = sweep_of(values["sweep"])
     for option, value in values.items():

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from retrainer.inference.classifier import Image, Prediction
     from retrainer.results.comparison import Comparison
-    from retrainer.results.rows import Combination, Finding, TestPrediction
+    from retrainer.results.rows import CatalogRow, Combination, Finding, TestPrediction
     from retrainer.results.run import ConfusionMatrix, Run
 
 T = TypeVar("T")
@@ -170,6 +170,10 @@ class AsyncJob(JobSnapshot):
     async def misclassified(self) -> "list[TestPrediction]":
         """List the test images guessed wrong, as `Job.misclassified`."""
         return await asyncio.to_thread(self._job.misclassified)
+
+    async def catalog(self) -> "list[CatalogRow]":
+        """List every image with its label and set, as `Job.catalog`."""
+        return await asyncio.to_thread(self._job.catalog)
 
     async def findings(self) -> "list[Finding]":
         """List what stands out among the images, as `Job.findings`."""

@@ -24,7 +24,7 @@ from retrainer.watcher import Watcher
 if TYPE_CHECKING:
     from retrainer.inference.classifier import Image, Prediction
     from retrainer.results.comparison import Comparison
-    from retrainer.results.rows import Combination, Finding, TestPrediction
+    from retrainer.results.rows import CatalogRow, Combination, Finding, TestPrediction
     from retrainer.results.run import ConfusionMatrix, Run
 
 
@@ -272,6 +272,10 @@ class Job(JobSnapshot):
     def misclassified(self) -> "list[TestPrediction]":
         """List the test images guessed wrong, the surest guess first."""
         return self.run.misclassified()
+
+    def catalog(self) -> "list[CatalogRow]":
+        """List every image with its label and set, and what was rejected. See `Run.catalog`."""
+        return self.run.catalog()
 
     def findings(self) -> "list[Finding]":
         """List what stands out among the images: wrong labels, leaks, near-duplicates, strangers."""

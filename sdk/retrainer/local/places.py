@@ -28,7 +28,12 @@ def lies_inside(place: str, folder: str) -> bool:
 def absolute(job: RetrainJob) -> RetrainJob:
     """Make the job's paths absolute, so that its report says where things really are."""
     spec = job.spec
-    places = {"images": spec.images, "output": spec.output, "cache": spec.cache}
+    places = {
+        "images": spec.images,
+        "manifest": spec.manifest,
+        "output": spec.output,
+        "cache": spec.cache,
+    }
     if spec.weights not in NAMED_WEIGHTS:
         places["weights"] = spec.weights
     update = {
@@ -56,13 +61,17 @@ def problems(job: RetrainJob) -> list[str]:
     if images is not None and not images.is_dir():
         why = "is no folder" if images.exists() else "does not exist"
         sentences.append(f"spec.images: the folder {spec.images} {why}")
+    manifest = local_path(spec.manifest) if spec.manifest else None
+    if manifest is not None and not manifest.is_file():
+        why = "is a folder" if manifest.is_dir() else "does not exist"
+        sentences.append(f"spec.manifest: the file {spec.manifest} {why}")
     for field, place in (("output", spec.output), ("cache", spec.cache)):
         path = local_path(place) if place else None
         if path is None:
             continue
         if path.exists() and not path.is_dir():
             sentences.append(f"spec.{field}: {place} is no folder")
-        elif place and lies_inside(place, spec.images):
+        elif place and not spec.manifest and lies_inside(place, spec.images):
             sentences.append(f"spec.{field}: {rules.OUTPUT_APART.message}, got {place!r}")
     if spec.weights not in NAMED_WEIGHTS:
         weights = local_path(spec.weights)

@@ -357,6 +357,7 @@ _ADVISED = (
     reasons.NO_IMAGES,
     reasons.TOO_FEW_LABELS,
     reasons.SETS_ON_TOP,
+    reasons.MANIFEST_UNREADABLE,
     reasons.LABEL_WITHOUT_TRAINING,
     reasons.TOO_MANY_REJECTED,
     reasons.WEIGHTS_NOT_FOUND,

@@ -82,6 +82,27 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class CatalogRow:
+    """One image of a run, or one row of its manifest that was left out.
+
+    Attributes:
+        path: of the image, relative to `spec.images`.
+        identity: 32 hexadecimal digits that stand for its content; None for a row that is left out.
+        label: what it is; None for a row that is left out.
+        set: training, validation or testing; None for a row that is left out.
+        group: images of one group stay in one set; None without one.
+        reason: why it was rejected; None if it was not.
+    """
+
+    path: str
+    identity: str | None
+    label: str | None
+    set: str | None
+    group: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
 class Row:
     """One job of a comparison.
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from retrainer.api import Evaluation, Report, Storage
 from retrainer.api.interval import wilson
 from retrainer.api.layout import (
+    CATALOG,
     EVALUATION,
     FINDINGS,
     HISTORY,
@@ -24,7 +25,7 @@ from retrainer.api.layout import (
 from retrainer.api.status import CurvePoint
 from retrainer.errors import NotFound, UserError
 from retrainer.results.history import COLUMNS, History
-from retrainer.results.rows import Combination, Finding, TestPrediction
+from retrainer.results.rows import CatalogRow, Combination, Finding, TestPrediction
 from retrainer.store.folder import Folder
 from retrainer.store.s3 import Access
 
@@ -203,6 +204,12 @@ class Run:
         """Test images guessed wrong, the surest guess first."""
         wrong = (p for p in self._predictions if not p.right)
         return sorted(wrong, key=lambda p: (-p.score, p.path))
+
+    def catalog(self) -> list[CatalogRow]:
+        """List every image with its label and set, and what was rejected (`catalog.parquet`)."""
+        table = self._parquet(CATALOG)
+        names = list(CatalogRow.__dataclass_fields__)
+        return [CatalogRow(*row) for row in zip(*_columns(table, names), strict=True)]
 
     def findings(self) -> list[Finding]:
         """List what stands out among the images (`findings.parquet`), the clearest of a kind first."""

@@ -12,6 +12,7 @@ from retrainer.inference import pixels as images
 from retrainer_trainer.arrays import Rows
 from retrainer_trainer.dataset.catalog import Catalog
 from retrainer_trainer.dataset.identity import content_identity, identity
+from retrainer_trainer.dataset.listing import NO_FILE
 from retrainer_trainer.runtime.cores import cores
 from retrainer_trainer.store.store import ChangedError, Store, UnreadableError
 
@@ -22,6 +23,7 @@ _JPEG_QUALITY = 82
 # How often an image that is replaced while it is read is read again.
 _TRIES = 3
 _GONE = "it was listed, but is no longer there"
+_ONLY_IN_CACHE = "its file is gone, and the cache has no bottleneck of its identity"
 
 
 class Batch(NamedTuple):
@@ -53,6 +55,8 @@ def fetch(store: Store, catalog: Catalog, row: int) -> Fetched:
     """
     path, size, etag = catalog.paths[row], int(catalog.sizes[row]), catalog.etags[row]
     listed = catalog.identities[row].tobytes()
+    if size == NO_FILE:
+        return Fetched(b"", rejected=_ONLY_IN_CACHE)
     try:
         for _ in range(_TRIES):
             if size > images.MAX_BYTES:
@@ -75,6 +79,8 @@ def fetch(store: Store, catalog: Catalog, row: int) -> Fetched:
 
 def read(store: Store, catalog: Catalog, row: int) -> bytes | None:
     """Read the image's bytes; None if it was deleted or replaced since it was listed."""
+    if catalog.sizes[row] == NO_FILE:
+        return None
     try:
         return store.get(catalog.paths[row], catalog.etags[row] or None)
     except (NotFound, ChangedError, UnreadableError):

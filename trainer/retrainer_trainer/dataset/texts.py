@@ -2,9 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Self, overload
+from typing import TYPE_CHECKING, Self, overload
 
 import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _CHUNK = 50_000
 
@@ -21,6 +25,28 @@ class Texts(Sequence[str]):
     def of(cls, texts: Iterable[str]) -> Self:
         """Pack strings, which may hold any bytes that a file's name can (surrogateescape)."""
         return cls([text.encode(errors="surrogateescape") for text in texts])
+
+    @classmethod
+    def joined(cls, parts: Sequence["Texts"]) -> "Texts":
+        """Put several one behind the other."""
+        texts = cls([])
+        texts._block = b"".join(part._block for part in parts)
+        starts = np.cumsum([0, *(len(part._block) for part in parts)])
+        ends = [part._ends[1:] + start for part, start in zip(parts, starts, strict=False)]
+        texts._ends = np.concatenate([np.zeros(1, np.int64), *ends])
+        return texts
+
+    def arrow(self) -> "pa.LargeBinaryArray":
+        """Give the strings as an Arrow array of their bytes, which shares this memory."""
+        import pyarrow as pa
+
+        buffers = [None, pa.py_buffer(self._ends), pa.py_buffer(self._block)]
+        return pa.Array.from_buffers(pa.large_binary(), len(self), buffers)
+
+    def chosen(self, rows: npt.NDArray[np.integer]) -> "Texts":
+        """Give the strings of these rows, in their order."""
+        block, ends = self._block, self._ends
+        return type(self)([block[ends[row] : ends[row + 1]] for row in rows.tolist()])
 
     def __len__(self) -> int:
         return len(self._ends) - 1

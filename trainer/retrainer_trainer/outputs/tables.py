@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from retrainer.api import CurvePoint
 from retrainer_trainer.arrays import Floats, Rows
 from retrainer_trainer.dataset import split
 from retrainer_trainer.dataset.catalog import Catalog
 from retrainer_trainer.dataset.identity import Identities
+from retrainer_trainer.dataset.listed_manifest import rejected_lines
 from retrainer_trainer.dataset.texts import shown
 from retrainer_trainer.head.softmax import Head
 from retrainer_trainer.head.sweep import Candidate
@@ -46,9 +48,10 @@ def duplicates_csv(rows: Iterable[Sequence[str]]) -> bytes:
     return _csv(("identity", "path", "label", "set"), rows)
 
 
-def rejected_rows(catalog: Catalog, rejected: Mapping[int, str]) -> list[tuple[str, ...]]:
-    """List path and reason of each rejected image, in the order of the paths."""
-    return [(shown(catalog.paths[i]), rejected[i]) for i in sorted(rejected)]
+def rejected_rows(catalog: Catalog, rejected: Mapping[int, str]) -> list[tuple[str, str]]:
+    """List path and reason: of rows of the manifest that are left out, then of rejected images."""
+    images = [(shown(catalog.paths[i]), rejected[i]) for i in sorted(rejected)]
+    return rejected_lines(catalog.bad) + images
 
 
 def rejected_csv(rows: Iterable[Sequence[str]]) -> bytes:
@@ -183,6 +186,56 @@ def findings_parquet(rows: Sequence[FindingRow], catalog: Catalog, labels: Seque
         "score": pa.array([finding.score for finding in rows], pa.float32()),
     }
     return _parquet(pa.table(columns))
+
+
+def catalog_parquet(catalog: Catalog, rejected: Mapping[int, str]) -> bytes:
+    """Write a row per image and per row of the manifest that is left out: a manifest as well.
+
+    Columns: path (with its own bytes, where they are UTF-8), identity, label, set, group (null without
+    one), reason (why it was rejected, else null).
+
+    Args:
+        catalog: of the job.
+        rejected: why each rejected image cannot be used.
+    """
+    import pyarrow as pa
+
+    bad, count = catalog.bad, len(catalog)
+    groups = pa.DictionaryArray.from_arrays(
+        pa.array([None if i < 0 else i for i in catalog.group.tolist()], pa.int32()),
+        pa.array(catalog.groups, pa.string()),
+    )
+
+    def column(values: Iterable[str | None], kind: Any = None) -> Any:
+        return pa.array(list(values), kind or pa.string())
+
+    def named(numbers: npt.NDArray[np.signedinteger[Any]], names: Sequence[str]) -> Any:
+        return pa.DictionaryArray.from_arrays(
+            pa.array(numbers.tolist(), pa.int32()), pa.array(list(names), pa.string())
+        ).cast(pa.string())
+
+    nothing = pa.nulls(len(bad), pa.string())
+    columns: dict[str, Any] = {
+        "path": [column(map(_storable, catalog.paths)), column(_storable(row.path) for row in bad)],
+        "identity": [column(row.tobytes().hex() for row in catalog.identities), nothing],
+        "label": [named(catalog.label, [_storable(label) for label in catalog.labels]), nothing],
+        "set": [named(catalog.sets, split.SETS), nothing],
+        "group": [groups.cast(pa.string()), nothing],
+        "reason": [
+            column(rejected.get(i) for i in range(count)),
+            column(reason for _path, reason in rejected_lines(bad)),
+        ],
+    }
+    return _parquet(pa.table({name: pa.chunked_array(parts) for name, parts in columns.items()}))
+
+
+def _storable(path: str) -> str:
+    """Give a path as it is where Parquet can hold it, which wants UTF-8; else with escapes."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return shown(path)
+    return path
 
 
 def _parquet(table: Any) -> bytes:
