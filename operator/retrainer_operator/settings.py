@@ -27,7 +27,8 @@ each for what a job's `spec.pod.resources` does not name |
 | RETRAINER_PROBE_PORT | 8081 | /healthz and /readyz |
 | RETRAINER_LOG_LEVEL | info | debug, info, warning or error |
 | RETRAINER_LOG_FORMAT | text | text or json |
-| RETRAINER_RESYNC_SECONDS | 300 | between two full lists at most; every 15 s where one takes little |
+| RETRAINER_RESYNC_SECONDS | 300 | between two full lists at most; every 15 s where one takes little. \
+Rights in namespaces left out are checked as often, at least each minute |
 
 Lists are given with commas; blanks around their entries are dropped. The API server is the pod's own,
 or, outside a cluster, that of KUBECONFIG.

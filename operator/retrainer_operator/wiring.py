@@ -77,6 +77,7 @@ class Operator:
             self._kube,
             self._intake,
             settings.namespaces,
+            longest=settings.resync_seconds,
             on_start=self._watches_started,
             on_listed=self._open_or_close_queue,
             on_skipped=self._metrics.namespaces_skipped.set,

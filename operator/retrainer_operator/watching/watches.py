@@ -27,6 +27,7 @@ RIGHTS = (
 )
 """A namespace without all of these rights is left out; those for Events and TTLs may be missing."""
 _CHECK_INTERVAL = 60.0
+"""Seconds after which the rights in a namespace that is left out are checked again, at most."""
 _BACKOFF_MAX = 10.0
 _RECHECK = 2.0
 _STUCK = 180.0
@@ -39,7 +40,8 @@ class Watches:
     """Keeps a stream for each kind in each namespace.
 
     `on_start` is told the namespaces each time the streams are begun (None is all), `on_listed` once all
-    of them have listed what there is.
+    of them have listed what there is. `longest` is the most seconds that what nobody tells of may stay
+    unnoticed.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Watches:
         intake: Intake,
         wanted: Sequence[str],
         *,
+        longest: float,
         on_start: Callable[[Sequence[str | None]], None],
         on_listed: Callable[[], None],
         on_skipped: Callable[[int], None],
@@ -55,6 +58,7 @@ class Watches:
         self._kube = kube
         self._intake = intake
         self._wanted: Sequence[str | None] = wanted or (None,)
+        self._check_seconds = min(_CHECK_INTERVAL, longest)
         self._on_start = on_start
         self._on_listed = on_listed
         self._on_skipped = on_skipped
@@ -139,9 +143,9 @@ class Watches:
                 self._doubt.set()
 
     async def _doubtful(self, *, complete: bool) -> None:
-        """Wait until there is a reason to check: a refusal, or, with namespaces left out, a minute."""
+        """Wait for a reason to check: a refusal or, with namespaces left out, that time has passed."""
         try:
-            async with asyncio.timeout(None if complete else _CHECK_INTERVAL):
+            async with asyncio.timeout(None if complete else self._check_seconds):
                 await self._doubt.wait()
         except TimeoutError:
             return
