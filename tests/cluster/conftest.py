@@ -1,4 +1,4 @@
-"""Retrainer on a full node, once for all end-to-end tests."""
+"""Clusters, each once for all tests that share it: a full node, and two control planes without nodes."""
 
 import uuid
 from collections.abc import Iterator
@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.operator.harness import Bed, bring_up
 from tests.support import installation
+from tests.support.chart import install_crd
 from tests.support.devcluster_client import DevCluster, ensure
 from tests.support.installation import SECRET, Installation
 from tests.support.terminal import Terminal, terminal
@@ -14,6 +16,22 @@ from tools.digits import write_digits
 
 DIGITS_EACH = 30
 """Pictures of each of the ten digits; a job on them takes seconds."""
+
+
+@pytest.fixture(scope="session")
+def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    """A control plane with simulated nodes and the chart's rights, for operators that tests start."""
+    bed = bring_up(tmp_path_factory.mktemp("operator"))
+    with bed.cluster:
+        yield bed
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[DevCluster]:
+    """A control plane with the CRD and no operator; the test_sdk file kills its API server."""
+    with ensure("control-plane", name="sdk") as cluster:
+        install_crd(cluster)
+        yield cluster
 
 
 @pytest.fixture(scope="session")

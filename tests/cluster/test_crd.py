@@ -15,8 +15,8 @@ import pytest
 import yaml
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
-from tests.support.chart import REPOSITORY, get, install_crd
-from tests.support.devcluster_client import DevCluster, ensure
+from tests.support.chart import REPOSITORY, get
+from tests.support.devcluster_client import DevCluster
 
 from retrainer.api import RetrainJobSpec, architectures, parse_job
 from retrainer.api.names import GROUP, PLURAL, VERSION
@@ -82,14 +82,10 @@ def _message(error: ApiException) -> str:
 
 
 @pytest.fixture(scope="module")
-def api() -> Iterator[Api]:
-    with ensure("control-plane", name="crd-tests") as cluster:
-        install_crd(cluster)
-        cluster.kubectl("create", "namespace", "crd-tests")
-        try:
-            yield Api(cluster)
-        finally:
-            cluster.kubectl("delete", "namespace", "crd-tests", "--wait=false")
+def api(control_plane: DevCluster) -> Iterator[Api]:
+    control_plane.kubectl("create", "namespace", "crd-tests")
+    yield Api(control_plane)
+    control_plane.kubectl("delete", "namespace", "crd-tests", "--wait=false")
 
 
 def _with(job: Job, path: str, value: Any) -> None:

@@ -2,14 +2,13 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from tests.support.chart import install_crd
-from tests.support.devcluster_client import DevCluster, ensure
+from tests.support.devcluster_client import DevCluster
 
 from retrainer import Client
 from retrainer.errors import UserError
@@ -17,17 +16,10 @@ from retrainer.errors import UserError
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[DevCluster]:
-    with ensure("control-plane", name="plugin") as running:
-        install_crd(running)
-        yield running
-
-
 @pytest.fixture
-def kubeconfig(cluster: DevCluster, tmp_path: Path) -> Callable[[str], Path]:
+def kubeconfig(control_plane: DevCluster, tmp_path: Path) -> Callable[[str], Path]:
     """A kubeconfig whose credentials a shell command prints; the admin's are in $CREDENTIAL."""
-    config: dict[str, Any] = yaml.safe_load(cluster.kubeconfig.read_text())
+    config: dict[str, Any] = yaml.safe_load(control_plane.kubeconfig.read_text())
     user = config["users"][0]["user"]
     credential = tmp_path / "credential.json"
     status = {

@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.operator.harness import Bed, Operator, bring_up, eventually
+from tests.operator.harness import Bed, Operator, eventually
 from tests.support import devcluster_tool
 
 pytestmark = pytest.mark.cluster
@@ -24,13 +24,6 @@ MOMENTS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "training": lambda s: s.get("phase") in ("Training", "Succeeded"),
     "between": lambda s: any(c["type"] == "BottlenecksReady" for c in s.get("conditions", ())),
 }
-
-
-@pytest.fixture(scope="module")
-def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
-    bed = bring_up(tmp_path_factory.mktemp("operator"))
-    with bed.cluster:
-        yield bed
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

@@ -12,18 +12,10 @@ from typing import Any
 import pytest
 from kubernetes.client import ApiException
 from tests.operator import objects
-from tests.operator.harness import Bed, Namespace, Operator, bring_up, eventually
+from tests.operator.harness import Bed, Namespace, Operator, eventually
 from tests.support.chart import install_crd
 
 pytestmark = pytest.mark.cluster
-
-
-@pytest.fixture(scope="module")
-def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
-    folder = tmp_path_factory.mktemp("operator")
-    bed = bring_up(folder)
-    with bed.cluster:
-        yield bed
 
 
 @pytest.fixture(scope="module")

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 from tests.faults.lives import LIVES
 from tests.faults.matrix import PARTS, Matrix
-from tests.operator.harness import Bed, bring_up
+from tests.operator.harness import Bed
 
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.asyncio(loop_scope="module"),
 ]
 POINTS = {"answers": 40, "events": 24, "lists": len(LIVES), "kills": 12}
-
-
-@pytest.fixture(scope="module")
-def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
-    bed = bring_up(tmp_path_factory.mktemp("operator"), "faults")
-    with bed.cluster:
-        yield bed
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.faults.operators import Behind, operator_behind_proxy
 from tests.faults.proxy import EventFault, Fault, Request, answer, refuse, status_object
-from tests.operator.harness import Bed, Namespace, bring_up, eventually
+from tests.operator.harness import Bed, Namespace, eventually
 
 pytestmark = pytest.mark.cluster
 
@@ -18,13 +18,6 @@ MENDED = 10.0
 """Seconds from a watch's fault to the next useful write."""
 LISTED = 30.0
 """Seconds in which what no watch shows is found by a list."""
-
-
-@pytest.fixture(scope="module")
-def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
-    bed = bring_up(tmp_path_factory.mktemp("operator"), "faults")
-    with bed.cluster:
-        yield bed
 
 
 @pytest.fixture(scope="module")

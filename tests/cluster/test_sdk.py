@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from tests.support import devcluster_tool
-from tests.support.chart import install_crd
 from tests.support.devcluster_client import DevCluster, ensure
 from tests.support.run_folder import write_run
 from tests.support.watching import OnReport
@@ -39,11 +38,9 @@ from retrainer.errors import (
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[DevCluster]:
-    with ensure("control-plane", name="sdk") as running:
-        install_crd(running)
-        yield running
+@pytest.fixture(name="cluster")
+def _cluster(control_plane: DevCluster) -> DevCluster:
+    return control_plane
 
 
 @pytest.fixture

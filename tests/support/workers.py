@@ -6,11 +6,9 @@ from typing import Any
 import pytest
 
 NODE = "node"
-_OWN_CLUSTER = frozenset(
-    f"test_{name}.py"
-    for name in ("crd", "credential_plugin", "fresh_machine", "kueue", "monitoring", "sdk")
-)
+_ALONE = frozenset({"test_fresh_machine.py", "test_kueue.py", "test_monitoring.py"})
 """The files of tests/cluster that start a control plane of their own, or none."""
+_CONTROL_PLANE = frozenset({"test_credential_plugin.py", "test_crd.py", "test_sdk.py"})
 
 
 def unit(nodeid: str) -> str:
@@ -21,8 +19,10 @@ def unit(nodeid: str) -> str:
     file = PurePosixPath(nodeid.partition("::")[0])
     if file.parent.name != "cluster" or file.parent.parent.name != "tests":
         return str(file)
-    if file.name in _OWN_CLUSTER:
+    if file.name in _ALONE:
         return str(file)
+    if file.name in _CONTROL_PLANE:
+        return "control plane"
     return "operator" if file.name.startswith("test_operator_") else NODE
 
 

@@ -4,12 +4,17 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
 from tests.conftest import REPOSITORY
 from tests.support import workers
 
-_STARTS = re.compile(
-    r'\bensure\("(?:control-plane|node)", name="([a-z-]+)"|bring_up\([^"\n]*("\w+")?\)'
-)
+_STARTS = re.compile(r'\bensure\("(?:control-plane|node)", name="([a-z-]+)"')
+# The fixtures of tests/cluster/conftest.py, as tests ask for them.
+_USES = {
+    workers.NODE: r"\b(?:here|team): Installation\b|\bshell: Terminal\b|\bnode: DevCluster\b",
+    "operator": r"\bbed: Bed\b",
+    "control plane": r"\bcontrol_plane: DevCluster\b",
+}
 
 
 def _files() -> list[Path]:
@@ -23,17 +28,19 @@ def _unit(file: Path) -> str:
 def test_clusters_of_one_name_are_started_by_one_unit() -> None:
     units: dict[str, set[str]] = defaultdict(set)
     for file in _files():
-        for name, other in _STARTS.findall(file.read_text()):
-            units[name or other.strip('"') or "operator"].add(_unit(file))
-    assert len(units) >= 6
+        for name in _STARTS.findall(file.read_text()):
+            units[name].add(_unit(file))
+    assert len(units) >= 4
     assert {name: places for name, places in units.items() if len(places) > 1} == {}
 
 
-def test_a_file_that_uses_the_node_is_in_its_unit() -> None:
-    uses = re.compile(r"\b(?:here|team): Installation\b|\bshell: Terminal\b|\bnode: DevCluster\b")
-    files = [file for file in _files() if uses.search(file.read_text())]
-    assert len(files) >= 6
-    assert {_unit(file) for file in files} == {workers.NODE}
+@pytest.mark.parametrize("name", _USES)
+def test_the_files_that_use_a_shared_cluster_are_in_its_unit(name: str) -> None:
+    texts = {file: file.read_text() for file in _files()}
+    users = {file for file, text in texts.items() if re.search(_USES[name], text)}
+    users -= {file for file, text in texts.items() if "def bed(" in text}  # it has its own
+    assert len(users) >= 2
+    assert {_unit(file) for file in users} == {name}
 
 
 def test_a_new_file_of_the_cluster_is_taken_to_use_the_node() -> None:
