@@ -29,23 +29,23 @@ from retrainer_trainer.runtime.report import Reporter
 CHECKED_IMAGES = 1000
 
 LENIENT = frozenset({Export.TFLITE_INT8.value})
-"""These may disagree with the head: they are rounded to 8 bits."""
+"""Exports that may disagree with the head, since they are rounded to 8 bits."""
 
 READ_BACK = {
     Export.SAVED_MODEL: saved_model_constants,
     Export.FROZEN_GRAPH: frozen_graph_constants,
 }
-"""What gives the arrays and the labels in the file of an export that is not run."""
+"""For each export that is not run, the function that reads the arrays and labels in its file."""
 
 
 @dataclass
 class Comparison:
-    """One exported file beside the head, on the same images.
+    """Counts of how one exported file and the head did on the same images.
 
     Attributes:
-        images: images run.
-        right: guesses that are the true label.
-        different: guesses that are not the head's.
+        images: images that the file was run on.
+        right: its guesses that are the true label.
+        different: its guesses that are not the head's.
     """
 
     images: int = 0
@@ -55,7 +55,7 @@ class Comparison:
     def add(self, scores: Scores, truth: npt.NDArray[np.intp], guess: npt.NDArray[np.intp]) -> None:
         """Count a batch: scores (images, labels), true labels, the head's guesses.
 
-        An image whose scores are no numbers was not read: its guess is neither.
+        Of an image that the file could not read the scores are no numbers: a wrong guess that differs.
         """
         ours = np.where(np.isnan(scores).any(axis=1), -1, scores.argmax(axis=1))
         self.images += len(ours)
@@ -74,19 +74,19 @@ def compare(
     truth: npt.NDArray[np.integer],
     guess: Mapping[int, int],
 ) -> dict[str, Comparison]:
-    """Run every runner on every image.
+    """Run every exported file on every image and count what they guess.
 
     Args:
-        runners: name and function of each exported file.
+        runners: the function that runs each exported file, by its name.
         batches: the images.
-        truth: label of every row of the catalog.
+        truth: the label of every row of the catalog.
         guess: the head's guess for each of the images, by row.
     """
     counts = {name: Comparison() for name in runners}
     for batch in batches:
         ours = np.array([guess[row] for row in batch.rows.tolist()], np.intp)
         for name, run in runners.items():
-            # What takes files instead of pixels is not run here but read back.
+            # Exports that take image files, not pixels, are not run here: they are read back.
             scores = run(batch.pixels, ())
             counts[name].add(scores, truth[batch.rows].astype(np.intp), ours)
     return counts
@@ -107,7 +107,7 @@ def check_constants(folder: Path, form: Export, arrays: Arrays, labels: list[str
 
 
 def checked_rows(ready: Bottlenecks) -> Rows:
-    """Images to run the exports on: test images; where there are none, others."""
+    """Choose the images that exports are run on: test images; where there are none, others."""
     for which in (split.TESTING, split.VALIDATION, split.TRAINING):
         if len(rows := ready.rows(which)):
             return reading.spread(rows.astype(np.intp), CHECKED_IMAGES)

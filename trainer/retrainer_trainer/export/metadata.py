@@ -34,13 +34,13 @@ _BYTE = "byte"
 def with_metadata(
     body: bytes, name: str, labels: Sequence[str], preprocessing: Preprocessing | None = None
 ) -> bytes:
-    """The file with metadata and the texts that are packed to its end.
+    """Add metadata to a file, and the texts that are packed to its end.
 
     Args:
-        body: a network's file.
-        name: of the network.
-        labels: in the order of its scores.
-        preprocessing: of a network of one's own, from photos to pixels.
+        body: the file of a network.
+        name: the network's name.
+        labels: the labels in the order of its scores.
+        preprocessing: how photos become pixels, of a network of one's own.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -115,7 +115,7 @@ def _metadata(name: str, photo: str) -> bytes:
 
 
 def _table(builder: Any, fields: dict[int, Any]) -> Any:
-    """A table with these slots: an offset, or a byte as (_BYTE, value)."""
+    """Write a table with these slots, each an offset or, as (_BYTE, value), a byte."""
     builder.StartObject(max(fields, default=-1) + 1)
     for slot, value in fields.items():
         if isinstance(value, tuple):
@@ -126,7 +126,7 @@ def _table(builder: Any, fields: dict[int, Any]) -> Any:
 
 
 def _union(builder: Any, member: int, value: Any) -> Any:
-    """A table whose first field is a union: its member's number, then the member."""
+    """Write a table whose first field is a union: its member's number, then the member."""
     return _table(builder, {0: (_BYTE, member), 1: value})
 
 

@@ -30,12 +30,12 @@ _SAVED_MODEL_START = b"\x08\x01\x12"
 
 
 def frozen_graph(network: Architecture, arrays: Arrays | None, label_count: int) -> bytes:
-    """GraphDef as retrain.py writes it: `input` (images, size, size, 3) in [-1, 1], `final_result`.
+    """Write a GraphDef as retrain.py's: `input` (images, size, size, 3) in [-1, 1], `final_result`.
 
     Args:
-        network: which template to fill.
-        arrays: of backbone and head; None leaves their places empty, for looking at the graph only.
-        label_count: number of labels.
+        network: the architecture whose template is filled.
+        arrays: those of backbone and head; None leaves their places empty, to look at the graph only.
+        label_count: the number of labels.
     """
     from tensorboard.compat.proto.graph_pb2 import GraphDef
 
@@ -47,7 +47,7 @@ def frozen_graph(network: Architecture, arrays: Arrays | None, label_count: int)
 
 
 def saved_model(network: Architecture, arrays: Arrays, labels: Sequence[str]) -> bytes:
-    """A SavedModel's one file: signatures on pixels and on image bytes."""
+    """Write a SavedModel's one file, with signatures on pixels and on image bytes."""
     from tensorboard.compat.proto.meta_graph_pb2 import MetaGraphDef
 
     meta = MetaGraphDef.FromString(template(network.backbone, SAVED_MODEL))
@@ -64,7 +64,7 @@ def saved_model(network: Architecture, arrays: Arrays, labels: Sequence[str]) ->
 
 
 def onnx_file(network: Architecture, arrays: Arrays, label_count: int) -> bytes:
-    """ONNX: `pixels:0` (images, size, size, 3), float 0..255, to `scores:0` (images, labels)."""
+    """Write an ONNX file: `pixels:0` (images, size, size, 3), 0..255, to `scores:0` (images, labels)."""
     import onnx
 
     model = onnx.ModelProto.FromString(template(network.backbone, ONNX))
@@ -81,21 +81,21 @@ def onnx_file(network: Architecture, arrays: Arrays, label_count: int) -> bytes:
 
 
 def onnx_layout(array: Floats) -> Floats:
-    """An array as ONNX wants it: outputs (or, of a depthwise kernel, channels) first, pixels last."""
+    """Transpose an array for ONNX: outputs (of a depthwise kernel, channels) first, pixels last."""
     if array.ndim != 4:
         return array
     return array.transpose(2, 3, 0, 1) if array.shape[3] == 1 else array.transpose(3, 2, 0, 1)
 
 
 def frozen_graph_constants(path: Path) -> tuple[Arrays, list[str]]:
-    """The arrays in a frozen graph's file, and no names of labels: it has none."""
+    """Read the arrays in a frozen graph's file, and no names of labels, since it has none."""
     from tensorboard.compat.proto.graph_pb2 import GraphDef
 
     return _constants(GraphDef.FromString(path.read_bytes()).node), []
 
 
 def saved_model_constants(path: Path) -> tuple[Arrays, list[str]]:
-    """The arrays in a SavedModel's folder, and the names of its labels."""
+    """Read the arrays in a SavedModel's folder, and the names of its labels."""
     from tensorboard.compat.proto.meta_graph_pb2 import MetaGraphDef
 
     body = (path / SAVED_MODEL_FILE).read_bytes()
@@ -163,7 +163,7 @@ def _set_label_count(message: Any, count: int) -> None:
 
 
 def _varint(value: int) -> bytes:
-    """A number as protocol buffers write it: seven bits a byte, the lowest first."""
+    """Encode a number as protocol buffers do: seven bits a byte, the lowest first."""
     written = bytearray()
     while value > 0x7F:
         written.append(value & 0x7F | 0x80)

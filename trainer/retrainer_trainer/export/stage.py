@@ -27,7 +27,10 @@ def exported(
     reporter: Reporter,
     folder: Store,
 ) -> tuple[dict[str, ExportCheck], bytes]:
-    """Write all formats, check them, copy them to the run; what `evaluation.json` says, and the graph.
+    """Write all formats, check them and copy them to the run.
+
+    Returns:
+        What `evaluation.json` says of each format, and the graph for TensorBoard.
 
     Raises:
         RetrainerError: an export disagrees with the head, or does not hold its numbers.

@@ -27,11 +27,11 @@ import numpy as np
 from retrainer_trainer.arrays import Doubles, Floats, Rows
 
 TOLERANCE = 1e-6
-"""Of the loss: a hundredth of the 1e-4 to which two solvers are asked to agree, as it is an estimate."""
+"""Share of the loss: a hundredth of the 1e-4 to which two solvers agree, since it is an estimate."""
 CHOICE_TOLERANCE = 1e-5
-"""Enough to choose among heads: a third fewer iterations."""
+"""The same where heads are only compared to choose among them: a third fewer iterations."""
 MOST_ITERATIONS = 1000
-"""So many only with next to no L2, where the labels can be told apart without a mistake."""
+"""A bound that is reached only with next to no L2, where no training image is labelled wrongly."""
 
 _MEMORY = 10  # pairs of steps and gradients: between 3 and 20 by Nocedal & Wright, section 7.2
 _ARMIJO = 1e-4  # their section 3.1
@@ -42,13 +42,13 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class Solved:
-    """Heads at their minimum.
+    """K heads at the minimum of f.
 
     Attributes:
         weights: (K, labels, width).
         bias: (K, labels).
-        loss: (K,) f, with the L2 part.
-        iterations: done for the slowest of them.
+        loss: (K,) the value of f, its L2 part included.
+        iterations: the number that the slowest of the heads took.
     """
 
     weights: Floats
@@ -67,11 +67,11 @@ def solve(
     """Minimise f for each strength of `l2`.
 
     Args:
-        problem: what f is made of; several threads may use one.
+        problem: the bottlenecks and labels of f; several threads may use one.
         l2: (K,) strengths.
-        on_iteration: called with the number of iterations done, and what gives the heads then:
-            (K, L, D) and (K, L).
-        tolerance: share of f that may be left to gain, by estimate.
+        on_iteration: called with the number of iterations done, and a function that gives the heads
+            of that moment, (K, L, D) and (K, L).
+        tolerance: the share of f, by estimate, by which it may still fall when a head is done.
     """
     stuck = np.zeros(len(l2), bool)
     done = np.zeros((len(l2), *problem.shape), np.float32)
@@ -127,23 +127,23 @@ def solve(
 
 
 class Problem:
-    """f and its gradient, in the coordinates of step 1: (K, L, D) turned weights, (K, L) bias.
+    """Computes f and its gradient at points in the coordinates of step 1.
 
-    Bottlenecks that fit one piece are turned themselves, once; with more of them it is the weights,
-    at each look at f, so that the matrix is never copied.
+    A point is (K, L, D + 1): turned weights, and the bias last. Bottlenecks that fit one piece are
+    turned once; of more, the weights are turned at each evaluation, so that the matrix is not copied.
 
     Attributes:
-        shape: of a point, without K: (L, D + 1).
+        shape: the shape of a point without K, (L, D + 1).
     """
 
     def __init__(self, matrix: Floats, rows: Rows, label: Rows, label_count: int) -> None:
-        """Find the eigenvectors.
+        """Compute the mean and the eigenvectors of the training rows.
 
         Args:
-            matrix: bottlenecks.
-            rows: (N,) those of them to train on.
+            matrix: bottlenecks of all images.
+            rows: (N,) the rows of `matrix` to train on.
             label: (N,) their labels.
-            label_count: number of labels, L.
+            label_count: the number of labels, L.
         """
         self._matrix, self._rows, self._label = matrix, rows, label
         width = matrix.shape[1]
@@ -156,7 +156,7 @@ class Problem:
         self._mean = (total / len(rows)).astype(np.float32)
         covariance = squares / len(rows) - np.outer(total, total) / len(rows) ** 2
         values, vectors = np.linalg.eigh(covariance.astype(np.float32))
-        # Of the bias the bound is 1/2.
+        # Of the bias, whose input is always 1, the bound is 1/2.
         self._curvature = np.maximum(values, 0) / 2
         self._vectors = vectors.astype(np.float32)
         if len(rows) <= _CHUNK:
@@ -175,21 +175,21 @@ class Problem:
             yield part, self._label[start : start + _CHUNK]
 
     def inverse(self, l2: Doubles) -> Floats:
-        """(K, 1, D + 1) the inverse of the bound of the curvature."""
+        """Invert the bound of the curvature, (K, 1, D + 1)."""
         bound = self._curvature[None, :] + l2[:, None]
         floor = 1e-7 * max(self._curvature.max(), 1e-30)
         bound = np.concatenate([np.maximum(bound, floor), np.full((len(l2), 1), 0.5)], axis=1)
         return (1 / bound)[:, None, :].astype(np.float32)
 
     def heads(self, point: Floats) -> tuple[Floats, Floats]:
-        """Give weights (K, L, D) and bias (K, L) for bottlenecks as they are."""
+        """Turn a point back: weights (K, L, D) and bias (K, L) for bottlenecks as they come."""
         weights = point[:, :, :-1].reshape(-1, len(self._mean)) @ self._vectors.T
         bias = point[:, :, -1].reshape(-1) - weights @ self._mean
         shape = (len(point), self.shape[0], -1)
         return weights.reshape(shape), bias.reshape(shape[:2]).astype(np.float32, copy=False)
 
     def loss(self, point: Floats, l2: Doubles) -> tuple[Doubles, Floats]:
-        """Give f, (K,), and its gradient, (K, L, D + 1)."""
+        """Compute f, (K,), and its gradient, (K, L, D + 1)."""
         count, labels, _ = point.shape
         images, width = len(self._rows), len(self._mean)
         weights, bias = point[:, :, :-1], point[:, :, -1]
@@ -223,7 +223,7 @@ class Problem:
 
 
 def _dot(one: Floats, other: Floats) -> Doubles:
-    """(K,) the product of each pair."""
+    """Multiply each of K arrays with its partner: their scalar products, (K,)."""
     flat = one.reshape(len(one), 1, -1) @ other.reshape(len(other), -1, 1)
     return flat[:, 0, 0].astype(np.float64)
 
@@ -231,7 +231,7 @@ def _dot(one: Floats, other: Floats) -> Doubles:
 def _times_inverse(
     gradient: Floats, memory: list[tuple[Floats, Floats, Floats]], inverse: Floats
 ) -> Floats:
-    """The gradient times the estimate of the inverse curvature, by the two loops of algorithm 7.4."""
+    """Multiply the gradient by the estimated inverse curvature: the two loops of algorithm 7.4."""
     result = gradient.copy()
     shares = []
     for change, difference, weight in reversed(memory):
