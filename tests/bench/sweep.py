@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,7 @@ def at_once_and_in_turn(dataset: Examples, steps: int, repeats: int) -> float:
     together, in_turn = [], []
     for _ in range(repeats):
         together.append(timed(lambda: sweep(dataset, training)))
-        measured = [timed(lambda one=one: train(dataset, one)) for one in alone]  # type: ignore[misc]
+        measured = [timed(partial(train, dataset, one)) for one in alone]
         counted = len(candidates) / len(alone)
         wall, cpu = sum(each.wall for each in measured), sum(each.cpu for each in measured)
         in_turn.append(Times(wall * counted, cpu * counted))

@@ -5,8 +5,8 @@ Every builder takes keywords only where there is a choice, so that a misspelt on
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ParamSpec, TypeVar
 
 from retrainer.api import Report, RetrainJob, parse_job
 from retrainer.api.names import (
@@ -31,6 +31,8 @@ from retrainer_operator.planning.times import format_time
 from retrainer_operator.settings import Settings
 
 Body = dict[str, Any]
+Fields = ParamSpec("Fields")
+Read = TypeVar("Read")
 Condition = tuple[str, str, str]
 """Type, reason and message of a condition that is true."""
 NOW = 1_800_000_000.0
@@ -45,6 +47,17 @@ UNSEEN_STATUS = UNSEEN.model_dump(mode="json", by_alias=True, exclude_defaults=T
 def make_settings(**fields: Any) -> Settings:
     """Settings with a trainer image; pydantic refuses a field that it does not have."""
     return Settings(trainer_image="example.com/trainer:1", **fields)
+
+
+def _snapshot(
+    make_body: Callable[Fields, Body], read: Callable[[Body], Read]
+) -> Callable[Fields, Read]:
+    """Make a builder of snapshots of a builder of objects."""
+
+    def make(*arguments: Fields.args, **fields: Fields.kwargs) -> Read:
+        return read(make_body(*arguments, **fields))
+
+    return make
 
 
 def make_job_body(
@@ -93,34 +106,8 @@ def make_job_body(
     }
 
 
-def make_job(
-    status: Body | None = None,
-    *,
-    labels: Mapping[str, str] | None = None,
-    annotations: Mapping[str, str] | None = None,
-    shards: int | str | None = None,
-    suspend: bool | None = None,
-    active_deadline_seconds: int | None = None,
-    ttl_seconds_after_finished: int | None = None,
-    backoff_limit: int | None = None,
-    pod: Body | None = None,
-    storage: Body | None = None,
-) -> RetrainJobSnapshot:
-    """The snapshot of a RetrainJob."""
-    return read_job(
-        make_job_body(
-            status,
-            labels=labels,
-            annotations=annotations,
-            shards=shards,
-            suspend=suspend,
-            active_deadline_seconds=active_deadline_seconds,
-            ttl_seconds_after_finished=ttl_seconds_after_finished,
-            backoff_limit=backoff_limit,
-            pod=pod,
-            storage=storage,
-        )
-    )
+make_job = _snapshot(make_job_body, read_job)
+"""Make the snapshot of a RetrainJob; the parameters are those of `make_job_body`."""
 
 
 def parse_plain_job() -> RetrainJob:
@@ -200,48 +187,8 @@ def make_child_body(
     return {"metadata": meta, "spec": spec, "status": status}
 
 
-def make_child(
-    task: str = "train",
-    *,
-    uid: str = CHILD_UID,
-    owner_uid: str = UID,
-    owner: str = "flowers",
-    owner_kind: str = "RetrainJob",
-    orphan: bool = False,
-    labels: Mapping[str, str] | None = None,
-    template: Mapping[str, str] | None = None,
-    queue: str | None = None,
-    created: float = NOW,
-    start: float | None = NOW,
-    completed: float | None = None,
-    deadline: int | None = None,
-    suspend: bool = False,
-    deleting: bool = False,
-    conditions: Iterable[Condition] = (),
-    failures: int = 0,
-) -> ChildSnapshot:
-    """The snapshot of a batch/v1 Job."""
-    return read_child(
-        make_child_body(
-            task,
-            uid=uid,
-            owner_uid=owner_uid,
-            owner=owner,
-            owner_kind=owner_kind,
-            orphan=orphan,
-            labels=labels,
-            template=template,
-            queue=queue,
-            created=created,
-            start=start,
-            completed=completed,
-            deadline=deadline,
-            suspend=suspend,
-            deleting=deleting,
-            conditions=conditions,
-            failures=failures,
-        )
-    )
+make_child = _snapshot(make_child_body, read_child)
+"""Make the snapshot of a batch/v1 Job; the parameters are those of `make_child_body`."""
 
 
 def make_complete_child(
@@ -331,40 +278,8 @@ def make_pod_body(
     }
 
 
-def make_pod(
-    name: str = "flowers-train-x1",
-    *,
-    child_uid: str = CHILD_UID,
-    shard: int = 0,
-    created: float = NOW - 60,
-    deleting: bool = False,
-    phase: str | None = None,
-    ip: str = "",
-    running: bool = False,
-    waiting: tuple[str, str] | None = None,
-    ended: tuple[int, str, str] | None = None,
-    ended_at: float = NOW,
-    unschedulable: str | None = None,
-    disrupted: str | None = None,
-) -> PodSnapshot:
-    """The snapshot of a pod."""
-    return read_pod(
-        make_pod_body(
-            name,
-            child_uid=child_uid,
-            shard=shard,
-            created=created,
-            deleting=deleting,
-            phase=phase,
-            ip=ip,
-            running=running,
-            waiting=waiting,
-            ended=ended,
-            ended_at=ended_at,
-            unschedulable=unschedulable,
-            disrupted=disrupted,
-        )
-    )
+make_pod = _snapshot(make_pod_body, read_pod)
+"""Make the snapshot of a pod; the parameters are those of `make_pod_body`."""
 
 
 def make_report(
