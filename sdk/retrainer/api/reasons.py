@@ -210,13 +210,13 @@ NO_IMAGES = _failed(
     error=NotFound,
 )
 BUCKET_NOT_FOUND = _failed(
-    "BucketNotFound",
+    BucketNotFound.reason,
     "Bucket {bucket} ({field}) does not exist at {endpoint}.",
     "Create the bucket, or fix the field; check too that storage.endpoint is the right server.",
     error=BucketNotFound,
 )
 STORAGE_DENIED = _failed(
-    "StorageDenied",
+    StorageDenied.reason,
     "{endpoint} refused access to bucket {bucket} ({field}) with access key {key}: {detail}",
     "Check the Secret's keys and the bucket's policy.",
     error=StorageDenied,
@@ -297,7 +297,7 @@ EXPORT_DAMAGED = _failed(
 
 # --- errors that are tried again ---
 STORAGE_UNAVAILABLE = _failed(
-    "StorageUnavailable",
+    StorageError.reason,
     "Cannot reach {endpoint}: {detail}",
     "Check storage.endpoint and the network from the pod.",
     error=StorageError,
@@ -309,7 +309,7 @@ DISK_FULL = _failed(
     error=StorageError,
 )
 INTERRUPTED = _failed(
-    "Interrupted",
+    Interrupted.reason,
     "Stopped before the end; what was computed is in the cache: run it again to go on.",
     error=Interrupted,
 )
