@@ -99,8 +99,10 @@ async def test_pods_that_stay_silent_do_not_slow_the_reports_of_others() -> None
         memory = Memory()
         pods = [make_pod("answers", running=True, ip="127.0.0.1")]
         pods += [make_pod(f"silent-{n}", running=True, ip="127.0.0.2") for n in range(silent_pods)]
-        for snapshot in (make_job(), make_child(), *pods):
-            memory.put(snapshot)
+        memory.put(make_job())
+        memory.put(make_child())
+        for pod in pods:
+            memory.put(pod)
         reports = Reports(memory, leads=lambda: True, on_news=lambda _: None, port=port)
         polling = asyncio.create_task(reports.run())
         try:
