@@ -253,6 +253,8 @@ SDK = (
     "predict",
     "compare",
     "frontier",
+    "add_backbone",
+    "list_backbones",
     "Stop",
     "Watcher",
     "TestPrediction",

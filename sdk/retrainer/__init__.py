@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from retrainer.inference.classifier import Prediction as Prediction
     from retrainer.inference.classifier import predict as predict
     from retrainer.jobfile import load as load
+    from retrainer.local.backbones import add_backbone as add_backbone
+    from retrainer.local.backbones import list_backbones as list_backbones
     from retrainer.local.preview import check as check
     from retrainer.local.process import Result as Result
     from retrainer.local.process import run as run
@@ -39,7 +41,9 @@ _ERRORS = (
     "UserError", "WaitTimeout",
 )  # fmt: skip
 # No module of this package may have one of these names: importing it would replace the function.
-_HERE = ("Prediction", "Result", "check", "load", "predict", "run")
+_HERE = (
+    "Prediction", "Result", "add_backbone", "check", "list_backbones", "load", "predict", "run",
+)  # fmt: skip
 _CLUSTER = {
     "AsyncClient": "retrainer.cluster.aio",
     "AsyncJob": "retrainer.cluster.aio",
@@ -57,6 +61,7 @@ _WHERE = {
     **_CLUSTER,
     **dict.fromkeys(_API, "retrainer.api"),
     **dict.fromkeys(_ERRORS, "retrainer.errors"),
+    **dict.fromkeys(("add_backbone", "list_backbones"), "retrainer.local.backbones"),
     "check": "retrainer.local.preview",
     "load": "retrainer.jobfile",
     **dict.fromkeys(("Result", "run"), "retrainer.local.process"),

@@ -62,7 +62,7 @@ PUBLIC = {
     "Prediction", "Resources", "Result", "RetrainJob", "RetrainJobSpec", "RetrainerError", "Run",
     "Sampling", "Split", "Stop", "Storage", "StorageDenied", "StorageError", "TestPrediction",
     "Toleration", "Training", "UserError", "WaitTimeout", "Watcher",
-    "check", "compare", "frontier", "load", "predict", "run",
+    "add_backbone", "check", "compare", "frontier", "list_backbones", "load", "predict", "run",
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import typer.main
 
 from retrainer import __version__
 from retrainer.api.names import EXIT_USER
-from retrainer.cli import cluster, local
+from retrainer.cli import backbone, cluster, local
 from retrainer.errors import RetrainerError
 from retrainer.views.text import paragraph, terminal_width
 
@@ -58,6 +58,7 @@ def build() -> typer.Typer:
         """
 
     local.register(app)
+    backbone.register(app, local.HERE)
     cluster.register(app)
     app.command(rich_help_panel=local.HERE)(completion)
     return app

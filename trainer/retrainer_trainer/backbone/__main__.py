@@ -1,0 +1,91 @@
+"""`python -m retrainer_trainer.backbone REQUEST`: makes a backbone's folder, or says what one holds.
+
+Started by `retrainer backbone`. REQUEST is a JSON object whose `do` is one of `_ACTIONS`; what is said
+goes to standard output as JSON lines, each one of `{"log": "..."}`, `{"result": {...}}` and
+`{"error": "...", "reason": "..."}`. Exit codes as the trainer's.
+"""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from retrainer.api import Storage
+from retrainer.api.names import EXIT_USER
+from retrainer.api.networks import NetworkFacts, NetworkOutput
+from retrainer.errors import RetrainerError
+from retrainer.inference.silence import quiet_environment
+from retrainer_trainer.backbone.facts import Graph
+from retrainer_trainer.store.opening import open_store
+
+quiet_environment()
+
+Say = Callable[..., None]
+
+
+def main(request: str) -> int:
+    """Do what the request asks; returns the exit code."""
+    # Libraries print to standard output: what is said for the reader goes to a copy of it.
+    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def say(**event: Any) -> None:
+        print(json.dumps(event), file=lines, flush=True)
+
+    wanted = json.loads(request)
+    try:
+        say(result=_ACTIONS[wanted["do"]](wanted, say))
+    except RetrainerError as error:
+        say(error=str(error), reason=error.reason)
+        return error.exit_code
+    except Exception as error:  # said in a sentence; the traceback is for a report
+        traceback.print_exc()
+        say(error=f"{type(error).__name__}: {error}", reason="InternalError")
+        return 1
+    return 0
+
+
+def add(wanted: Mapping[str, Any], say: Say) -> dict[str, Any]:
+    """Write the folder of a network of Keras Applications."""
+    from retrainer_trainer.backbone import keras_applications
+
+    store = open_store(wanted["to"], Storage.model_validate(wanted["storage"]), "--to")
+    made = keras_applications.make_files(
+        wanted["name"], wanted["weights"], wanted["size"], lambda text: say(log=text)
+    )
+    for name, body in made.files.items():
+        store.put(name, body)
+    facts = graph_facts(made.graph)
+    facts.name, facts.url, facts.size = made.name, wanted["to"], made.size
+    facts.files = {name: len(body) for name, body in made.files.items()}
+    (output,) = made.graph.outputs
+    facts.output, facts.bottleneck = output.name, output.shape[1] or 0
+    return facts.model_dump(by_alias=True)
+
+
+def graph_facts(graph: Graph) -> NetworkFacts:
+    """What a file says of itself, as `retrainer backbone` shows it."""
+    return NetworkFacts(
+        name="",
+        url="",
+        format=graph.format,
+        size=graph.size or 0,
+        layout=graph.layout or "",
+        outputs=[
+            NetworkOutput(name=output.name, shape=list(output.shape), dtype=output.dtype)
+            for output in graph.outputs
+        ],
+        multiply_adds=graph.multiply_adds,
+        parameters=graph.parameters,
+    )
+
+
+_ACTIONS: dict[str, Callable[[Mapping[str, Any], Say], dict[str, Any]]] = {"add": add}
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1]) if len(sys.argv) > 1 else EXIT_USER
+    sys.stdout.flush()
+    os._exit(code)
