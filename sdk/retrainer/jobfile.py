@@ -16,6 +16,10 @@ MERGE = "tag:yaml.org,2002:merge"
 """Tag of YAML's key `<<`, which merges another mapping into this one and may stand several times."""
 
 
+class _OwnError(yaml.constructor.ConstructorError):
+    """A problem that is a phrase of ours."""
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """A SafeLoader that refuses a key given twice, where YAML would quietly take the last one."""
 
@@ -27,11 +31,16 @@ class _UniqueKeys(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable):
                 if key in keys:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"{key} is given twice", key_node.start_mark
-                    )
+                    raise _OwnError(None, None, f"{key} is given twice", key_node.start_mark)
                 keys.add(key)
         return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:  # 2026-13-45
+            why = f"{node.value} looks like a date or a number and is none: put it in quotes"
+            raise _OwnError(None, None, why, node.start_mark) from error
 
 
 def read(file: str | Path) -> str:
@@ -72,8 +81,10 @@ def documents(text: str, where: str) -> list[tuple[str, Any]]:
         parsed = list(yaml.load_all(text, Loader=_UniqueKeys))
     except yaml.MarkedYAMLError as error:
         raise UserError(f"{where}: {_syntax(error)}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{where}: not YAML: {error}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{where} is not YAML: it has characters that no text has.") from error
+    except RecursionError as error:
+        raise UserError(f"{where} is not YAML of a job: it is nested too deeply.") from error
     filled = [(i, document) for i, document in enumerate(parsed, 1) if document is not None]
     if not filled:
         raise UserError(f"{where} is empty.", command="retrainer init shows what belongs in it.")
@@ -83,10 +94,37 @@ def documents(text: str, where: str) -> list[tuple[str, Any]]:
 
 
 def _syntax(error: yaml.MarkedYAMLError) -> str:
+    """Say where the text is no YAML, and why, in words of ours: PyYAML speaks of tokens and nodes."""
     mark = error.problem_mark or error.context_mark
     at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    context = f" ({error.context})" if error.context else ""
-    return f"{at}{error.problem}{context}"
+    if isinstance(error, _OwnError):
+        return f"{at}{error.problem}."
+    text = f"{error.problem} {error.context}"
+    phrase = next((phrase for sign, phrase in _SIGNS if sign in text), "this is not YAML")
+    return f"{at}{phrase}."
+
+
+# Parts of PyYAML's problem or context, each with our phrase; the first that is in it counts.
+_SIGNS = (
+    ("'\\t'", "a tab cannot indent: use spaces"),
+    ("an alias", "a text that begins with * must be in quotes"),
+    ("undefined alias", "a text that begins with * must be in quotes"),
+    ("an anchor", "a text that begins with & must be in quotes"),
+    ("cannot start any token", "a text that begins with this character must be in quotes"),
+    ("block scalar", "a text that begins with | or > must be in quotes"),
+    ("a tag", "a text that begins with ! must be in quotes"),
+    ("the tag", "a text that begins with ! must be in quotes"),
+    ("tag handle", "a text that begins with ! must be in quotes"),
+    ("expected ':'", "a : is missing after this name, or a quote is not closed"),
+    ("sequence entries", "a list cannot begin here: check the indentation"),
+    ("mapping values", "a : cannot stand here: check the indentation, or put the text in quotes"),
+    ("expected ',' or ']'", "a list in [ ] is not closed, or has no comma here"),
+    ("expected ',' or '}'", "a mapping in { } is not closed, or has no comma here"),
+    ("found unexpected", "a quote is not closed"),
+    ("escape", "in double quotes a backslash is written twice"),
+    ("<block end>", "this does not go with what is above: check indentation and quotes"),
+    ("unhashable key", "a list or a mapping cannot be a name"),
+)
 
 
 def load_all(file: str | Path) -> list[RetrainJob]:

@@ -56,15 +56,32 @@ def test_the_template_quotes_what_yaml_would_misread(tmp_path: Path, place: str)
 BROKEN = [
     ("", "job.yaml is empty"),
     ("---\n---\n", "job.yaml is empty"),
-    ("a: [1", "job.yaml: line 1, column 6: expected ',' or ']'"),
-    ("a:\n\t- b", "job.yaml: line 2, column 1: found character '\\t'"),
+    ("a: [1", "job.yaml: line 1, column 6: a list in [ ] is not closed, or has no comma here."),
+    ("a: {b: 1", "line 1, column 9: a mapping in { } is not closed, or has no comma here."),
+    ("a:\n\t- b", "job.yaml: line 2, column 1: a tab cannot indent: use spaces."),
+    (
+        "a: b: c",
+        "column 5: a : cannot stand here: check the indentation, or put the text in quotes.",
+    ),
+    ("a:\n  b: 1\n c: 2", "line 3, column 2: this does not go with what is above: check"),
+    ("a: 'x", "line 1, column 6: a quote is not closed."),
+    ('a: "C:\\Users"', "line 1, column 9: in double quotes a backslash is written twice."),
+    ("a: *.jpg", "line 1, column 5: a text that begins with * must be in quotes."),
+    ("a: *jpg", "line 1, column 4: a text that begins with * must be in quotes."),
+    ("a: @x", "line 1, column 4: a text that begins with this character must be in quotes."),
+    ("a: - b", "line 1, column 4: a list cannot begin here: check the indentation."),
+    ("a: 2026-13-45", "column 4: 2026-13-45 looks like a date or a number and is none: put it in"),
+    ("<<: 3", "line 1, column 5: this is not YAML."),
     ("a: 1\nb: 2\na: 3\n", "job.yaml: line 3, column 1: a is given twice"),
     ("spec:\n  x: 1\n  x: 2\n", "job.yaml: line 3, column 3: x is given twice"),
-    ("? [a]\n: 1", "job.yaml: line 1, column 3: found unhashable key"),
-    ("!!python/object/apply:os.system [ls]", "job.yaml: line 1, column 1: could not determine"),
+    ("? [a]\n: 1", "job.yaml: line 1, column 3: a list or a mapping cannot be a name."),
+    (
+        "!!python/object/apply:os.system [ls]",
+        "column 1: a text that begins with ! must be in quotes.",
+    ),
     (b"\xff\xd8\xff\xe0JFIF", "job.yaml is not UTF-8 text"),
-    (b"a\x00b", "job.yaml: not YAML"),
-    ("[" * 5000, "job.yaml: not YAML"),
+    (b"a\x00b", "job.yaml is not YAML: it has characters that no text has."),
+    ("[" * 5000, "job.yaml is not YAML of a job: it is nested too deeply."),
 ]
 
 

@@ -119,10 +119,12 @@ class _InS3:
             return ""
         url = urlsplit(self._server.endpoint)
         service, _, namespace = (url.hostname or "s3").partition(".")
+        if not namespace or ":" in service or service.isdecimal():  # localhost, or an address
+            return ""
         port = url.port or (443 if url.scheme == "https" else 80)
         return (
             f" If only pods reach that endpoint, forward a port (kubectl port-forward -n "
-            f"{namespace.split('.')[0] or 'NAMESPACE'} service/{service} {port}) and set "
+            f"{namespace.split('.')[0]} service/{service} {port}) and set "
             f"{ENV_ENDPOINT}={url.scheme}://localhost:{port}."
         )
 

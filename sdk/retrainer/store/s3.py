@@ -57,7 +57,6 @@ class Server:
             UserError: the URL is none, or the credentials that are named cannot be read.
         """
         import boto3
-        from botocore.exceptions import BotoCoreError
 
         access = access or Access()
         self.given = endpoint_for(storage, access)
@@ -71,10 +70,13 @@ class Server:
                 or self.session.region_name
                 or DEFAULT_REGION
             )
-        except BotoCoreError as error:  # a profile that is not there, a login that has expired
-            why = str(error).rstrip(".")
+            if self._credentials:  # a login or a role is looked up only now
+                self._credentials.get_frozen_credentials()
+        except Exception as error:  # also what a credential_process prints, as it is
+            if _may_pass(error):
+                return  # each request looks them up again
             raise UserError(
-                f"No S3 credentials can be read: {why}; see AWS_PROFILE and ~/.aws."
+                f"No S3 credentials can be read: {_no_credentials(error)}; see AWS_PROFILE and ~/.aws."
             ) from error
 
     @property
@@ -160,6 +162,38 @@ def _certificates(path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"AWS_CA_BUNDLE names {path}: {error.strerror}.") from error
+
+
+def _may_pass(error: Exception) -> bool:
+    """Say whether a look-up of credentials failed only because nobody answered."""
+    from botocore import exceptions as boto
+
+    if isinstance(error, boto.ClientError):
+        return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)) >= 500
+    return isinstance(error, (boto.HTTPClientError, boto.ConnectionError))
+
+
+def _no_credentials(error: Exception) -> str:
+    """Say why credentials cannot be read."""
+    from botocore import exceptions as boto
+
+    if isinstance(error, boto.ProfileNotFound):
+        return f"there is no profile {error.kwargs.get('profile')}"
+    if isinstance(error, (boto.ConfigParseError, boto.ConfigNotFound)):
+        return f"{error.kwargs.get('path')} is damaged"
+    causes: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+        (
+            (boto.PartialCredentialsError,),
+            "the key's id is there without its secret, or the reverse",
+        ),
+        ((boto.SSOError, boto.TokenRetrievalError), "the login has expired (aws sso login)"),
+        ((boto.InfiniteLoopConfigError,), "the roles of the profile lead back to it"),
+        ((boto.InvalidConfigError,), "the profile names a source of credentials that there is not"),
+        ((boto.ClientError,), "the role that is named may not be taken"),
+        ((OSError,), "a file that the profile names cannot be read"),
+    )
+    default = "the program or service that gives them failed"
+    return next((cause for kinds, cause in causes if isinstance(error, kinds)), default)
 
 
 class Failure(NamedTuple):

@@ -116,12 +116,65 @@ def test_an_endpoint_that_only_pods_reach_says_how_to_reach_it(s3: S3Server) -> 
     assert "RETRAINER_S3_ENDPOINT=http://localhost:7070" in text
 
 
-def test_a_profile_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_PROFILE", "nobody")
-    with pytest.raises(
-        UserError, match=r"^No S3 credentials can be read: .*\(nobody\) could not be"
-    ):
+PROFILES = """
+[profile program]
+credential_process = echo hello
+[profile login]
+sso_start_url = https://example.awsapps.com/start
+sso_region = us-east-1
+sso_account_id = 111111111111
+sso_role_name = reader
+[profile circle]
+role_arn = arn:aws:iam::111111111111:role/a
+source_profile = back
+[profile back]
+role_arn = arn:aws:iam::111111111111:role/b
+source_profile = circle
+[profile source]
+role_arn = arn:aws:iam::111111111111:role/a
+credential_source = Nowhere
+[profile half]
+aws_access_key_id = a
+[profile file]
+role_arn = arn:aws:iam::111111111111:role/a
+web_identity_token_file = /nowhere/token
+"""
+
+
+@pytest.mark.parametrize(
+    ("profile", "cause"),
+    [
+        ("nobody", "there is no profile nobody"),
+        ("program", "the program or service that gives them failed"),
+        ("login", r"the login has expired \(aws sso login\)"),
+        ("circle", "the roles of the profile lead back to it"),
+        ("source", "the profile names a source of credentials that there is not"),
+        ("half", "the key's id is there without its secret, or the reverse"),
+        ("file", "a file that the profile names cannot be read"),
+        ("", ".*/config is damaged"),
+    ],
+)
+def test_why_no_credentials_can_be_read_is_told_in_words_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str, cause: str
+) -> None:
+    (tmp_path / "config").write_text(PROFILES if profile else "[half\nx")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    if profile:
+        monkeypatch.setenv("AWS_PROFILE", profile)
+    sentence = rf"^No S3 credentials can be read: {cause}; see AWS_PROFILE and ~/\.aws\.$"
+    with pytest.raises(UserError, match=sentence):
         Folder(RUN)
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1", "http://localhost:1"])
+def test_an_endpoint_of_this_machine_is_none_that_only_pods_reach(
+    s3: S3Server, endpoint: str
+) -> None:
+    with pytest.raises(StorageError, match=r": connection refused\.$"):
+        Folder(RUN, Storage(endpoint=endpoint), Access(session=session(s3))).read("labels.txt")
 
 
 @pytest.mark.parametrize("endpoint", ["localhost:7070", "http://", "s3.storage"])
