@@ -354,6 +354,18 @@ def answering(body: bytes, length: int) -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.parametrize(
+    ("url", "cause"),
+    [
+        ("http://127.0.0.1:1/x.h5", "Connection refused"),
+        ("http://nowhere.invalid/x.h5", "its host name is not known on this machine"),
+    ],
+)
+def test_why_a_download_fails_is_told_in_words(url: str, cause: str) -> None:
+    with pytest.raises(StorageError, match=rf" cannot be downloaded from {url} \({cause}\);"):
+        download(url)
+
+
 def test_a_download_is_kept_only_if_it_is_whole_and_a_file_of_weights() -> None:
     whole = BUILTIN.read_bytes()
     with answering(whole, len(whole)) as url:

@@ -81,7 +81,7 @@ _SENTENCES = {
 def _sentence(error: ErrorDetails, model: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
         return _unknown(error["loc"], model)
-    template = _SENTENCES.get(error["type"], error["msg"].replace("{", "{{") + ", got {got}")
+    template = _SENTENCES.get(error["type"], "must be something else, got {got}")
     return template.format(got=_shown(error["input"]), **error.get("ctx", {}))
 
 

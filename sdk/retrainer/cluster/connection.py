@@ -5,8 +5,10 @@ stay the JSON they are: its typed models cost 0.2 ms an object and know nothing 
 Tests pass another object with the same `open` (see `Transport`).
 """
 
+import binascii
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -180,8 +182,8 @@ def _load(configuration: Any, context: str | None, kubeconfig: str | Path | None
                 config.load_incluster_config(client_configuration=configuration)
             except config.ConfigException as error:
                 raise UserError(
-                    f"This pod has no credentials for the Kubernetes API server ({error}): let it mount "
-                    "its ServiceAccount's token, or set KUBECONFIG."
+                    "This pod has no credentials for the Kubernetes API server: let it mount its "
+                    "ServiceAccount's token, or set KUBECONFIG."
                 ) from error
             return _NAMESPACE_FILE.read_text().strip() if _NAMESPACE_FILE.exists() else "default"
         raise UserError(
@@ -196,8 +198,7 @@ def _load(configuration: Any, context: str | None, kubeconfig: str | Path | None
             if chosen in contexts:
                 config.load_kube_config(given, chosen, client_configuration=configuration)
     except Exception as error:  # the library does not check the form of what it reads
-        why = " ".join(str(error).split())
-        raise UserError(f"The kubeconfig {given} cannot be used: {why}") from error
+        raise UserError(f"The kubeconfig {given} cannot be used: {_unusable(error)}.") from error
     if chosen not in contexts:
         what = f"No context {chosen}" if chosen else "No current context"
         listed = ", ".join(sorted(contexts)) or "none"
@@ -208,10 +209,46 @@ def _load(configuration: Any, context: str | None, kubeconfig: str | Path | None
             f"Context {chosen} of {given} names user {user}, which is not among its users."
         )
     if errors.texts and not configuration.api_key and not configuration.cert_file:
-        why = "; ".join(errors.texts)
+        why = "; ".join(map(_of_plugin, errors.texts))
         raise UserError(f"The kubeconfig {given} gives no credentials: {why}.")
     _proxy_as_kubectl(configuration)
     return str(contexts[chosen].get("namespace") or "default")
+
+
+def _unusable(error: Exception) -> str:
+    """Say why a kubeconfig cannot be used."""
+    import yaml
+    from kubernetes.config import ConfigException
+
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"it is not YAML from line {error.problem_mark.line + 1} on"
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}"
+    forms = {
+        (yaml.YAMLError, UnicodeDecodeError): "it is not YAML",
+        (binascii.Error,): "a certificate or key in it is not base64",
+    }
+    if form := next((form for kinds, form in forms.items() if isinstance(error, kinds)), ""):
+        return form
+    text = str(error) if isinstance(error, ConfigException) else ""
+    missing = re.search(r"Expected key ([\w-]+)|File does not exist: (.+)", text)
+    if missing is None:
+        return "it has not the form of a kubeconfig"
+    return (
+        f"{missing[1]} is missing in it"
+        if missing[1]
+        else f"it names {missing[2]}, which is missing"
+    )
+
+
+def _of_plugin(text: str) -> str:
+    """Say why a kubeconfig's credential plugin gave nothing; what it printed itself is kept."""
+    if ended := re.match(r"exec: process returned (-?\d+)(?:\. )?(.*)", text, re.DOTALL):
+        output = f" and said: {' '.join(ended[2].split())}" if ended[2] else ""
+        return f"its credential plugin ended with exit code {ended[1]}{output.rstrip('.')}"
+    if missing := re.match(r"\[Errno \d+\] [^:]+: '(.+)'", text):
+        return f"its credential plugin {missing[1]} cannot be started"
+    return "its credential plugin gives nothing that is a credential"
 
 
 def _proxy_as_kubectl(configuration: Any) -> None:
@@ -248,7 +285,7 @@ def unreachable(server: str, error: Exception) -> ClusterError:
     text = str(error)
     why = next(
         (sentence for sign, sentence in _SIGNS if sign in text or sign in type(error).__name__),
-        text.splitlines()[-1] if text else type(error).__name__,
+        "it does not answer as an API server does",
     )
     return ClusterError(f"Cannot reach the Kubernetes API server {server}: {why}.")
 

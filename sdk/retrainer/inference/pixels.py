@@ -134,8 +134,7 @@ def _mended_jpeg(body: bytes, space: str, shape: tuple[int, int]) -> Pixels:
             )
         except ValueError as error:
             if not (strict and ends and any(text in str(error) for text in _HARMLESS)):
-                why = _short(error) if ends else "truncated"
-                raise RejectedError(f"JPEG: {why}") from error
+                raise RejectedError(f"JPEG: {_cause(error) if ends else 'truncated'}") from error
         else:
             return image
     raise AssertionError("the last try returns or raises")
@@ -272,5 +271,5 @@ def upright(image: Pixels, turned: int) -> Pixels:
     return np.ascontiguousarray(image)
 
 
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]
+def _cause(error: Exception) -> str:
+    return "of a kind that is not read; save it anew" if "nsupported" in str(error) else "damaged"

@@ -1,8 +1,10 @@
 """How a kubeconfig and the environment name the cluster, and the messages for their mistakes."""
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from retrainer.cluster.client import Client
 from retrainer.errors import ClusterError, UserError
@@ -51,13 +53,57 @@ def test_a_context_whose_user_is_not_there_is_refused_as_by_kubectl(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"[1, 2]", b"a: b: c", b"\xae\xff", KUBECONFIG.replace("token", "x: [").encode()]
+    ("text", "why"),
+    [
+        (b"", "it has not the form of a kubeconfig"),
+        (b"[1, 2]", "it has not the form of a kubeconfig"),
+        (b"a: b: c", "it is not YAML from line 1 on"),
+        (b"\xae\xff", "it is not YAML"),
+        (KUBECONFIG.replace("token", "x: [").encode(), "it is not YAML from line 5 on"),
+        (KUBECONFIG.replace("cluster: c", "kluster: c").encode(), "cluster is missing in it"),
+        (
+            KUBECONFIG.replace("server", "certificate-authority: /nowhere, server").encode(),
+            "it names /nowhere, which is missing",
+        ),
+        (
+            KUBECONFIG.replace("server", "certificate-authority-data: x, server").encode(),
+            "a certificate or key in it is not base64",
+        ),
+    ],
 )
-def test_a_broken_kubeconfig_is_told_without_a_traceback(tmp_path: Path, text: bytes) -> None:
+def test_a_broken_kubeconfig_is_told_in_words_of_ours(
+    tmp_path: Path, text: bytes, why: str
+) -> None:
     file = tmp_path / "config"
     file.write_bytes(text)
-    with pytest.raises(UserError, match=r"^The kubeconfig .* cannot be used: [^\n]+$"):
+    with pytest.raises(UserError) as caught:
         Client(kubeconfig=file)
+    assert str(caught.value) == f"The kubeconfig {file} cannot be used: {why}."
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ("[nowhere-at-all]", "plugin nowhere-at-all cannot be started"),
+        ("[sh, -c, 'exit 3']", "plugin ended with exit code 3"),
+        ("[sh, -c, 'echo Log in. >&2; exit 3']", "plugin ended with exit code 3 and said: Log in"),
+        ("[echo, hello]", "plugin gives nothing that is a credential"),
+        ("[echo, '{}']", "plugin gives nothing that is a credential"),
+    ],
+)
+def test_a_credential_plugin_that_fails_is_told(tmp_path: Path, command: str, why: str) -> None:
+    program, *arguments = yaml.safe_load(command)
+    plugin = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": program,
+        "args": arguments,
+        "interactiveMode": "Never",
+    }
+    file = tmp_path / "config"
+    file.write_text(KUBECONFIG.replace("{token: t}", json.dumps({"exec": plugin})))
+    with pytest.raises(UserError) as caught:
+        Client(kubeconfig=file)
+    assert str(caught.value) == f"The kubeconfig {file} gives no credentials: its credential {why}."
 
 
 def test_a_pod_without_a_token_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ import contextlib
 import hashlib
 import http.client
 import os
+import socket
+import ssl
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -149,13 +152,26 @@ def download(url: str) -> bytes:
     except http.client.HTTPException as error:
         raise _no_download(url, "the connection was cut") from error
     except OSError as error:
-        raise _no_download(url, getattr(error, "reason", error)) from error
+        raise _no_download(url, _cause(error)) from error
     if not body.startswith(_HDF5):
         raise _no_download(url, "what came is not an HDF5 file, perhaps a proxy's page")
     return body
 
 
-def _no_download(url: str, detail: object) -> StorageError:
+def _cause(error: OSError) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"HTTP status {error.code}"
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(reason, socket.gaierror):
+        return "its host name is not known on this machine"
+    if isinstance(reason, ssl.SSLError):
+        return "its certificate is not trusted, or no TLS is spoken there"
+    if isinstance(reason, TimeoutError):
+        return "no answer in time"
+    return (isinstance(reason, OSError) and reason.strerror) or "the connection failed"
+
+
+def _no_download(url: str, detail: str) -> StorageError:
     return StorageError(
         f"spec.weights: imagenet cannot be downloaded from {url} ({detail}); without internet, put "
         "the file into a folder and name that in spec.weights."

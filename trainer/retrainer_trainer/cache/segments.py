@@ -100,7 +100,7 @@ def index_records(body: bytes, width: int, path: str) -> npt.NDArray[np.void]:
         raw = np.frombuffer(images.buffers()[1], np.uint8, count * IDENTITY_BYTES)
         values, identities = flat.reshape(-1, width), raw.reshape(-1, IDENTITY_BYTES)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise DamagedError(str(error)) from error
+        raise DamagedError("it is no segment that can be read") from error
     records = np.empty(len(values), RECORD)
     records["image"] = np.ascontiguousarray(identities).view("V16")[:, 0]
     row = 0
