@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 
 import aiohttp
 
@@ -40,6 +41,17 @@ def session_of_pods() -> aiohttp.ClientSession:
     )
 
 
+class Standing(Enum):
+    """What is known of a pod; those of one standing are asked in rounds of their own."""
+
+    NEW = auto()
+    """It has not been asked yet."""
+    ANSWERING = auto()
+    """It answered when it was last asked."""
+    SILENT = auto()
+    """It did not."""
+
+
 @dataclass
 class _Silence:
     """A pod that has not answered: how often in a row, and when it is asked again."""
@@ -51,9 +63,10 @@ class _Silence:
 class Reports:
     """Polls pods, and calls `on_news` with each job that a pod has new figures of.
 
-    Pods that answered when last asked, and those that have not answered yet or no more, are asked in
+    Pods that answered when last asked, those that did not, and those that have never been asked have
     rounds of their own: a silent pod takes the whole timeout, and 600 of them made each round of all
-    pods take 20 s. Who stays silent is asked less and less often, at least once a minute.
+    pods take 20 s, and the first report of a pod that came after them wait for 10 to 18 s. Who stays
+    silent is asked less and less often, at least once a minute.
     """
 
     def __init__(
@@ -72,31 +85,31 @@ class Reports:
         self._clock = clock
         self._answering: set[str] = set()
         self._silences: dict[str, _Silence] = {}
-        self._turns = {True: 0, False: 0}
+        self._turns = dict.fromkeys(Standing, 0)
 
     async def run(self) -> None:
         """Poll until cancelled."""
         async with session_of_pods() as session, asyncio.TaskGroup() as group:
-            for answering in (True, False):
-                group.create_task(self._rounds(session, answering=answering))
+            for standing in Standing:
+                group.create_task(self._rounds(session, standing))
 
-    async def _rounds(self, session: aiohttp.ClientSession, *, answering: bool) -> None:
+    async def _rounds(self, session: aiohttp.ClientSession, standing: Standing) -> None:
         while True:
             started = time.monotonic()
             if self._leads():
-                await self.poll(session, answering=answering)
+                await self.poll(session, standing)
             await asyncio.sleep(max(0.1, started + INTERVAL - time.monotonic()))
 
-    async def poll(self, session: aiohttp.ClientSession, *, answering: bool) -> int:
-        """Ask once the pods that answered when last asked, or all others whose time has come.
+    async def poll(self, session: aiohttp.ClientSession, standing: Standing) -> int:
+        """Ask once the pods of this standing whose time has come.
 
         Returns:
             How many were asked.
         """
-        due = self._due(answering=answering)
-        turn = self._turns[answering] % len(due) if due else 0
+        due = self._due(standing)
+        turn = self._turns[standing] % len(due) if due else 0
         pods = (due[turn:] + due[:turn])[:_ROUND_MAX]
-        self._turns[answering] = turn + len(pods)
+        self._turns[standing] = turn + len(pods)
         at_once = asyncio.Semaphore(_AT_ONCE)
         asking = (self._ask(session, pod, at_once) for pod in pods)
         for end in await asyncio.gather(*asking, return_exceptions=True):
@@ -104,7 +117,7 @@ class Reports:
                 _logger.error("A pod's report could not be taken in", exc_info=end)
         return len(pods)
 
-    def _due(self, *, answering: bool) -> list[PodSnapshot]:
+    def _due(self, standing: Standing) -> list[PodSnapshot]:
         running = [p for p in self._memory.pods() if p.running and p.ip and not p.deleting]
         uids = {pod.uid for pod in running}
         self._answering &= uids
@@ -113,9 +126,14 @@ class Reports:
         return [
             pod
             for pod in running
-            if (pod.uid in self._answering) == answering
+            if self._standing(pod) == standing
             and (pod.uid not in self._silences or self._silences[pod.uid].until <= now)
         ]
+
+    def _standing(self, pod: PodSnapshot) -> Standing:
+        if pod.uid in self._silences:
+            return Standing.SILENT
+        return Standing.ANSWERING if pod.uid in self._answering else Standing.NEW
 
     def _note(self, pod: PodSnapshot, *, answered: bool) -> None:
         if answered:

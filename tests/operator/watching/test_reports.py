@@ -12,7 +12,7 @@ from tests.operator.objects import UID, make_child, make_job, make_pod, make_rep
 
 from retrainer.api import Report
 from retrainer_operator.reconciling.memory import Memory
-from retrainer_operator.watching.reports import SIZE_MAX, Reports, session_of_pods
+from retrainer_operator.watching.reports import SIZE_MAX, Reports, Standing, session_of_pods
 
 GOOD = make_report(message="well").to_json().encode()
 
@@ -40,7 +40,7 @@ async def _heard(answer: web.StreamResponse, **pod: Any) -> list[Report]:
     reports = Reports(memory, leads=lambda: True, on_news=news.append, port=runner.addresses[0][1])
     try:
         async with session_of_pods() as session:
-            await reports.poll(session, answering=False)
+            await reports.poll(session, Standing.NEW)
     finally:
         await runner.cleanup()
     heard = list(memory.reports(UID))
@@ -124,6 +124,48 @@ async def test_pods_that_stay_silent_do_not_slow_the_reports_of_others() -> None
     assert beside_silent_pods < 2 * alone
 
 
+async def test_600_silent_pods_are_in_no_round_of_those_that_answer_or_are_new() -> None:
+    """In one round with others they took 20 s of it, since each takes the whole timeout."""
+    silent = 600
+    app = web.Application()
+
+    async def report(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=GOOD)
+
+    app.router.add_get("/report", report)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    memory = Memory()
+    for snapshot in (make_job(), make_child()):
+        memory.put(snapshot)
+    for n in range(silent):  # nobody listens there, which costs the test less time than silence
+        memory.put(make_pod(f"silent-{n}", running=True, ip="127.0.0.3"))
+    now = 0.0
+    reports = Reports(
+        memory,
+        leads=lambda: True,
+        on_news=lambda _: None,
+        port=runner.addresses[0][1],
+        clock=lambda: now,
+    )
+    try:
+        async with session_of_pods() as session:
+            asked = [await reports.poll(session, Standing.NEW) for _ in range(2)]
+            assert sum(asked) == silent
+            memory.put(make_pod("answers", running=True, ip="127.0.0.1"))
+            assert await reports.poll(session, Standing.NEW) == 1
+            assert [report.message for report in memory.reports(UID)] == ["well"]
+            for _ in range(5):
+                assert await reports.poll(session, Standing.ANSWERING) == 1
+            assert await reports.poll(session, Standing.SILENT) == 0
+            now = 4.0
+            again = [await reports.poll(session, Standing.SILENT) for _ in range(3)]
+            assert sum(again) == silent
+    finally:
+        await runner.cleanup()
+
+
 async def test_a_silent_pod_is_asked_less_and_less_often() -> None:
     now = [0.0]
     memory = Memory()
@@ -133,11 +175,11 @@ async def test_a_silent_pod_is_asked_less_and_less_often() -> None:
     reports = Reports(
         memory, leads=lambda: True, on_news=lambda _: None, port=1, clock=lambda: now[0]
     )
-    asked = []
+    asked: list[int] = []
     async with session_of_pods() as session:
         for second in range(0, 300, 2):
             now[0] = float(second)
-            if await reports.poll(session, answering=False):
+            if await reports.poll(session, Standing.SILENT if asked else Standing.NEW):
                 asked.append(second)
     assert asked[:5] == [0, 4, 12, 28, 60]
     assert all(60 <= b - a <= 62 for a, b in pairwise(asked[5:]))
