@@ -48,7 +48,7 @@ class Layer(NamedTuple):
 
 
 def read_layers(network: Architecture, weights: Weights) -> list[Layer]:
-    """The layers of a network from its weights file, in Keras' order.
+    """Read the layers of a network from its weights file, in Keras' order.
 
     Raises:
         UserError: the file holds no weights for this network.
@@ -74,7 +74,7 @@ def read_layers(network: Architecture, weights: Weights) -> list[Layer]:
 
 
 def folded(layers: Sequence[Layer]) -> Arrays:
-    """Kernels and biases that give what the convolutions and their batch normalisations give.
+    """Fold batch normalisations into the convolutions before them: kernels and biases that do both.
 
     scale = gamma / sqrt(variance + epsilon); kernel' = kernel * scale; bias = beta - mean * scale, all
     in float64, rounded once.
@@ -94,18 +94,18 @@ def folded(layers: Sequence[Layer]) -> Arrays:
 
 
 def unreadable(network: Architecture, weights: Weights, detail: str) -> RetrainerError:
-    """The error of a file that holds no weights for a network."""
+    """Make the error of a file that holds no weights for a network."""
     return reasons.WEIGHTS_UNREADABLE.error(
         url=weights.origin, architecture=network.backbone, detail=detail
     )
 
 
 class _MisfitError(Exception):
-    """The file is not what Keras writes for this network; the message says why."""
+    """Raised of a file that is not what Keras writes for this network; the message says why."""
 
 
 def _in_order(file: Any, expected: Sequence[Convolution]) -> tuple[list[Any], list[list[Any]]]:
-    """The datasets of the kernels, and those of the batch normalisations, in Keras' order."""
+    """Find the datasets of the kernels, and of the batch normalisations, in Keras' order."""
     if "layers" in file:
         variables = _keras_3(file, expected)
     elif "layer_names" in file.attrs:
@@ -125,7 +125,7 @@ def _in_order(file: Any, expected: Sequence[Convolution]) -> tuple[list[Any], li
 
 
 def _keras_3(file: Any, expected: Sequence[Convolution]) -> list[list[Any]]:
-    """The variables of each layer in a `.weights.h5`, where layers are named by class and number."""
+    """List each layer's variables in a `.weights.h5`, where layers are named by class and number."""
     layers = _child(file, "layers")
     if len(layers) > _MOST_LAYERS:
         raise _MisfitError(f"it has {len(layers)} layers")
@@ -154,7 +154,7 @@ def _keras_3(file: Any, expected: Sequence[Convolution]) -> list[list[Any]]:
 
 
 def _legacy(group: Any) -> list[list[Any]]:
-    """The variables of each layer in a `.h5` of Keras 2, which lists layers and variables in order."""
+    """List each layer's variables in a `.h5` of Keras 2, which has layers and variables in order."""
     variables = []
     for layer_name in _names(group, "layer_names"):
         layer = _child(group, layer_name)
@@ -171,7 +171,7 @@ def _names(group: Any, attribute: str) -> list[str]:
 
 
 def _child(group: Any, path: str) -> Any:
-    """What lies at a path of this file, refused where the way there leaves the file."""
+    """Open what lies at a path of this file; refuse it where the way there leaves the file."""
     import h5py
 
     for name in path.split("/"):

@@ -27,7 +27,7 @@ _HEAD_OPERATORS = 2  # FULLY_CONNECTED and SOFTMAX, the last of a template
 
 
 def backbone_tflite(network: Architecture, arrays: Arrays) -> bytes:
-    """Pixels 0..255, (1, size, size, 3), to the bottleneck, (1, width)."""
+    """Write the backbone's file: pixels 0..255, (1, size, size, 3), to the bottleneck, (1, width)."""
     model = unpack(template(network.backbone, TFLITE))
     (graph,) = model.subgraphs
     bottleneck = graph.operators[-_HEAD_OPERATORS].inputs[0]
@@ -39,7 +39,10 @@ def backbone_tflite(network: Architecture, arrays: Arrays) -> bytes:
 
 
 def network_tflite(network: Architecture, arrays: Arrays) -> bytes:
-    """Pixels 0..255, (images, size, size, 3), to scores, (images, labels); `arrays` with the head's."""
+    """Write the network's file: pixels 0..255, (images, size, size, 3), to scores, (images, labels).
+
+    `arrays` has those of the head as well.
+    """
     label_count = len(arrays["head/bias"])
     model = unpack(template(network.backbone, TFLITE))
     for tensor in model.subgraphs[0].tensors:
@@ -51,14 +54,14 @@ def network_tflite(network: Architecture, arrays: Arrays) -> bytes:
 
 
 def lay_out(place: str, array: Floats) -> Floats:
-    """An array as TensorFlow Lite wants it: outputs first; those of a depthwise kernel come last."""
+    """Transpose an array for TensorFlow Lite: outputs first; those of a depthwise kernel come last."""
     if place == "head/weights":
         return array.T
     return array.transpose(3, 0, 1, 2) if array.ndim == 4 else array
 
 
 def on_pixels(arrays: Arrays, first: str) -> Arrays:
-    """The first convolution for pixels 0..255 as they are, with x / 127.5 - 1 put into its numbers.
+    """Put x / 127.5 - 1 into the numbers of the first convolution, which then takes pixels 0..255.
 
     TensorFlow's converter does so where that convolution pads nothing (Inception V3). Kernel / 127.5,
     and bias - the sum of each output's kernel, in float64, rounded once.
@@ -81,14 +84,14 @@ def _fill(model: Any, arrays: Arrays, first: str) -> None:
 
 
 def unpack(body: bytes) -> Any:
-    """The object of a TensorFlow Lite file."""
+    """Read a TensorFlow Lite file into its object."""
     from ai_edge_litert import schema_py_generated as schema
 
     return schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(body), 0))
 
 
 def pack(model: Any) -> bytes:
-    """The file of such an object, its buffers aligned."""
+    """Write such an object as a file, its buffers aligned."""
     import flatbuffers
 
     size = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
@@ -105,7 +108,7 @@ class _Aligned:
         self.data: Sequence[int] | None = buffer.data
 
     def Pack(self, builder: Any) -> Any:  # noqa: N802 - called by the generated code
-        """As the generated BufferT.Pack."""
+        """Write the buffer as the generated `BufferT.Pack` does, but aligned."""
         from ai_edge_litert import schema_py_generated as schema
 
         vector = None

@@ -17,7 +17,7 @@ MOST_CANDIDATES = 20_000
 
 Longs = npt.NDArray[np.intp]
 ReadSmall = Callable[[Iterable[int]], Mapping[int, Small]]
-"""Small pictures of these rows, by row; rows that cannot be read any more are left out."""
+"""Reads small pictures of rows, by row; rows that cannot be read any more are left out."""
 
 
 class Pair(NamedTuple):

@@ -20,11 +20,11 @@ from retrainer_trainer.findings.neighbours import Neighbours, nearest
 
 FOLDS = 10
 MOST_IMAGES = 100_000
-"""With more images findings are left out: the time to compare each with each grows as the square."""
+"""Images above which findings are left out: the time to compare each with each grows as the square."""
 FEWEST_PER_LABEL = 5
 """Images that every label needs: with fewer, a fold leaves a head with next to none of a label."""
 STRANGER_SPREADS = 6.0
-"""Robust spreads above the median distance from which an image is a stranger."""
+"""How many robust spreads above the median distance an image is a stranger."""
 
 Longs = npt.NDArray[np.intp]
 
@@ -48,7 +48,7 @@ class Stranger:
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found. Row numbers are those of the matrix.
+    """The findings of one set of images. Row numbers are those of the matrix.
 
     Attributes:
         right: images that the folds' heads, which had not seen them, guessed right.
@@ -94,7 +94,7 @@ def find(
     read_small: ReadSmall,
     seed: int = 0,
 ) -> Findings:
-    """All findings.
+    """Look for all kinds of findings.
 
     Args:
         matrix: bottlenecks, float32, (images, width).

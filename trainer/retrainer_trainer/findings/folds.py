@@ -14,7 +14,7 @@ _Z95 = 1.959964  # two-sided 95% of the normal distribution
 
 
 def assign_folds(label: Longs, group: Longs, folds: int, seed: int) -> Longs:
-    """The fold of each image: labels evenly spread, the images of one group in one fold.
+    """Assign a fold to each image: labels evenly spread, the images of one group in one fold.
 
     Args:
         label: (images,) number of each image's label.
@@ -33,7 +33,7 @@ def assign_folds(label: Longs, group: Longs, folds: int, seed: int) -> Longs:
 def out_of_fold_scores(
     rotated: Rotated, label: Longs, label_count: int, fold: Longs, folds: int
 ) -> Floats:
-    """Scores (images, labels) of each image by the head trained on the other folds."""
+    """Score each image, (images, labels), by the head trained on the other folds."""
     takes_part = fold[None, :] != np.arange(folds)[:, None]
     heads = train_heads(rotated, label, label_count, takes_part)
     scores = np.empty((len(label), label_count), np.float32)
@@ -44,7 +44,7 @@ def out_of_fold_scores(
 
 
 def folds_interval(right: int, images: int, folds: int) -> tuple[float, float]:
-    """The 95% interval of an accuracy found by cross-validation.
+    """Compute the 95% interval of an accuracy that cross-validation gave.
 
     Wilson's interval takes the images as independent tests of one head. Here the heads share most of
     their training images, so their errors go together, and the interval of the folds alone is too

@@ -9,12 +9,12 @@ import numpy.typing as npt
 from retrainer_trainer.findings.heads import Rotated, train_heads
 
 SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""Of the training images of a fold, those on which a head is trained."""
+"""Shares of the training images of a fold on which heads are trained."""
 Longs = npt.NDArray[np.intp]
 
 
 class Point(NamedTuple):
-    """The accuracy with so many training images."""
+    """The accuracy of a head with one number of training images."""
 
     images: int
     accuracy: float
@@ -28,14 +28,14 @@ class Forecast(NamedTuple):
     exponent: float
 
     def accuracy(self, images: float) -> float:
-        """The accuracy that the law gives for so many training images."""
+        """Compute the accuracy that the law gives for a number of training images."""
         return 1 - self.scale * math.pow(images, -self.exponent)
 
 
 def forecast(
     rotated: Rotated, label: Longs, label_count: int, fold: Longs, *, seed: int
 ) -> Forecast | None:
-    """The learning curve over the number of training images; None where there are too few.
+    """Measure the learning curve over the number of training images; None where they are too few.
 
     Each head is tested on images of a fold that it has not seen. The law is fitted to the logarithms
     of the errors, each point weighted by its number of errors. Every fold is one more draw of the
@@ -76,7 +76,7 @@ def forecast(
 
 
 def _rank_in_label(label: Longs, label_count: int) -> npt.NDArray[np.float64]:
-    """For images in random order: which share of its label's images comes before each."""
+    """Compute, for images in random order, the share of its label's images that comes before each."""
     rank = np.empty(len(label))
     for number in range(label_count):
         rows = np.flatnonzero(label == number)

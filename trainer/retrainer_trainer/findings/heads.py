@@ -19,7 +19,7 @@ RELATIVE_L2 = 1e-3
 same for networks whose numbers are larger. Of 0.0001 to 0.003, the best for finding wrong labels."""
 
 _CHUNK = 8192
-"""Rows whose scores are in memory at a time."""
+"""Number of rows whose scores are in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Heads:
     bias: Floats
 
     def scores(self, rotated: Rotated, head: int, rows: npt.NDArray[np.intp]) -> Floats:
-        """Softmax scores (rows, labels) of one head."""
+        """Compute the softmax scores (rows, labels) of one head."""
         logits: Floats = rotated.rows[rows] @ self.weights[head].T + self.bias[head]
         logits -= logits.max(axis=1, keepdims=True)
         np.exp(logits, out=logits)
@@ -88,7 +88,7 @@ def train_heads(
     takes_part: npt.NDArray[np.bool_],
     steps: int = STEPS,
 ) -> Heads:
-    """One softmax head for each row of `takes_part`, all trained at once.
+    """Train one softmax head for each row of `takes_part`, all at once.
 
     Minimises for each head the mean cross entropy over its images plus l2/2 times the squared weights,
     by Nesterov's accelerated gradient with the inverse of the curvature's bound as step size.
@@ -136,7 +136,7 @@ def train_heads(
 def _errors(
     rows: Floats, label: npt.NDArray[np.intp], weights: Floats, bias: Floats
 ) -> npt.NDArray[np.float32]:
-    """Score minus truth: (heads, labels, rows)."""
+    """Compute score minus truth, (heads, labels, rows)."""
     heads, labels, axes = weights.shape
     scores = (weights.reshape(heads * labels, axes) @ rows.T).reshape(heads, labels, len(rows))
     scores += bias[:, :, None]

@@ -15,7 +15,7 @@ from retrainer_trainer.findings.findings import Findings
 from retrainer_trainer.store.store import Store, UnreadableError
 
 _VERSION = b"1"
-"""Part of the digest: another one where the arithmetic changes."""
+"""A part of the digest that changes with the arithmetic."""
 
 _FORMAT = TypeAdapter(Findings)
 
@@ -59,7 +59,7 @@ class KeptFindings:
         self._images = len(label)
 
     def read(self) -> Findings | None:
-        """What an earlier run left; None if there is nothing, or nothing that can be read."""
+        """Read what an earlier run left; None if there is nothing, or nothing that can be read."""
         try:
             findings = _FORMAT.validate_json(self._store.get(self._path))
         except (NotFound, UnreadableError, ValidationError):
@@ -67,5 +67,5 @@ class KeptFindings:
         return findings if findings.images == self._images else None
 
     def write(self, findings: Findings) -> None:
-        """Keep them for later runs."""
+        """Write findings for later runs."""
         self._store.put(self._path, _FORMAT.dump_json(findings))

@@ -14,7 +14,7 @@ it (some of them are wrong), of labels changed on purpose two thirds to three qu
 
 
 def neighbour_votes(neighbours: Neighbours, label: Longs, label_count: int) -> Floats:
-    """The labels of each image's neighbours, weighted by cosine: (images, labels), rows sum to 1."""
+    """Weigh the labels of each image's neighbours by cosine: (images, labels), rows sum to 1."""
     weight = np.maximum(neighbours.cosine, np.finfo(np.float32).tiny)
     votes: Floats = np.zeros((len(label), label_count), np.float32)
     images = np.arange(len(label))
@@ -25,7 +25,7 @@ def neighbour_votes(neighbours: Neighbours, label: Longs, label_count: int) -> F
 
 
 def margins(scores: Floats, votes: Floats, label: Longs) -> tuple[Floats, Longs]:
-    """How much more another label is believed than the image's own, and which label that is.
+    """Compute how much more another label is believed than the image's own, and which label that is.
 
     The normalised margin of confident learning (Northcutt, Jiang and Chuang 2021): the largest score of
     another label minus that of the given one, from -1 (surely right) to 1 (surely wrong). Scores are the

@@ -10,7 +10,7 @@ from retrainer_trainer.arrays import Floats
 NEIGHBOURS = 10
 
 _BLOCK = 512
-"""Rows compared with all others at a time."""
+"""Number of rows compared with all others at a time."""
 _GROUP = 64
 """Columns of which only the largest is looked at first: the ten largest numbers of a row lie in at most
 ten groups, and finding those is ten times faster than sorting whole rows of 100,000."""
@@ -30,7 +30,7 @@ class Neighbours:
 
 
 def nearest(matrix: Floats, count: int = NEIGHBOURS) -> Neighbours:
-    """The `count` nearest other images of each by the cosine of their bottlenecks (images, width).
+    """Find the `count` nearest other images of each by the cosine of bottlenecks (images, width).
 
     Fewer where there are fewer other images.
     """
@@ -54,7 +54,7 @@ def nearest(matrix: Floats, count: int = NEIGHBOURS) -> Neighbours:
 
 
 def _largest(block: Floats, count: int) -> tuple[npt.NDArray[np.intp], Floats]:
-    """Columns and values of the `count` largest numbers of each row, largest first."""
+    """Find columns and values of the `count` largest numbers of each row, largest first."""
     grouped = block.reshape(len(block), -1, _GROUP)
     group = _top(grouped.max(axis=2), min(count, grouped.shape[1]))
     candidates = np.take_along_axis(grouped, group[:, :, None], axis=1).reshape(len(block), -1)
@@ -68,5 +68,5 @@ def _largest(block: Floats, count: int) -> tuple[npt.NDArray[np.intp], Floats]:
 
 
 def _top(values: Floats, count: int) -> npt.NDArray[np.intp]:
-    """Columns of the `count` largest numbers of each row, in no order."""
+    """Find the columns of the `count` largest numbers of each row, in no order."""
     return np.argpartition(-values, count - 1, axis=1)[:, :count]

@@ -55,7 +55,7 @@ class Comparer:
 
 
 def small_picture(image: npt.NDArray[np.uint8]) -> Small:
-    """A picture (height, width, 3) as `Comparer` takes it."""
+    """Reduce a picture (height, width, 3) to what `Comparer` takes."""
     small = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.uint8)
 
@@ -66,7 +66,7 @@ def _grey(picture: Small, blur: float) -> Floats:
 
 
 def _views(grey: Floats) -> Iterator[Floats]:
-    """The middle of the picture and of its mirror image, turned and scaled a little, as unit vectors."""
+    """Cut the middles of a picture and its mirror image, turned and scaled a little: unit vectors."""
     for mirrored in (grey, np.ascontiguousarray(grey[:, ::-1])):
         for turn in _TURNS:
             for scale in _SCALES:
@@ -74,7 +74,7 @@ def _views(grey: Floats) -> Iterator[Floats]:
 
 
 def _middle(grey: Floats, turn: float = 0.0, scale: float = 1.0) -> Floats:
-    """The middle three quarters of a picture, turned (degrees) and enlarged: (_CORE, _CORE)."""
+    """Cut the middle three quarters of a picture, turned (degrees) and enlarged: (_CORE, _CORE)."""
     pixel = 0.75 * SIDE / _CORE / scale
     cosine, sine = pixel * math.cos(math.radians(turn)), pixel * math.sin(math.radians(turn))
     centre, core = (SIDE - 1) / 2, (_CORE - 1) / 2
@@ -101,7 +101,7 @@ def _unit(picture: Floats) -> Floats:
 
 
 def _shifted(first: Small, second: Small) -> float:
-    """The correlation of one picture's middle with the place in the other that fits best."""
+    """Correlate one picture's middle with the place in the other that fits best."""
     pictures = _grey(first, 1.0), _grey(second, 1.0)
     best = -1.0
     for picture, other in (pictures, pictures[::-1]):
