@@ -82,6 +82,7 @@ _NAMES = {
     "cluster": "a real cluster",
     "helm": "helm",
     "promtool": "promtool",
+    "chromium": "the browser chromium",
     "versitygw": "the S3 server versitygw",
 }
 

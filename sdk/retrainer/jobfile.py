@@ -199,6 +199,7 @@ def only_here(job: RetrainJob) -> list[str]:
     places = (
         ("images", spec.images, rules.S3_URL),
         ("manifest", spec.manifest, rules.S3_FILE),
+        ("corrections", spec.corrections, rules.S3_FILE),
         ("output", spec.output, rules.S3_URL),
         ("cache", spec.cache, rules.S3_URL),
         ("weights", spec.weights, rules.WEIGHTS_URL),

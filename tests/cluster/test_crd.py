@@ -231,6 +231,7 @@ CHANGES: Job = {
     "architecture": "inception_v3",
     "images": "s3://other/photos",
     "manifest": "s3://other/list.csv",
+    "corrections": "s3://other/corrections.csv",
     "output": "s3://other/models",
     "cache": "s3://other/cache",
     "weights": "s3://other/weights",

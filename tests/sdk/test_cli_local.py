@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import typer
 from tests.support.run_folder import write_run
@@ -293,6 +295,41 @@ def test_places_that_are_not_there_are_named_with_their_options(invoke: Invoke) 
     )
 
 
+def test_suggested_corrections_are_written_for_people_to_look_at(
+    invoke: Invoke, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "out" / "flowers-1a2b3c4d")
+    rows = [
+        ("label", "daisy/a.jpg", None, "daisy", "roses", 0.9),
+        ("duplicate", "roses/a.jpg", "roses/b.jpg", "roses", None, 0.99),
+        ("stranger", "=x/a.jpg", None, "=x", None, 0.7),
+    ]
+    columns = dict(
+        zip(
+            ("kind", "path", "other", "label", "suggested", "score"),
+            zip(*rows, strict=True),
+            strict=True,
+        )
+    )
+    pq.write_table(
+        pa.table({name: list(column) for name, column in columns.items()}), run / "findings.parquet"
+    )
+    output = invoke("findings", str(run), "--write", "corrections.csv")
+    assert output.out == (
+        "corrections.csv: 3 suggestions. Look at each photo; delete the rows that are wrong, or\n"
+        "write keep as their action. Then: retrainer run PHOTOS --corrections corrections.csv\n"
+    )
+    assert (tmp_path / "corrections.csv").read_text() == (
+        "path,action,label,run\n"
+        "daisy/a.jpg,relabel,roses,flowers-1a2b3c4d\n"
+        "roses/b.jpg,drop,,flowers-1a2b3c4d\n"
+        "'=x/a.jpg,drop,,flowers-1a2b3c4d\n"
+    )
+    assert invoke("findings", str(run), "--write", "no/where.csv") == (
+        64, "", "error: Cannot write no/where.csv: No such file or directory.\n"
+    )  # fmt: skip
+
+
 def test_a_manifest_is_enough_to_name_the_photos(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "Garden Birds").mkdir()
     (tmp_path / "Garden Birds" / "list.csv").touch()
@@ -338,6 +375,7 @@ def test_options_set_fields_over_what_the_file_says() -> None:
         "validation_percentage": 30, "flip_left_right": True, "random_crop": 1, "random_scale": 2,
         "random_brightness": 3, "views": 5, "endpoint": "http://s3:7070", "region": "eu-west-1",
         "insecure": True, "solver": Solver.SGD, "l2": 0.25, "sweep": None, "manifest": None,
+        "corrections": None,
     }  # fmt: skip
     assert set(options) == set(_cli_run._FIELDS)
     spec = _cli_run.job_with(document(), options).spec

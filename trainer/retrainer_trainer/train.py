@@ -23,6 +23,8 @@ from retrainer.api import (
     layout,
     reasons,
 )
+from retrainer.api.corrections import Action
+from retrainer.api.evaluation import AppliedCorrections, CorrectedImage, HeadBefore
 from retrainer.api.interval import percent
 from retrainer.errors import NotFound, UserError
 from retrainer_trainer.arrays import Floats, Rows
@@ -32,6 +34,7 @@ from retrainer_trainer.dataset.texts import shown
 from retrainer_trainer.export import formats as export
 from retrainer_trainer.export import stage
 from retrainer_trainer.findings.stage import FindingsOfRun, look
+from retrainer_trainer.head.before import Guess, compare, guesses_of
 from retrainer_trainer.head.evaluate import accuracy as share_right
 from retrainer_trainer.head.evaluate import evaluate
 from retrainer_trainer.head.lbfgs import MOST_ITERATIONS
@@ -117,6 +120,7 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     # --- findings: what the bottlenecks tell of the images ---
     findings = look_at_images(task, ready, folder, reporter, stop)
     add_findings(evaluation, findings, test, truth, scores)
+    evaluation.corrections = corrections_of(task, ready, test, scores, reporter)
 
     # --- export, and check what was exported ---
     formats = export.formats_of(spec.export, ready.backbone.architecture)
@@ -438,6 +442,51 @@ def add_findings(
     evaluation.folds, evaluation.forecast = findings.folds, findings.forecast
     clean = ~np.isin(test, findings.leaked())
     evaluation.without_leaks = share_right(truth[clean], scores[clean].argmax(axis=1))
+
+
+# --- corrections: what people said of the run before ---
+def corrections_of(
+    task: Task, ready: Bottlenecks, test: Rows, scores: Floats, reporter: Reporter
+) -> AppliedCorrections | None:
+    """Say which corrections were applied and what they changed; None where the job names none."""
+    if not task.spec.corrections:
+        return None
+    corrections = ready.catalog.corrections
+    return AppliedCorrections(
+        relabelled=corrections.count(Action.RELABEL),
+        dropped=corrections.count(Action.DROP),
+        kept=corrections.count(Action.KEEP),
+        absent=len(corrections.absent),
+        applied=[
+            CorrectedImage(path=c.path, action=c.action, was=one.was, label=c.label)
+            for one in corrections.applied
+            for c in [one.correction]
+        ],
+        before=head_before(task, ready, test, scores, reporter),
+    )
+
+
+def head_before(
+    task: Task, ready: Bottlenecks, test: Rows, scores: Floats, reporter: Reporter
+) -> HeadBefore | None:
+    """Compare the head with that of the run that the corrections are of; None if it is not there."""
+    run = ready.catalog.corrections.run
+    if not run:
+        return None
+    folder = open_store(task.spec.output, task.spec.storage, "spec.output", reporter.log)
+    try:
+        guesses = guesses_of(folder.get(f"{run}/{layout.PREDICTIONS}"))
+    except (NotFound, ValueError) as error:
+        reporter.warn(
+            f"The corrections are of {run}, whose {layout.PREDICTIONS} cannot be read beside this run "
+            f"({error}): what they changed is not measured."
+        )
+        return None
+    catalog, names = ready.catalog, ready.catalog.printable_labels
+    identities = [row.tobytes().hex() for row in catalog.identities[test]]
+    rows = zip(identities, catalog.label[test], scores.argmax(axis=1), strict=True)
+    now = {identity: Guess(names[label], names[guess]) for identity, label, guess in rows}
+    return compare(run, guesses, now)
 
 
 # --- the end ---

@@ -92,6 +92,49 @@ class Forecast(Wire):
     )
 
 
+class CorrectedImage(Wire):
+    """One correction that was applied."""
+
+    path: str = Field(description="Of the image.")
+    action: str = Field(description="relabel, drop or keep.")
+    was: str = Field("", description="Its label before.")
+    label: str = Field("", description="Its label now; empty if it was not relabelled.")
+
+
+class HeadBefore(Wire):
+    """This head and that of the run whose findings were corrected, on the test images of both."""
+
+    run: str = Field(description="Name of that run's folder.")
+    images: int = Field(0, description="Test images of both; copies of an image count once.")
+    relabelled: int = Field(0, description="Those of them that have another label now.")
+    accuracy_then: float | None = Field(
+        None, description="Of the head before, by the labels of before, 0 to 1."
+    )
+    accuracy_by_corrected_labels: float | None = Field(
+        None,
+        description="Of the head before, by the labels of now; what differs is the labels' doing.",
+    )
+    accuracy: float | None = Field(None, description="Of this head, by the labels of now.")
+    only_before: int = Field(0, description="Images that only the head before guesses right.")
+    only_now: int = Field(0, description="Images that only this head guesses right.")
+    p: float = Field(
+        1, description="Two-sided p-value of McNemar's exact test of these two numbers."
+    )
+
+
+class AppliedCorrections(Wire):
+    """What `spec.corrections` came to."""
+
+    relabelled: int = Field(0, description="Images that got another label.")
+    dropped: int = Field(0, description="Images that were left out.")
+    kept: int = Field(0, description="Images whose findings are not shown again.")
+    absent: int = Field(0, description="Corrections of images that are not there.")
+    applied: list[CorrectedImage] = Field(default_factory=list, description="One by one.")
+    before: HeadBefore | None = Field(
+        None, description="What they changed; null if they name no run that can be read."
+    )
+
+
 class Evaluation(Accuracy):
     """Everything that `evaluation.json` says; the accuracy at its top is the one on the test images."""
 
@@ -117,6 +160,9 @@ class Evaluation(Accuracy):
     )
     forecast: Forecast | None = Field(
         None, description="What more images would bring; null without findings or with too few."
+    )
+    corrections: AppliedCorrections | None = Field(
+        None, description="Corrections that were applied; null without."
     )
     labels: list[LabelFigures] = Field(
         default_factory=list, description="One entry per label, in the order of labels.txt."

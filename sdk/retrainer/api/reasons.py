@@ -240,6 +240,12 @@ MANIFEST_UNREADABLE = _failed(
     "Name a CSV, TSV, JSON Lines or Parquet file with the columns path and label.",
     error=UserError,
 )
+CORRECTIONS_UNREADABLE = _failed(
+    "CorrectionsUnreadable",
+    "{url} (spec.corrections) cannot be applied: {detail}",
+    "Each row needs a path, an action (relabel, drop or keep) and, to relabel, a label that there is.",
+    error=UserError,
+)
 LABEL_WITHOUT_TRAINING = _failed(
     "LabelWithoutTraining",
     "Labels without a training image: {labels}.",

@@ -302,6 +302,11 @@ class RetrainJobSpec(Model):
         "of label folders: CSV, TSV, JSON Lines or Parquet, or as Vertex AI, SageMaker, Hugging Face or "
         "Label Studio have it.",
     )
+    corrections: FileUrl | None = Field(
+        None,
+        description="URL of a corrections.csv, as the page of a run or `retrainer findings --write` "
+        "gives it: images to relabel, drop or keep.",
+    )
     output: Url = Field(
         description="URL under which the run's folder <name>-<first 8 of uid> is written."
     )

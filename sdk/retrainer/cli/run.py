@@ -42,7 +42,7 @@ WHAT = "What and where"
 # Options that set a field of the job are named as the field is: (heading, place, type, fields).
 _GROUPS: tuple[tuple[str, str, type[BaseModel], tuple[str, ...]], ...] = (
     (WHAT, "spec", RetrainJobSpec, (
-        "images", "manifest", "output", "architecture", "weights", "cache", "export",
+        "images", "manifest", "corrections", "output", "architecture", "weights", "cache", "export",
         "max_rejected_fraction",
     )),
     ("Training", "spec.training", Training, (
@@ -62,6 +62,7 @@ _HELP = {
     "images": "The same as FOLDER.",
     "manifest": "Path or URL of a list of images with path and label (CSV, JSON Lines, Parquet, ...), "
     "instead of label folders.",
+    "corrections": "Path or URL of a corrections.csv, as the page of a run gives it.",
     "architecture": "Network to retrain; `retrainer architectures` lists them.",
     "output": "Path or URL under which the run's folder is written.",
     "cache": "Path or URL of the bottleneck cache; OUTPUT/.bottlenecks if not given.",
@@ -110,7 +111,7 @@ def _shown(value: Any) -> str:
 
 _FIELDS = _fields()
 _METAVARS = {
-    **dict.fromkeys(("images", "manifest", "output", "cache", "weights"), "PATH"),
+    **dict.fromkeys(("images", "manifest", "corrections", "output", "cache", "weights"), "PATH"),
     "export": "FORMAT",
     "architecture": "NETWORK",
     "endpoint": "URL",
@@ -151,6 +152,7 @@ def run(
     name: Annotated[str | None, _option("name")] = None,
     images: Annotated[str | None, _option("images")] = None,
     manifest: Annotated[str | None, _option("manifest")] = None,
+    corrections: Annotated[str | None, _option("corrections")] = None,
     output: Annotated[str | None, _option("output")] = None,
     architecture: Annotated[str | None, _option("architecture")] = None,
     weights: Annotated[str | None, _option("weights")] = None,

@@ -28,6 +28,7 @@ from retrainer.watcher import Watcher
 if TYPE_CHECKING:
     import boto3
 
+    from retrainer.api.corrections import Correction
     from retrainer.inference.classifier import Image, Prediction
     from retrainer.results.comparison import Comparison
     from retrainer.results.rows import CatalogRow, Combination, Finding, TestPrediction
@@ -178,6 +179,10 @@ class AsyncJob(JobSnapshot):
     async def findings(self) -> "list[Finding]":
         """List what stands out among the images, as `Job.findings`."""
         return await asyncio.to_thread(self._job.findings)
+
+    async def suggested_corrections(self) -> "list[Correction]":
+        """Suggest a correction for each finding, as `Job.suggested_corrections`."""
+        return await asyncio.to_thread(self._job.suggested_corrections)
 
     async def sweep(self) -> "list[Combination]":
         """List every combination that the job's sweep tried, as `Job.sweep`."""

@@ -22,6 +22,7 @@ from retrainer.store.s3 import Access
 from retrainer.watcher import Watcher
 
 if TYPE_CHECKING:
+    from retrainer.api.corrections import Correction
     from retrainer.inference.classifier import Image, Prediction
     from retrainer.results.comparison import Comparison
     from retrainer.results.rows import CatalogRow, Combination, Finding, TestPrediction
@@ -280,6 +281,10 @@ class Job(JobSnapshot):
     def findings(self) -> "list[Finding]":
         """List what stands out among the images: wrong labels, leaks, near-duplicates, strangers."""
         return self.run.findings()
+
+    def suggested_corrections(self) -> "list[Correction]":
+        """Suggest a correction for each finding. See `Run.suggested_corrections`."""
+        return self.run.suggested_corrections()
 
     def sweep(self) -> "list[Combination]":
         """List every combination of values that the job's sweep tried. See `Run.sweep`."""

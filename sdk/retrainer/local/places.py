@@ -31,6 +31,7 @@ def absolute(job: RetrainJob) -> RetrainJob:
     places = {
         "images": spec.images,
         "manifest": spec.manifest,
+        "corrections": spec.corrections,
         "output": spec.output,
         "cache": spec.cache,
     }
@@ -61,10 +62,11 @@ def problems(job: RetrainJob) -> list[str]:
     if images is not None and not images.is_dir():
         why = "is no folder" if images.exists() else "does not exist"
         sentences.append(f"spec.images: the folder {spec.images} {why}")
-    manifest = local_path(spec.manifest) if spec.manifest else None
-    if manifest is not None and not manifest.is_file():
-        why = "is a folder" if manifest.is_dir() else "does not exist"
-        sentences.append(f"spec.manifest: the file {spec.manifest} {why}")
+    for field, place in (("manifest", spec.manifest), ("corrections", spec.corrections)):
+        path = local_path(place) if place else None
+        if path is not None and not path.is_file():
+            why = "is a folder" if path.is_dir() else "does not exist"
+            sentences.append(f"spec.{field}: the file {place} {why}")
     for field, place in (("output", spec.output), ("cache", spec.cache)):
         path = local_path(place) if place else None
         if path is None:

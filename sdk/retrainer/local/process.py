@@ -358,6 +358,7 @@ _ADVISED = (
     reasons.TOO_FEW_LABELS,
     reasons.SETS_ON_TOP,
     reasons.MANIFEST_UNREADABLE,
+    reasons.CORRECTIONS_UNREADABLE,
     reasons.LABEL_WITHOUT_TRAINING,
     reasons.TOO_MANY_REJECTED,
     reasons.WEIGHTS_NOT_FOUND,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from retrainer.api import Evaluation, Report, Storage
+from retrainer.api.corrections import Correction
 from retrainer.api.interval import wilson
 from retrainer.api.layout import (
     CATALOG,
@@ -26,6 +27,7 @@ from retrainer.api.status import CurvePoint
 from retrainer.errors import NotFound, UserError
 from retrainer.results.history import COLUMNS, History
 from retrainer.results.rows import CatalogRow, Combination, Finding, TestPrediction
+from retrainer.results.suggestions import suggested
 from retrainer.store.folder import Folder
 from retrainer.store.s3 import Access
 
@@ -217,6 +219,15 @@ class Run:
         names = list(Finding.__dataclass_fields__)
         rows = zip(*_columns(table, names), strict=True)
         return [Finding(**dict(zip(names, row, strict=True))) for row in rows]
+
+    def suggested_corrections(self) -> list[Correction]:
+        """Suggest a correction for each finding; look at each before it is applied.
+
+        Write them by `retrainer.api.corrections.csv_text`, and name the file in the next job's
+        `corrections`.
+        """
+        run = self.url.rsplit("/", 1)[-1]
+        return [suggested(finding, run) for finding in self.findings()]
 
     def sweep(self) -> list[Combination]:
         """List every combination that a sweep tried (`sweep.parquet`), in the order of their values.

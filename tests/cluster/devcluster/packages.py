@@ -22,7 +22,8 @@ NODE = {
 }
 IMAGES = {"buildah": "buildah", "mmdebstrap": "mmdebstrap"}
 PROMTOOL = {"prometheus": "promtool"}
-ALL = NODE | IMAGES | PROMTOOL
+BROWSER = {"chromium": "chromium"}
+ALL = NODE | IMAGES | PROMTOOL | BROWSER
 """What the tests need of Debian, beside Python, make and git."""
 _SERVICES = Path("/usr/sbin/policy-rc.d")
 

@@ -14,13 +14,15 @@ WITHOUT_CLUSTER = ("versitygw", "helm")
 def lacking(tool: str) -> str:
     """What to do so that this machine has it, as the end of a sentence; empty if it has.
 
-    `cluster`: a Kubernetes cluster can be started, or one is given. `promtool`, `helm`,
-    `versitygw`: that program is there.
+    `cluster`: a Kubernetes cluster can be started, or one is given. `promtool`, `chromium`,
+    `helm`, `versitygw`: that program is there.
     """
     if tool == "cluster":
         return _lacking_for_a_cluster()
     if tool == "promtool":
         return "" if shutil.which("promtool") else _install(["prometheus"])
+    if tool == "chromium":
+        return "" if shutil.which("chromium") else _install(["chromium"])
     return "" if binaries.path(tool).exists() else "`make tools` builds it"
 
 

@@ -15,6 +15,8 @@ from retrainer.inference.pixels import MAX_BYTES
 from retrainer.local.places import lies_inside
 from retrainer_trainer.arrays import Bools, Longs, Rows
 from retrainer_trainer.dataset import split
+from retrainer_trainer.dataset.corrections import NO_CORRECTIONS, Corrections
+from retrainer_trainer.dataset.corrections import apply as apply_corrections
 from retrainer_trainer.dataset.folders import list_folders
 from retrainer_trainer.dataset.identity import (
     IDENTITY_BYTES,
@@ -53,6 +55,7 @@ class Catalog:
         groups: names of the groups that a manifest keeps in one set.
         group: (N,) index into `groups`; manifest.NONE for an image of no group.
         bad: rows of the manifest that are left out.
+        corrections: that were applied.
     """
 
     labels: tuple[str, ...]
@@ -66,6 +69,7 @@ class Catalog:
     groups: tuple[str, ...]
     group: npt.NDArray[np.int32]
     bad: tuple[BadRow, ...] = ()
+    corrections: Corrections = NO_CORRECTIONS
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -100,6 +104,7 @@ def list_catalog(
     """
     _refuse_nested(spec)
     listing = (list_manifest if spec.manifest else list_folders)(store, spec, log)
+    listing, corrections = apply_corrections(listing, spec, log)
     identities = _identities(store, listing, log=log, threads=threads or cores())
     catalog = Catalog(
         labels=listing.labels,
@@ -113,8 +118,10 @@ def list_catalog(
         groups=listing.groups,
         group=listing.group,
         bad=listing.bad,
+        corrections=corrections,
     )
     warnings = [bad_rows_sentence(listing.bad)] if listing.bad else []
+    warnings += [corrections.sentence()] if corrections.absent else []
     warnings += check_labels(catalog, spec, np.ones(len(catalog), bool))
     twice = catalog.duplicates()
     if twice:

@@ -1,7 +1,8 @@
 """The stage of a run that looks for findings, and the rows that its files and its page show."""
 
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from retrainer.api.findings import FindingCounts, FindingKind
 from retrainer_trainer.arrays import Rows
 from retrainer_trainer.bottlenecks import Bottlenecks
 from retrainer_trainer.dataset import reading
+from retrainer_trainer.dataset.catalog import Catalog
+from retrainer_trainer.dataset.texts import shown
 from retrainer_trainer.findings.duplicates import Pair
 from retrainer_trainer.findings.findings import FOLDS, Findings, find, why_not
 from retrainer_trainer.findings.kept import KeptFindings
@@ -92,9 +95,30 @@ def look(task: Task, ready: Bottlenecks, cache: Store, reporter: Reporter) -> Fi
             ready.matrix[rows], label, sets, len(catalog.labels), read_small=read_small, seed=seed
         )
         kept.write(findings)
-    of_run = _of_run(findings, rows)
+    of_run = _without_kept(_of_run(findings, rows), catalog)
     reporter.log(sentence(of_run))
     return of_run
+
+
+def _without_kept(of_run: FindingsOfRun, catalog: Catalog) -> FindingsOfRun:
+    """Leave out findings of which people said that all of their images are right as they are."""
+    kept = catalog.corrections.kept
+    if not kept:
+        return of_run
+
+    def is_kept(finding: FindingRow) -> bool:
+        rows = (finding.row, finding.other_row)
+        return all(shown(catalog.paths[row]) in kept for row in rows if row is not None)
+
+    rows = [finding for finding in of_run.rows if not is_kept(finding)]
+    of_kind = Counter(finding.kind for finding in rows)
+    counts = FindingCounts(
+        labels=of_kind[FindingKind.LABEL],
+        leaks=of_kind[FindingKind.LEAK],
+        duplicates=of_kind[FindingKind.DUPLICATE],
+        strangers=of_kind[FindingKind.STRANGER],
+    )
+    return replace(of_run, rows=rows, counts=counts)
 
 
 def _of_run(findings: Findings, rows: Rows) -> FindingsOfRun:

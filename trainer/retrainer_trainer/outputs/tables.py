@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrainer.api import CurvePoint
+from retrainer.api.corrections import harmless
 from retrainer_trainer.arrays import Floats, Rows
 from retrainer_trainer.dataset import split
 from retrainer_trainer.dataset.catalog import Catalog
@@ -18,10 +19,6 @@ from retrainer_trainer.dataset.texts import shown
 from retrainer_trainer.head.softmax import Head
 from retrainer_trainer.head.sweep import Candidate
 from retrainer_trainer.outputs.rows import FindingRow
-
-# A cell that begins so is a formula to spreadsheets (OWASP, CSV injection); a folder's or a file's name
-# can begin with anything.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def labels_txt(labels: Sequence[str]) -> bytes:
@@ -63,13 +60,8 @@ def _csv(header: tuple[str, ...], rows: Iterable[Sequence[str]]) -> bytes:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows([_harmless(cell) for cell in row] for row in rows)
+    writer.writerows([harmless(cell) for cell in row] for row in rows)
     return out.getvalue().encode()
-
-
-def _harmless(cell: str) -> str:
-    """Keep a spreadsheet from running a cell: an apostrophe makes a text of what is a formula there."""
-    return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
 
 
 def head_npz(head: Head, labels: Sequence[str]) -> bytes:

@@ -1,11 +1,13 @@
 """The page's section on the images: what stands out among them, with pictures and what to do."""
 
 import base64
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 from retrainer.api import Evaluation
+from retrainer.api.corrections import Action, Correction, csv_lines
 from retrainer.api.findings import FindingKind
 from retrainer_trainer.page.html import percent, section
 
@@ -36,6 +38,16 @@ _TITLES_AND_ADVICE = {
 }
 
 
+_SAVE = (
+    '<p id="save" hidden><a id="corrections" download="corrections.csv">Save corrections.csv</a> '
+    '<span id="ticked" class="soft"></span> Then: <code>retrainer run PHOTOS --corrections '
+    "corrections.csv</code>, or <code>corrections</code> in the spec of the next job.</p>"
+    '<noscript><p class="note">Without scripts: <code>retrainer findings RUN --write '
+    "corrections.csv</code></p></noscript>"
+)
+"""Shown once a box is ticked; the page's script fills it."""
+
+
 @dataclass(frozen=True)
 class FindingCard:
     """One finding as the page shows it.
@@ -61,8 +73,14 @@ class FindingCard:
     sets: tuple[str, ...] = ()
 
 
-def findings_section(cards: Sequence[FindingCard], evaluation: Evaluation) -> str:
-    """Write the section as HTML; empty if findings were left out."""
+def findings_section(cards: Sequence[FindingCard], evaluation: Evaluation, run: str) -> str:
+    """Write the section as HTML; empty if findings were left out.
+
+    Args:
+        cards: the most telling findings.
+        evaluation: of the run.
+        run: name of its folder, which the corrections name.
+    """
     folds = evaluation.folds
     if folds is None or folds.interval is None:
         return ""
@@ -70,7 +88,10 @@ def findings_section(cards: Sequence[FindingCard], evaluation: Evaluation) -> st
     for kind, (title, advice) in _TITLES_AND_ADVICE.items():
         of_kind = [card for card in cards if card.kind is kind]
         if of_kind:
-            figures = "".join(_figure(card) for card in of_kind)
+            figures = "".join(
+                _figure(card, _boxes(card, f"{kind}-{number}", run))
+                for number, card in enumerate(of_kind)
+            )
             parts.append(
                 f'<h3>{title}</h3><p class="soft">{advice}</p><div class="mistakes">{figures}</div>'
             )
@@ -80,6 +101,8 @@ def findings_section(cards: Sequence[FindingCard], evaluation: Evaluation) -> st
         parts.append(
             f'<p class="note">At most {MOST_FINDINGS} of each kind; findings.parquet has all.</p>'
         )
+    if cards:
+        parts.append(_SAVE)
     return section("What the images tell", "".join(parts))
 
 
@@ -110,7 +133,34 @@ def _accuracy(evaluation: Evaluation) -> str:
     return f"<p>{' '.join(sentences)}</p>"
 
 
-def _figure(card: FindingCard) -> str:
+def _boxes(card: FindingCard, name: str, run: str) -> str:
+    """Write the boxes of one finding: what can be done about it, each with its rows of CSV."""
+
+    def rows(action: Action, *paths: str, label: str = "") -> list[Correction]:
+        return [Correction(path, action, label, run) for path in paths]
+
+    if card.other:
+        choices = {
+            "drop the first": rows(Action.DROP, card.path),
+            "drop the second": rows(Action.DROP, card.other),
+            "keep both": rows(Action.KEEP, card.path, card.other),
+        }
+    else:
+        choices = {
+            "drop it": rows(Action.DROP, card.path),
+            "right as it is": rows(Action.KEEP, card.path),
+        }
+    if card.suggested is not None:
+        relabelled = rows(Action.RELABEL, card.path, label=card.suggested)
+        choices = {f"it is {card.suggested}": relabelled, **choices}
+    return "".join(
+        f'<label><input type="checkbox" name="{name}" '
+        f'data-rows="{escape(json.dumps(csv_lines(corrections)))}"> {escape(text)}</label>'
+        for text, corrections in choices.items()
+    )
+
+
+def _figure(card: FindingCard, boxes: str) -> str:
     pictures = _picture(card.path, card.jpeg)
     if card.other:
         pictures += _picture(card.other, card.other_jpeg)
@@ -127,7 +177,7 @@ def _figure(card: FindingCard) -> str:
         for path in (card.path, card.other)
         if path
     )
-    return f"<figure>{pictures}<figcaption>{caption}{paths}</figcaption></figure>"
+    return f"<figure>{pictures}<figcaption>{caption}{paths}{boxes}</figcaption></figure>"
 
 
 def _picture(path: str, jpeg: bytes | None) -> str:

@@ -1,10 +1,11 @@
 """`report.html`: one file that shows a finished run, with nothing to load from anywhere else.
 
 Labels, paths and reasons come from other people's folders: everything is escaped, and the page's own
-policy forbids scripts and requests.
+policy forbids requests, and all scripts but the one in its template.
 """
 
 import base64
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -17,6 +18,7 @@ from retrainer.api import CommonestLabel, CurvePoint, Evaluation, LabelFigures
 from retrainer.api.evaluation import Check
 from retrainer_trainer.head.sweep import Candidate
 from retrainer_trainer.page import charts
+from retrainer_trainer.page.corrections import corrections_section
 from retrainer_trainer.page.findings import FindingCard, findings_section
 from retrainer_trainer.page.html import percent, section, table
 
@@ -112,18 +114,27 @@ def render(page: Page) -> str:
         _confusion(page),
         _labels(page),
         _mistakes(page),
-        findings_section(page.findings, page.evaluation),
+        corrections_section(page.evaluation.corrections),
+        findings_section(page.findings, page.evaluation, page.run.rstrip("/").rpartition("/")[2]),
         _exports(page),
         _lists(page),
         _spec(page),
     ]
-    return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
+    template = _TEMPLATE.read_text(encoding="utf-8")
+    return Template(template).substitute(
+        script_hash=_script_hash(template),
         title=escape(page.name),
         subtitle=f"{escape(page.architecture)} retrained on {len(page.labels)} labels, "
         f"{escape(page.finished)}",
         sections="\n".join(s for s in sections if s),
         footer=f"Retrainer {escape(page.versions.get('retrainer', ''))} &middot; {escape(page.run)}",
     )
+
+
+def _script_hash(template: str) -> str:
+    """Compute what the policy names the page's one script by, so that no other runs."""
+    script = template.partition("<script>")[2].partition("</script>")[0]
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _hero(page: Page) -> str:
