@@ -58,6 +58,11 @@ def read(file: str | Path) -> str:
             f"There is no file {file}.",
             command=f"retrainer init {shlex.quote(str(file))} writes one to start from.",
         ) from None
+    except IsADirectoryError as error:
+        raise UserError(
+            f"{file} is a folder, not a job file.",
+            command="retrainer run FOLDER trains on a folder of photos.",
+        ) from error
     except UnicodeDecodeError as error:
         raise UserError(f"{_name(file)} is not UTF-8 text: is it a job file?") from error
     except OSError as error:

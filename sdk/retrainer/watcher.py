@@ -20,6 +20,21 @@ class Watcher(Protocol):
         """Take what a person should know of the images or the job; of a run on this machine."""
 
 
+def checked(progress: Watcher) -> Watcher:
+    """Refuse what is no watcher before a job starts.
+
+    Raises:
+        TypeError: it lacks a method of `Watcher`.
+    """
+    lacking = [m for m in ("report", "log", "warning") if not callable(getattr(progress, m, None))]
+    if lacking:
+        raise TypeError(
+            "Give True, False, None, or an object with the methods report, log and warning as "
+            f"progress: {progress!r} has no {lacking[0]}."
+        )
+    return progress
+
+
 class Silent(Watcher):
     """A watcher that shows nothing."""
 

@@ -449,7 +449,7 @@ def test_a_wrong_kind_of_thing_is_named(
         assert shell(*command, "job.yaml") == 64
         assert shell.err == "error: job.yaml is a file, not a run or the name of a job.\n"
         assert shell(*command, "./notes") == 64
-        assert shell.err == "error: ./notes is a file, not the folder of a run.\n"
+        assert shell.err == "error: notes is a file, not the folder of a run.\n"
         assert shell(*command, "nothing") == 64
         assert shell.err == (
             "error: No RetrainJob nothing in namespace default. There is no folder nothing here "

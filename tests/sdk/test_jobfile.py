@@ -123,7 +123,7 @@ def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_job_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"Cannot read .*: Is a directory"):
+    with pytest.raises(UserError, match=r" is a folder, not a job file\."):
         jobfile.load(tmp_path)
 
 

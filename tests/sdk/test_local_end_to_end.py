@@ -169,7 +169,7 @@ def test_the_command_prints_what_it_can_and_names_the_rest(
     assert out.splitlines()[0].split() == ["IMAGE", "LABEL", "SCORE", "THEN"]
     assert out.splitlines()[1].startswith(f"{image}   0 ")
     labelled, error = err.splitlines()
-    assert labelled.startswith("Labelled by ")
+    assert labelled == f"Labelled by {done.url}."
     assert error == f"error: {wrong}: 0 bytes"
     assert main.run(main.build(), [*arguments, "-o", "json"]) == 64
     (row,) = json.loads(capfd.readouterr().out)

@@ -26,7 +26,7 @@ def parse_job(document: object, *, where: str = "") -> RetrainJob:
     if not isinstance(document, Mapping):
         raise InvalidJob(
             [f"must be a mapping with apiVersion, kind, metadata and spec, got {_shown(document)}"],
-            where=where,
+            where=where or "job",
         )
     try:
         return RetrainJob.model_validate(document)

@@ -10,7 +10,7 @@ from typing_extensions import override
 from retrainer.api import Report
 from retrainer.cluster.snapshot import JobSnapshot
 from retrainer.views.text import one_line
-from retrainer.watcher import Silent, Watcher
+from retrainer.watcher import Silent, Watcher, checked
 
 
 class Lines(Silent):
@@ -96,7 +96,7 @@ def watching(job: JobSnapshot, progress: bool | Watcher | None) -> Iterator[Watc
     None is a bar in a terminal, a cell in a notebook, else nothing; True is lines where neither is.
     """
     if progress is not None and not isinstance(progress, bool):
-        yield progress
+        yield checked(progress)
     elif progress is False:
         yield Silent()
     elif _in_notebook():

@@ -14,7 +14,7 @@ from retrainer.api.names import CONTAINER, GROUP, PLURAL, VERSION
 from retrainer.cluster.connection import READ_SECONDS, Transport
 from retrainer.cluster.refusals import Asked, Gone, refusal
 from retrainer.cluster.stop import Stop
-from retrainer.errors import ClusterError, Forbidden
+from retrainer.errors import ClusterError, Forbidden, UserError
 
 PAGE = 500
 """Objects per request of a list, as kubectl asks for."""
@@ -78,7 +78,7 @@ class Cluster:
         Raises:
             NotFound: there is none.
         """
-        return self._json("get", "GET", resource, namespace, name)
+        return self._json("get", "GET", resource, namespace, _one(name))
 
     def create(self, resource: Resource, namespace: str, document: Document) -> Document:
         """Create an object, and return it as it is then; a field unknown to the server is refused.
@@ -100,7 +100,7 @@ class Cluster:
             "PATCH",
             resource,
             namespace,
-            name,
+            _one(name),
             query={"fieldManager": "retrainer"},
             body=change,
             content_type="application/merge-patch+json",
@@ -111,7 +111,7 @@ class Cluster:
         options: Document = {"propagationPolicy": "Background"}
         if uid:
             options["preconditions"] = {"uid": uid}
-        self._json("delete", "DELETE", resource, namespace, name, body=options)
+        self._json("delete", "DELETE", resource, namespace, _one(name), body=options)
 
     # --- many ---
     def find(
@@ -275,6 +275,20 @@ class Cluster:
                 f"{self.server} answered something that is not JSON: is it a Kubernetes API server?"
             ) from error
         return answer
+
+
+def _one(name: str) -> str:
+    """Refuse what names no object: a request without a name is one for all of the namespace.
+
+    Raises:
+        TypeError: it is no text.
+        UserError: it is empty, or the path of a folder.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"Give the name of a job as a text, not {name!r}.")
+    if name in {"", ".", ".."}:
+        raise UserError(f"Give the name of a job, not {name!r}, which would mean all of them.")
+    return name
 
 
 def _named(resource: Resource) -> str:

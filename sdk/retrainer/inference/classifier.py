@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from retrainer.api import Storage
 from retrainer.api.layout import EXPORT_PATHS, LABELS, RESULT, join
 from retrainer.errors import NotFound, UserError
 from retrainer.extras import import_onnxruntime
-from retrainer.inference.leftovers import is_leftover, is_sidecar
+from retrainer.inference.leftovers import PICTURES, is_leftover, is_sidecar
 from retrainer.store.folder import PARALLEL, Entry, Folder
 from retrainer.store.s3 import Access
 
@@ -41,6 +41,9 @@ class Prediction:
     error: str = ""
 
 
+_JOB_FILES = (".yaml", ".yml", ".json")
+
+
 def newest_run(output: str, storage: Storage | None = None, access: Access | None = None) -> str:
     """Path or URL of the newest whole run under `output`; `output` itself if it is a whole run.
 
@@ -48,9 +51,12 @@ def newest_run(output: str, storage: Storage | None = None, access: Access | Non
 
     Raises:
         NotFound: there is no such folder, or no whole run in it.
+        UserError: it is a file.
         StorageDenied, StorageError: the store refused, or cannot be reached.
     """
     folder = Folder(output, storage, access)
+    if "://" not in output and Path(output).expanduser().is_file():
+        raise UserError(_wrong_kind(output))
     if folder.exists(RESULT):
         return output
     names = [name for name in folder.folders() if not name.startswith(".")]
@@ -61,6 +67,16 @@ def newest_run(output: str, storage: Storage | None = None, access: Access | Non
         begun = f"; unfinished or something else: {', '.join(names[:5])}" if names else ""
         raise NotFound(f"There is no finished run in {output}{begun}.")
     return join(output, max(whole)[1])
+
+
+def _wrong_kind(path: str) -> str:
+    """Write a sentence on a file that is given where a run or a job is expected."""
+    ending = Path(path).suffix.lower()
+    if ending in PICTURES:
+        return f"{path} is a picture, not a run: name the run first, then the pictures."
+    if ending in _JOB_FILES:
+        return f"{path} is a file, not a run or the name of a job."
+    return f"{path} is a file, not the folder of a run."
 
 
 def _result(folder: Folder, run: str) -> Entry | None:
@@ -143,8 +159,10 @@ class Classifier:
         """Label several images; one that cannot be read has its `error` and costs no other its answer.
 
         Raises:
-            UserError: none of them can be read; the message names each.
+            UserError: none of them can be read, the message names each; or `top` is less than 1.
         """
+        if top is not None and top < 1:
+            raise UserError(f"Give at least 1 as top, not {top}.")
         predictions: list[Prediction] = []
         errors: list[UserError] = []
         for image in images:
@@ -188,7 +206,8 @@ def predict(
         UserError: no image can be read.
         NotFound: there is no finished run.
     """
-    return Classifier.open(str(output), storage).each(files(images), top)
+    place = str(output) if isinstance(output, Path) else output
+    return Classifier.open(place, storage).each(files(images), top)
 
 
 def files(images: Iterable[Image] | Image) -> list[Image]:
@@ -196,9 +215,17 @@ def files(images: Iterable[Image] | Image) -> list[Image]:
 
     Raises:
         NotFound: a folder has no files.
+        TypeError: an image is given as something else, such as an array.
     """
     chosen: list[Image] = []
-    for image in [images] if isinstance(images, (str, Path, bytes)) else images:
+    one = isinstance(images, (str, bytes)) or not isinstance(images, Iterable)
+    each: Any = [images] if one else images
+    for image in each:
+        if not isinstance(image, (str, Path, bytes)):
+            raise TypeError(
+                "Give the paths of images, or what their files hold as bytes, "
+                f"not {type(image).__name__}."
+            )
         if isinstance(image, bytes) or not Path(image).expanduser().is_dir():
             chosen.append(image)
             continue

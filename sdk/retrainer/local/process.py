@@ -46,7 +46,7 @@ from retrainer.local import places
 from retrainer.results.run import Run
 from retrainer.store.s3 import ENV_ENDPOINT, Access
 from retrainer.views.text import console
-from retrainer.watcher import Silent, Watcher
+from retrainer.watcher import Silent, Watcher, checked
 
 # -P: a file of the current folder named like a library must not be imported in its place.
 TRAINER = (sys.executable, "-P", "-m", "retrainer_trainer")
@@ -143,7 +143,7 @@ def run_program(
     if program is TRAINER:
         require_trainer()
     if progress is not None and not isinstance(progress, bool):
-        return _run(job, progress, program)
+        return _run(job, checked(progress), program)
     out = console()
     if progress or (progress is None and (out.is_terminal or out.is_jupyter)):
         from retrainer.local.display import Display

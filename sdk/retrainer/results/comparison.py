@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -148,9 +148,14 @@ def runs_of(
 
 
 def several(jobs: Sequence[T]) -> Sequence[T]:
-    """Refuse one text or path where a list is meant: Python would take its letters for jobs."""
+    """Refuse what is no list of jobs; of one text alone Python would take the letters for jobs."""
     if isinstance(jobs, (str, Path)):
         raise TypeError(f"Give a list of jobs, such as [{str(jobs)!r}].")
+    if not isinstance(jobs, Iterable):
+        raise TypeError(f"Give a list of jobs, not {jobs!r}.")
+    for job in jobs:
+        if not isinstance(job, (str, Path, Run)) and not hasattr(type(job), "run"):
+            raise TypeError(f"Give jobs, runs, or their names, paths or URLs, not {job!r}.")
     return jobs
 
 

@@ -7,13 +7,10 @@ from typing import TypeVar
 from retrainer.api import Storage
 from retrainer.api.names import JOB_PREFIXES
 from retrainer.errors import ClusterError, NotFound, UserError
-from retrainer.inference.leftovers import PICTURES
 from retrainer.results.run import Run
 from retrainer.store.s3 import Access
 
 Job = TypeVar("Job")
-
-_JOB_FILES = (".yaml", ".yml", ".json")
 
 
 def named(text: str, *, job: Callable[[str], Job], run: Callable[[str], Run]) -> Job | Run:
@@ -70,18 +67,5 @@ def run_at(place: str | Path, storage: Storage | None = None, access: Access | N
 
     place = str(place)
     if "://" not in place:
-        path = Path(place).expanduser()
-        if path.is_file():
-            raise UserError(_wrong_kind(place))
-        place = str(path)  # ./out is out
+        place = str(Path(place).expanduser())  # ./out is out
     return Run(newest_run(place, storage, access), storage=storage, access=access)
-
-
-def _wrong_kind(path: str) -> str:
-    """Write a sentence on a file that is given where a run or a job is expected."""
-    ending = Path(path).suffix.lower()
-    if ending in PICTURES:
-        return f"{path} is a picture, not a run: name the run first, then the pictures."
-    if ending in _JOB_FILES:
-        return f"{path} is a file, not a run or the name of a job."
-    return f"{path} is a file, not the folder of a run."

@@ -23,6 +23,7 @@ from retrainer.api.layout import (
     SWEEP,
     join,
 )
+from retrainer.api.parsing import problems
 from retrainer.api.status import CurvePoint
 from retrainer.errors import NotFound, UserError
 from retrainer.results.history import COLUMNS, History
@@ -111,6 +112,8 @@ class Run:
             storage: endpoint and region, as in the job's spec.
             access: another endpoint or other credentials for this machine.
         """
+        if not isinstance(url, (str, Path)):
+            raise TypeError(f"Give the path or URL of a run, not {url!r}.")
         self.url = str(url).rstrip("/")
         self._given_name = name
         self._given_architecture = architecture
@@ -322,4 +325,7 @@ def _columns(table: Any, names: Iterable[str]) -> list[list[Any]]:
 
 
 def _storage(storage: Mapping[str, Any] | None) -> Storage | None:
-    return Storage.model_validate(storage) if storage else None
+    try:
+        return Storage.model_validate(storage) if storage else None
+    except ValidationError as error:
+        raise UserError("\n".join(f"storage.{p}" for p in problems(error, Storage))) from error

@@ -140,6 +140,8 @@ class Folder:
         Raises:
             UserError: the URL is of another kind, or the credentials that are named cannot be read.
         """
+        if not isinstance(url, str):
+            raise TypeError(f"Give a path or URL as a text, not {url!r}.")
         self.url = url.rstrip("/") or "/"
         parts = urlsplit(url)
         self._place: _Place
