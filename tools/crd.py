@@ -38,6 +38,7 @@ COLUMNS = [
     ("Cached", "string", ".status.progress.cached", "Of the bottlenecks.", 0),
     ("Age", "date", ".metadata.creationTimestamp", "Since it was created.", 0),
     ("Architecture", "string", ".spec.architecture", "What is retrained.", 1),
+    ("Backbone", "string", ".spec.backbone.url", "What is retrained, if of one's own.", 1),
     ("Output", "string", ".spec.output", "Where the run goes.", 1),
     ("Findings", "integer", ".status.findings.total", "Among its images.", 1),
     ("Message", "string", ".status.message", "Why it is there.", 1),

@@ -208,6 +208,7 @@ def only_here(job: RetrainJob) -> list[str]:
         ("output", spec.output, rules.S3_URL),
         ("cache", spec.cache, rules.S3_URL),
         ("weights", spec.weights, rules.WEIGHTS_URL),
+        ("backbone.url", spec.backbone and spec.backbone.url, rules.S3_BACKBONE),
     )
     refusals = []
     for field, place, form in places:

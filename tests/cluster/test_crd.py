@@ -229,6 +229,7 @@ def test_a_manifest_stands_for_the_images_and_the_output_may_lie_beside_it(api: 
 # --- changes ---
 CHANGES: Job = {
     "architecture": "inception_v3",
+    "backbone": {"url": "s3://other/vit"},
     "images": "s3://other/photos",
     "manifest": "s3://other/list.csv",
     "corrections": "s3://other/corrections.csv",

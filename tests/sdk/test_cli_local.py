@@ -2,11 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +16,17 @@ import typer
 from tests.support.run_folder import write_run
 
 from retrainer import __version__, jobfile
-from retrainer.api import ARCHITECTURES, Export, Optimizer, Solver, parse_job
+from retrainer.api import (
+    ARCHITECTURES,
+    Channels,
+    Crop,
+    Export,
+    Layout,
+    Optimizer,
+    Solver,
+    Token,
+    parse_job,
+)
 from retrainer.cli import main
 from retrainer.cli import run as _cli_run
 from retrainer.errors import Interrupted, InvalidJob, UserError
@@ -377,7 +388,8 @@ def test_options_set_fields_over_what_the_file_says() -> None:
         "insecure": True, "solver": Solver.SGD, "l2": 0.25, "sweep": None, "manifest": None,
         "corrections": None,
     }  # fmt: skip
-    assert set(options) == set(_cli_run._FIELDS)
+    backbone = {name for name in _cli_run._FIELDS if name.startswith("backbone")}
+    assert set(options) == set(_cli_run._FIELDS) - backbone
     spec = _cli_run.job_with(document(), options).spec
     training, distortions, storage = spec.training, spec.distortions, spec.storage
     assert (spec.images, spec.output, spec.cache, spec.weights) == ("a", "b", "c", "w")
@@ -398,6 +410,56 @@ def test_options_set_fields_over_what_the_file_says() -> None:
     }  # fmt: skip
     assert (storage.endpoint, storage.region) == ("http://s3:7070", "eu-west-1")
     assert storage.insecure
+
+
+def test_a_backbone_takes_the_place_of_the_architecture_and_the_other_way_round(
+    tmp_path: Path,
+) -> None:
+    options = {
+        "backbone": str(tmp_path), "backbone_output": "last_hidden_state",
+        "backbone_token": Token.MEAN, "backbone_size": 384, "backbone_layout": Layout.NHWC,
+        "backbone_channels": Channels.BGR, "backbone_mean": "0.5,0.4,0.3", "backbone_std": "1,2,3",
+        "backbone_crop": Crop.CENTER,
+    }  # fmt: skip
+    assert set(options) == {name for name in _cli_run._FIELDS if name.startswith("backbone")}
+    for start in (document(), None):
+        spec = _cli_run.job_with(start, {"images": "flower_photos", **options}, here=False).spec
+        assert spec.architecture is None
+        assert spec.backbone is not None
+        assert spec.backbone.dump() == {
+            "url": str(tmp_path), "output": "last_hidden_state", "token": "mean", "size": 384,
+            "layout": "NHWC", "channels": "BGR", "mean": [0.5, 0.4, 0.3], "std": [1, 2, 3],
+            "crop": "center",
+        }  # fmt: skip
+    job = document()
+    assert isinstance(job, dict)
+    spec_of_file = {"backbone": {"url": "net"}, "images": "i", "output": "o"}
+    again = _cli_run.job_with(
+        {**job, "spec": spec_of_file}, {"architecture": "inception_v3"}, here=False
+    ).spec
+    assert (again.architecture, again.backbone) == ("inception_v3", None)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"backbone_mean": "0.5"}, "--backbone-mean: must be three numbers such as 0.5,0.5,0.5"),
+        ({"backbone_size": 4}, "--backbone-size (spec.backbone.size): must be at least 8, got 4"),
+        ({"weights": "w"}, "--weights (spec.weights): weights goes with architecture only"),
+        ({"export": [Export.KERAS]}, "--export (spec.export): a backbone is exported in its own"),
+    ],
+)
+def test_a_wrong_option_of_a_backbone_is_named(options: dict[str, Any], problem: str) -> None:
+    given = {"images": "i", "backbone": "net", **options}
+    with pytest.raises(InvalidJob, match=re.escape(problem)):
+        _cli_run.job_with(None, given, here=False)
+
+
+def test_a_backbone_that_is_not_there_is_named_before_anything_starts(tmp_path: Path) -> None:
+    given = {"images": str(tmp_path), "backbone": str(tmp_path / "none.onnx")}
+    expected = f"--backbone (spec.backbone.url): there is no file or folder {tmp_path}/none.onnx"
+    with pytest.raises(InvalidJob, match=re.escape(expected)):
+        _cli_run.job_with(None, given)
 
 
 def test_what_is_not_given_stays_as_in_the_file() -> None:

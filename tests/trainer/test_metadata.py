@@ -18,6 +18,7 @@ import retrainer
 from retrainer.api import Export, Training
 from retrainer.api.layout import EXPORT_PATHS, LABELS, RESULT
 from retrainer.inference import pixels as images
+from retrainer_trainer.backbone.network import ListedBackbone
 from retrainer_trainer.export import formats
 from retrainer_trainer.export.formats import Network
 from retrainer_trainer.head.softmax import Examples, train
@@ -80,6 +81,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, flowers: Path, imagenet_weight
     examples = Examples(ready.matrix, label, rows[:, None], rows[:0], len(NAMES))
     head = train(examples, Training(steps=300)).head
     backbone = ready.backbone
+    assert isinstance(backbone, ListedBackbone)
     network = Network(backbone.architecture, backbone.layers, head, NAMES)
     paths = sorted((folder / "photos").glob("*/*"))
     pixels = np.stack([images.pixels(path.read_bytes(), SIZE) for path in paths])

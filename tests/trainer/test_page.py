@@ -77,7 +77,7 @@ def page_of(labels: list[str], images: int = 300, **fields: Any) -> Page:
     evaluation = evaluate(scores, truth, labels, np.zeros(images, bool), truth)
     values: dict[str, Any] = {
         "name": "flowers",
-        "architecture": "mobilenet_0.50_160",
+        "network": "mobilenet_0.50_160",
         "run": "s3://models/flowers/flowers-12345678",
         "finished": "2026-11-24 17:00 UTC",
         "labels": labels,

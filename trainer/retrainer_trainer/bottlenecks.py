@@ -19,7 +19,8 @@ from retrainer.errors import Interrupted, RetrainerError, StorageError
 from retrainer_trainer.arrays import Bools, Floats, Longs
 from retrainer_trainer.backbone.compute import OpenJob, Request, Result, compute
 from retrainer_trainer.backbone.engine import gpu
-from retrainer_trainer.backbone.network import FindGpu, ListedBackbone, open_listed
+from retrainer_trainer.backbone.network import FindGpu
+from retrainer_trainer.backbone.opening import OpenedBackbone, open_backbone
 from retrainer_trainer.cache.cache import Cache
 from retrainer_trainer.dataset import split
 from retrainer_trainer.dataset.catalog import (
@@ -90,7 +91,7 @@ class Bottlenecks:
 
     catalog: Catalog
     images: Store
-    backbone: ListedBackbone
+    backbone: OpenedBackbone
     matrix: Floats
     views: Longs
     usable: Bools
@@ -178,7 +179,7 @@ def open_job(
         reporter.warn(warning)
     reporter.update(label_count=len(catalog.labels), progress={"images_total": len(catalog)})
     store = open_store(spec.cache_url, spec.storage, "spec.cache", reporter.log, stop)
-    backbone = open_listed(spec, store, reporter.log, reporter.warn, find_gpu)
+    backbone = open_backbone(spec, store, reporter.log, reporter.warn, stop, find_gpu=find_gpu)
     cache = Cache(store, backbone.fingerprint, backbone.width, reporter.warn)
     return OpenJob(spec, images, catalog, backbone, cache)
 

@@ -15,6 +15,7 @@ from retrainer.api import (
     Export,
     Phase,
     Report,
+    RetrainJobSpec,
     Solver,
     SweepChoice,
     SweepStatus,
@@ -104,7 +105,7 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     test = test_rows(task, ready)
     scores = trained.head.scores(ready.matrix, test)
     truth = ready.catalog.label[test].astype(np.intp)
-    evaluation = evaluated(spec.architecture, trained.step, scores, ready, test)
+    evaluation = evaluated(spec, trained.step, scores, ready, test)
     # How many steps L-BFGS takes is known only at its end.
     steps = trained.steps if spec.training.solver is Solver.LBFGS else spec.training.steps
     reporter.update(
@@ -123,17 +124,18 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     evaluation.corrections = corrections_of(task, ready, test, scores, reporter)
 
     # --- export, and check what was exported ---
-    formats = export.formats_of(spec.export, ready.backbone.architecture)
+    formats = export.formats_of(spec.export, ready.backbone)
     evaluation.exports, graph = stage.exported(ready, trained.head, formats, reporter, folder)
     folder.put(layout.EVALUATION, evaluation.to_json().encode())
-    summaries.graph(graph)
+    if graph is not None:
+        summaries.graph(graph)
     summaries.flush()
 
     # --- the page ---
     reporter.update(message="Writing the page.", progress={"percent": 98})
     page = Page(
         name=task.name,
-        architecture=spec.architecture,
+        network=spec.network,
         run=task.run_url,
         finished=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         labels=labels,
@@ -374,7 +376,7 @@ def test_rows(task: Task, ready: Bottlenecks) -> Rows:
 
 
 def evaluated(
-    architecture: str, step: int, scores: Floats, ready: Bottlenecks, test: Rows
+    spec: RetrainJobSpec, step: int, scores: Floats, ready: Bottlenecks, test: Rows
 ) -> Evaluation:
     """Evaluate the scores of the test images: all that `evaluation.json` holds but the exports."""
     labels = [shown(label) for label in ready.catalog.labels]
@@ -382,7 +384,19 @@ def evaluated(
     label = ready.catalog.label.astype(np.intp)
     training = label[ready.rows(split.TRAINING)]
     evaluation = evaluate(scores, label[test], labels, np.isin(test, copies), training)
-    return evaluation.model_copy(update={"architecture": architecture, "step": step})
+    backbone = ready.backbone
+    return evaluation.model_copy(
+        update={
+            "architecture": spec.architecture or "",
+            "backbone": spec.backbone.url if spec.backbone else "",
+            "network": spec.network,
+            "size": backbone.size,
+            "bottleneck": backbone.width,
+            "multiply_adds": backbone.multiply_adds,
+            "parameters": backbone.parameters,
+            "step": step,
+        }
+    )
 
 
 def write_predictions(folder: Store, ready: Bottlenecks, test: Rows, scores: Floats) -> None:

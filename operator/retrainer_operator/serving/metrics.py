@@ -220,8 +220,11 @@ def _lines(live: Live) -> _Lines:
     put(prometheus.JOB_PHASE, 1, f',phase="{_escaped(job.phase or "Pending")}"')
     if status.reason:
         put(prometheus.JOB_REASON, 1, f',reason="{_escaped(status.reason)}"')
-    architecture = json.loads(job.spec).get("architecture", "")
-    put(prometheus.JOB_INFO, 1, f',architecture="{_escaped(str(architecture))}"')
+    spec = json.loads(job.spec)
+    architecture, backbone = spec.get("architecture") or "", spec.get("backbone") or {}
+    url = str(backbone.get("url") or "")
+    network = f',architecture="{_escaped(str(architecture))}",backbone="{_escaped(url)}"'
+    put(prometheus.JOB_INFO, 1, network)
     put(prometheus.JOB_CREATED, job.created)
     ended = None if running else parse_time(status.completion_time)
     put(prometheus.JOB_FINISHED, ended)

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator
 
 from retrainer.api import rules
 from retrainer.api.fields import URL_MAX, Model, Number, Whole
@@ -49,9 +49,7 @@ BackboneUrl = Annotated[str, _url, AfterValidator(rules.BACKBONE.check)]
 Means = Annotated[
     list[Annotated[Number, Field(ge=-1e6, le=1e6)]], Field(min_length=3, max_length=3)
 ]
-Deviations = Annotated[
-    list[Annotated[Number, Field(ge=1e-6, le=1e6)]], Field(min_length=3, max_length=3)
-]
+Deviations = Annotated[list[Annotated[Number, Field(le=1e6)]], Field(min_length=3, max_length=3)]
 
 
 class BackboneSource(Model):
@@ -91,15 +89,28 @@ class BackboneSource(Model):
         description="squash squeezes the whole image to a square, center cuts the square in its middle.",
     )
 
+    @field_validator("std")
+    @classmethod
+    def _above_zero(cls, value: list[float] | None) -> list[float] | None:
+        for number in value or ():
+            if number < rules.DEVIATION_LEAST:
+                raise rules.DEVIATION.refusal(f"{number:g}")
+        return value
+
     @property
     def name(self) -> str:
         """Short name for people: that of its folder, or of a file that has one of its own."""
-        parts = [part for part in self.url.split("://")[-1].split("/") if part not in ("", ".")]
-        *folders, last = parts or [self.url]
-        stem = last
-        for suffix in (ONNX_SUFFIX, TFLITE_SUFFIX):
-            stem = stem.removesuffix(suffix)
-        if stem == last or not folders or stem not in _USUAL_FILES:
-            return stem
-        named = [folder for folder in folders if folder != "onnx"]
-        return named[-1] if named else stem
+        return backbone_name(self.url)
+
+
+def backbone_name(url: str) -> str:
+    """Make a short name of a backbone's URL: dinov2-small of `s3://networks/dinov2-small/model.onnx`."""
+    parts = [part for part in url.rsplit("://", maxsplit=1)[-1].split("/") if part not in ("", ".")]
+    *folders, last = parts or [url]
+    stem = last
+    for suffix in (ONNX_SUFFIX, TFLITE_SUFFIX):
+        stem = stem.removesuffix(suffix)
+    if stem == last or stem not in _USUAL_FILES:
+        return stem
+    named = [folder for folder in folders if folder != "onnx"]
+    return named[-1] if named else stem

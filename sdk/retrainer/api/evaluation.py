@@ -138,7 +138,15 @@ class AppliedCorrections(Wire):
 class Evaluation(Accuracy):
     """Everything that `evaluation.json` says; the accuracy at its top is the one on the test images."""
 
-    architecture: str = Field("", description="As in the spec.")
+    architecture: str = Field("", description="As in the spec; empty with a backbone.")
+    backbone: str = Field("", description="URL of the backbone; empty with an architecture.")
+    network: str = Field("", description="Name of either, for people.")
+    size: int | None = Field(None, description="Height and width of its input, pixels.")
+    bottleneck: int | None = Field(None, description="Numbers that it makes of an image.")
+    multiply_adds: int | None = Field(
+        None, description="Of the frozen network for one image; null where they cannot be counted."
+    )
+    parameters: int | None = Field(None, description="Of the frozen network.")
     step: int | None = Field(None, description="Training steps of the head that was kept.")
     cross_entropy: float | None = Field(
         None, description="Mean over the test images, nats; null without test images."

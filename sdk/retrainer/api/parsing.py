@@ -59,6 +59,7 @@ _SENTENCES = {
     "string_too_long": "must have at most {max_length} characters",
     "string_too_short": "must not be empty",
     "too_short": "must not be empty",
+    "too_few": "must have at least {min_length} entries, got {actual_length}",
     "too_long": "must have at most {max_length} entries, got {actual_length}",
     "enum": "must be {expected}, got {got}",
     "int_type": "must be a whole number, got {got}",
@@ -81,7 +82,10 @@ _SENTENCES = {
 def _sentence(error: ErrorDetails, model: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
         return _unknown(error["loc"], model)
-    template = _SENTENCES.get(error["type"], "must be something else, got {got}")
+    kind = error["type"]
+    if kind == "too_short" and error["ctx"]["min_length"] > 1:
+        kind = "too_few"
+    template = _SENTENCES.get(kind, "must be something else, got {got}")
     return template.format(got=_shown(error["input"]), **error.get("ctx", {}))
 
 

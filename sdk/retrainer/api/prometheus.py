@@ -78,7 +78,7 @@ JOB_REASON = Metric(
     "retrainer_job_reason", "gauge", "1 for the reason the job gives.", (*_JOB, "reason")
 )
 JOB_INFO = Metric(
-    "retrainer_job_info", "gauge", "1; what the job retrains.", (*_JOB, "architecture")
+    "retrainer_job_info", "gauge", "1; what the job retrains.", (*_JOB, "architecture", "backbone")
 )
 JOB_CREATED = Metric(
     "retrainer_job_created_timestamp_seconds", "gauge", "When the job was created, Unix time.", _JOB

@@ -284,6 +284,19 @@ BACKBONE_REFUSED = _failed(
     "The sentence says what to do; docs/reference/backbones.md has the limits.",
     error=UserError,
 )
+BACKBONE_NOT_FOUND = _failed(
+    "BackboneNotFound",
+    "No backbone in {url}: {found}.",
+    "Name the folder that holds model.onnx, onnx/model.onnx or backbone.tflite, or the file itself, in "
+    "spec.backbone.url.",
+    error=UserError,
+)
+BACKBONE_INCOMPLETE = _failed(
+    "BackboneIncomplete",
+    "{detail}",
+    "Set the field of spec.backbone that the sentence names, or mend the file.",
+    error=UserError,
+)
 EXPORT_DIFFERS = _failed(
     "ExportDiffers",
     "The exported {export} disagrees with the head on {differ} of {total} images.",

@@ -191,9 +191,31 @@ PERCENTAGES = Rule(
     "together less than 100",
     ".split",
 )
+ONE_NETWORK = Rule(
+    "spec",
+    "has(self.architecture) != has(self.backbone)",
+    "give exactly one of architecture (a network of the list) and backbone (one of your own)",
+    ".backbone",
+)
+WEIGHTS_OF_LIST = Rule(
+    "spec",
+    "!has(self.backbone) || self.weights == 'imagenet'",
+    "weights goes with architecture only: a backbone's file holds its own",
+    ".weights",
+)
+EXPORT_OF_BACKBONE = Rule(
+    "spec",
+    "!has(self.backbone) || !has(self.export) || self.export.all(e, "
+    "(e == 'onnx' && !self.backbone.url.endsWith('.tflite')) || "
+    "(e == 'tflite' && !self.backbone.url.endsWith('.onnx')))",
+    "a backbone is exported in its own format only: onnx for a .onnx file, tflite for a .tflite file, "
+    "one of the two for a folder; leave export out for that",
+    ".export",
+    got="self.export.join(', ')",
+)
 BUILTIN = Rule(
     "spec",
-    "self.weights != 'builtin' || self.architecture in "
+    "self.weights != 'builtin' || !has(self.architecture) || self.architecture in "
     "['mobilenet_0.25_128', 'mobilenet_0.25_128_quantized']",
     "builtin exists only for architecture mobilenet_0.25_128",
     ".weights",
@@ -201,7 +223,7 @@ BUILTIN = Rule(
 )
 EXPORT_ONCE = Rule(
     "spec",
-    "self.export.all(e, self.export.exists_one(o, o == e))",
+    "!has(self.export) || self.export.all(e, self.export.exists_one(o, o == e))",
     "must name each format once",
     ".export",
     got="self.export.join(', ')",
@@ -293,6 +315,12 @@ LEARNING_RATE = Rule(
     f"self >= {LEARNING_RATE_LEAST}",
     f"must be above 0, at least {LEARNING_RATE_LEAST}",
 )
+DEVIATION_LEAST = 1e-6
+DEVIATION = Rule(
+    "spec.backbone.std[]",
+    f"self >= {DEVIATION_LEAST}",
+    f"must be above 0, at least {DEVIATION_LEAST}",
+)
 
 
 def batch_size(field: str) -> Rule:
@@ -307,7 +335,10 @@ BATCH_SIZES = ("batchSize", "validationBatchSize", "testBatchSize")
 RULES = (
     NAME,
     PERCENTAGES,
+    ONE_NETWORK,
+    WEIGHTS_OF_LIST,
     BUILTIN,
+    EXPORT_OF_BACKBONE,
     EXPORT_ONCE,
     VALIDATION_CHOOSES,
     EARLY_STOPPING_ALONE,
@@ -324,6 +355,7 @@ RULES = (
     TOLERATION_KEY,
     TOLERATION_SECONDS,
     LEARNING_RATE,
+    DEVIATION,
     replace(LEARNING_RATE, at="spec.training.sweep.learningRate[]"),
     *map(batch_size, BATCH_SIZES),
 )

@@ -21,6 +21,7 @@ from pydantic.alias_generators import to_camel
 
 from retrainer.api import rules
 from retrainer.api.architectures import NAMES, architecture
+from retrainer.api.backbone import ONNX_SUFFIX, TFLITE_SUFFIX, BackboneSource
 from retrainer.api.fields import (
     FileUrl,
     Flag,
@@ -284,14 +285,30 @@ def _leave_images_out(schema: dict[str, Any]) -> None:
     schema["required"].remove("images")
 
 
+USUAL_EXPORTS = (Export.SAVED_MODEL, Export.TFLITE)
+"""What is exported of a network of the list where the job does not say."""
+
+
+def backbone_formats(url: str) -> list[Export]:
+    """List the formats in which the backbone at `url` may be exported, by what its name says."""
+    if url.endswith(ONNX_SUFFIX):
+        return [Export.ONNX]
+    return [Export.TFLITE] if url.endswith(TFLITE_SUFFIX) else [Export.ONNX, Export.TFLITE]
+
+
 class RetrainJobSpec(Model):
     """What to retrain, on which images, and where the result goes."""
 
     model_config = ConfigDict(json_schema_extra=_leave_images_out)
 
-    architecture: Annotated[
-        str, Field(max_length=64, json_schema_extra=rules.ARCHITECTURE.text)
-    ] = Field(description=f"{NAMES}.")
+    architecture: (
+        Annotated[str, Field(max_length=64, json_schema_extra=rules.ARCHITECTURE.text)] | None
+    ) = Field(None, description=f"{NAMES}; or give backbone.")
+    backbone: BackboneSource | None = Field(
+        None,
+        validate_default=True,
+        description="A frozen network of your own, instead of architecture.",
+    )
     images: Url = Field(
         description="URL of the images: one folder per label. With a manifest its paths are relative to "
         "this; the folder that the manifest lies in if not given."
@@ -335,9 +352,10 @@ class RetrainJobSpec(Model):
     findings: Findings = Field(
         default_factory=Findings, description="What is looked for among the images."
     )
-    export: Annotated[list[Export], Field(min_length=1, max_length=6)] = Field(
-        default_factory=lambda: [Export.SAVED_MODEL, Export.TFLITE],
-        description="Formats of the finished network.",
+    export: Annotated[list[Export], Field(min_length=1, max_length=6)] | None = Field(
+        None,
+        description="Formats of the finished network; savedModel and tflite if not given, or of a "
+        "backbone its own format.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     max_rejected_fraction: Number = Field(
@@ -369,8 +387,18 @@ class RetrainJobSpec(Model):
 
     @field_validator("architecture")
     @classmethod
-    def _known(cls, value: str) -> str:
-        architecture(value)
+    def _is_of_the_list(cls, value: str | None) -> str | None:
+        if value is not None:
+            architecture(value)
+        return value
+
+    @field_validator("backbone")
+    @classmethod
+    def _is_the_only_network(
+        cls, value: BackboneSource | None, info: ValidationInfo
+    ) -> BackboneSource | None:
+        if "architecture" in info.data and (info.data["architecture"] is None) == (value is None):
+            raise ValueError(rules.ONE_NETWORK.message)
         return value
 
     @field_validator("output")
@@ -383,15 +411,27 @@ class RetrainJobSpec(Model):
 
     @field_validator("export")
     @classmethod
-    def _once(cls, value: list[Export]) -> list[Export]:
-        if len(set(value)) != len(value):
+    def _once(cls, value: list[Export] | None) -> list[Export] | None:
+        if value and len(set(value)) != len(value):
             raise rules.EXPORT_ONCE.refusal(", ".join(value))
+        return value
+
+    @field_validator("export")
+    @classmethod
+    def _in_its_own_format(
+        cls, value: list[Export] | None, info: ValidationInfo
+    ) -> list[Export] | None:
+        backbone = info.data.get("backbone")
+        if value and backbone and not set(value) <= set(backbone_formats(backbone.url)):
+            raise rules.EXPORT_OF_BACKBONE.refusal(", ".join(value))
         return value
 
     @field_validator("weights")
     @classmethod
     def _builtin_has_one_architecture(cls, value: str, info: ValidationInfo) -> str:
-        name = info.data.get("architecture", "mobilenet_0.25_128")
+        if info.data.get("backbone") and value != "imagenet":
+            raise ValueError(rules.WEIGHTS_OF_LIST.message)
+        name = info.data.get("architecture") or "mobilenet_0.25_128"
         if value == "builtin" and architecture(name).backbone != "mobilenet_0.25_128":
             raise rules.BUILTIN.refusal(name)
         return value
@@ -411,11 +451,18 @@ class RetrainJobSpec(Model):
         return self.cache or join(self.output, DEFAULT_CACHE)
 
     @property
+    def network(self) -> str:
+        """The network's name for people: its architecture, or the name of its backbone."""
+        return self.architecture or (self.backbone.name if self.backbone else "")
+
+    @property
     def tensorflow_field(self) -> str | None:
         """The first field, with its value, that needs TensorFlow; None if the job needs none."""
         for form in (Export.KERAS, Export.TFLITE_INT8):
-            if form in self.export:
+            if form in (self.export or ()):
                 return f"spec.export: {form}"
+        if self.architecture is None:
+            return None
         if architecture(self.architecture).quantized:
             return f"spec.architecture: {self.architecture}"
         if self.pod.resources and (gpu := self.pod.resources.gpu):

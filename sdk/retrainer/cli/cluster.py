@@ -1,10 +1,10 @@
 """Commands on RetrainJobs of a cluster: submit, get, describe, wait, logs, suspend, resume, delete."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import BaseModel
@@ -241,7 +241,7 @@ def _facts_of_run(run: Run) -> Iterator[tuple[str, str]]:
     yield "Page", near(join(run.url, REPORT_PAGE))
     yield "Phase", report.stage.value
     yield "Message", report.message
-    yield "Architecture", run.architecture
+    yield from network_facts(run.architecture, spec.get("backbone"))
     for field in ("images", "weights", "cache"):
         if field in spec:
             yield field.capitalize(), str(spec[field])
@@ -266,7 +266,8 @@ def _facts(job: "Job") -> Iterator[tuple[str, str]]:
     yield "Message", job.sentence
     if advice := _advice(job):
         yield "What to do", advice
-    for field in ("architecture", "images", "weights", "cache", "shards"):
+    yield from network_facts(job.architecture, spec.get("backbone"))
+    for field in ("images", "weights", "cache", "shards"):
         if field in spec:
             yield field.capitalize(), str(spec[field])
     yield "Run", job.run_url
@@ -310,6 +311,17 @@ def _chosen_and_found(
         )
         command = f" (retrainer findings {argument})" if listed else ""
         yield "Findings", f"{listed or 'none'}{command}"
+
+
+def network_facts(
+    architecture: str, backbone: Mapping[str, Any] | None
+) -> Iterator[tuple[str, str]]:
+    """Name the network: of the list, or one's own with what the job says of it."""
+    if not backbone:
+        yield "Architecture", architecture
+        return
+    more = ", ".join(f"{name} {value}" for name, value in backbone.items() if name != "url")
+    yield "Backbone", f"{backbone['url']} ({more})" if more else str(backbone["url"])
 
 
 def _figures(figures: BaseModel) -> str:

@@ -73,7 +73,7 @@ def cells(job: "Job", *, wide: bool, namespaces: bool) -> list[str]:
     ]
     findings = job.status.findings
     count = "" if findings is None else f"{findings.total:,}"
-    more = [job.architecture, str(spec.get("output", "")), count, job.message]
+    more = [job.network, str(spec.get("output", "")), count, job.message]
     return [*((job.namespace,) if namespaces else ()), *row, *(more if wide else ())]
 
 

@@ -131,9 +131,22 @@ def compare(
 def frontier(
     file: Annotated[str, typer.Option("--file", "-f", help="Job file; - is standard input.")],
     architectures: Annotated[
-        str, typer.Option(help="Names or patterns, with commas: 'mobilenet_*'.")
-    ] = "mobilenet_*",
+        str | None,
+        typer.Option(
+            help="Names or patterns, with commas; 'mobilenet_*' if neither these nor backbones are "
+            "given."
+        ),
+    ] = None,
     *,
+    backbones: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--backbone",
+            metavar="FOLDER_OR_FILE",
+            help="A network of your own, with fields of spec.backbone behind commas, such as "
+            "s3://networks/vit_s,token=cls; may be given several times.",
+        ),
+    ] = None,
     local: Annotated[
         bool, typer.Option("--local", help="Run them here, one after another; no cluster.")
     ] = False,
@@ -154,7 +167,7 @@ def frontier(
     page: Page = None,
     reach: Reach,
 ) -> None:
-    """One job per architecture over the same images: what accuracy costs.
+    """One job per network over the same images: what accuracy costs.
 
     Draws test accuracy with its interval against multiply-adds, one bubble per job.
 
@@ -164,9 +177,13 @@ def frontier(
 
     where, document = jobfile.only_document(file)
     job = job_with(document, {"weights": weights, "sweep": sweep}, where=where, here=local)
+    if architectures is None:
+        architectures = "" if backbones else "mobilenet_*"
     cluster = None if local else reach.client()
     with terminated_as_ctrl_c():
-        comparison = run_all(job, architectures, cluster, timeout=timeout, log=say)
+        comparison = run_all(
+            job, architectures or (), cluster, backbones=backbones or (), timeout=timeout, log=say
+        )
     _show(comparison, output_format, picture, page, "Accuracy and cost")
 
 

@@ -18,15 +18,20 @@ from rich.text import Text
 from retrainer import jobfile
 from retrainer.api import (
     ARCHITECTURES,
+    BackboneSource,
+    Channels,
+    Crop,
     Distortions,
     EarlyStopping,
     Export,
+    Layout,
     Optimizer,
     RetrainJob,
     RetrainJobSpec,
     Solver,
     Split,
     Storage,
+    Token,
     Training,
     parse_job,
 )
@@ -38,6 +43,7 @@ from retrainer.local import places, process
 from retrainer.views.text import console, near, one_line
 
 WHAT = "What and where"
+_BACKBONE = "A network of your own"
 
 # Options that set a field of the job are named as the field is: (heading, place, type, fields).
 _GROUPS: tuple[tuple[str, str, type[BaseModel], tuple[str, ...]], ...] = (
@@ -64,6 +70,10 @@ _HELP = {
     "instead of label folders.",
     "corrections": "Path or URL of a corrections.csv, as the page of a run gives it.",
     "architecture": "Network to retrain; `retrainer architectures` lists them.",
+    "backbone": "Instead of --architecture: folder or file (.onnx, .tflite) of a frozen network of your "
+    "own, path or URL.",
+    "backbone_mean": "Subtracted from red, green and blue once they are scaled, such as 0.5,0.5,0.5.",
+    "backbone_std": "What red, green and blue are then divided by, such as 0.5,0.5,0.5.",
     "output": "Path or URL under which the run's folder is written.",
     "cache": "Path or URL of the bottleneck cache; OUTPUT/.bottlenecks if not given.",
     "sweep": "Values to choose from on the validation images, such as "
@@ -102,6 +112,10 @@ def _fields() -> dict[str, _Field]:
             elif not info.is_required() and default not in (None, False):
                 text += f" Default: {_shown(default)}."
             fields[name] = _Field(f"{place}.{to_camel(name)}", heading, text)
+    for name, info in BackboneSource.model_fields.items():
+        option = "backbone" if name == "url" else f"backbone_{name}"
+        text = _HELP.get(option) or info.description or ""
+        fields[option] = _Field(f"spec.backbone.{name}", _BACKBONE, text)
     return fields
 
 
@@ -114,6 +128,11 @@ _METAVARS = {
     **dict.fromkeys(("images", "manifest", "corrections", "output", "cache", "weights"), "PATH"),
     "export": "FORMAT",
     "architecture": "NETWORK",
+    "backbone": "FOLDER_OR_FILE",
+    "backbone_output": "NAME",
+    "backbone_size": "PIXELS",
+    "backbone_mean": "R,G,B",
+    "backbone_std": "R,G,B",
     "endpoint": "URL",
     "sweep": "VALUES",
 }
@@ -155,6 +174,15 @@ def run(
     corrections: Annotated[str | None, _option("corrections")] = None,
     output: Annotated[str | None, _option("output")] = None,
     architecture: Annotated[str | None, _option("architecture")] = None,
+    backbone: Annotated[str | None, _option("backbone")] = None,
+    backbone_output: Annotated[str | None, _option("backbone_output")] = None,
+    backbone_token: Annotated[Token | None, _option("backbone_token")] = None,
+    backbone_size: Annotated[int | None, _option("backbone_size")] = None,
+    backbone_layout: Annotated[Layout | None, _option("backbone_layout")] = None,
+    backbone_channels: Annotated[Channels | None, _option("backbone_channels")] = None,
+    backbone_mean: Annotated[str | None, _option("backbone_mean")] = None,
+    backbone_std: Annotated[str | None, _option("backbone_std")] = None,
+    backbone_crop: Annotated[Crop | None, _option("backbone_crop")] = None,
     weights: Annotated[str | None, _option("weights")] = None,
     cache: Annotated[str | None, _option("cache")] = None,
     export: Annotated[list[Export] | None, _option("export")] = None,
@@ -253,8 +281,17 @@ def job_with(
     if alone:
         named = values.get("images") or parent(values.get("manifest", ""))[0]
         values = {"name": name_of(named), **_WITHOUT_FILE, **values}
+    # The option that names a network takes the place of the other kind.
+    if "backbone" in values and given.get("architecture") is None:
+        values.pop("architecture", None)
+        job = _without(job, "architecture")
+    elif given.get("architecture") is not None and "backbone" not in values:
+        job = _without(job, "backbone")
     if "sweep" in values:
         values["sweep"] = sweep_of(values["sweep"])
+    for option in ("backbone_mean", "backbone_std"):
+        if option in values:
+            values[option] = _colours_of(option, values[option])
     for option, value in values.items():
         job = _set(job, _FIELDS[option].path.split("."), value)
     named = _FIELDS if alone else values
@@ -287,6 +324,30 @@ def sweep_of(texts: Sequence[str]) -> dict[str, list[Any]]:
             )
         values.setdefault(to_camel(field.replace("-", "_")), []).extend(numbers)
     return values
+
+
+def _colours_of(option: str, text: str) -> list[float]:
+    """Read the numbers of `--backbone-mean 0.5,0.5,0.5`.
+
+    Raises:
+        InvalidJob: it is not three numbers.
+    """
+    try:
+        red, green, blue = map(float, text.split(","))
+    except ValueError:
+        name = f"--{option.replace('_', '-')}"
+        raise InvalidJob(
+            [f"{name}: must be three numbers such as 0.5,0.5,0.5, got {text!r}"]
+        ) from None
+    return [red, green, blue]
+
+
+def _without(job: dict[str, Any], field: str) -> dict[str, Any]:
+    """Copy a job without a field of its spec."""
+    spec = job.get("spec")
+    if not isinstance(spec, dict):
+        return job
+    return {**job, "spec": {name: value for name, value in spec.items() if name != field}}
 
 
 def _set(mapping: Any, path: Sequence[str], value: Any) -> dict[str, Any]:

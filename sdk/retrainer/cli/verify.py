@@ -94,12 +94,12 @@ def verify(
 
 
 def _size(folder: Path) -> int:
-    """Height and width that the run's exports take, from the run's architecture."""
+    """Height and width that the run's exports take, as the run says, or its architecture."""
     from retrainer.api import Evaluation, architecture
     from retrainer.api.layout import EVALUATION
 
     evaluation = Evaluation.model_validate_json((folder / EVALUATION).read_bytes())
-    return architecture(evaluation.architecture).size
+    return evaluation.size or architecture(evaluation.architecture).size
 
 
 def _pictures(paths: list[Path] | None, size: int) -> "tuple[Pixels, list[bytes]]":

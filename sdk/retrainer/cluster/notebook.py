@@ -21,7 +21,7 @@ def job(job: JobSnapshot) -> str:
     """One job: phase, sentence, bar, figures, curve."""
     status = job.status
     rows = [
-        ("architecture", escape(job.architecture)),
+        ("network", escape(job.network)),
         ("images", escape(str(job.to_dict()["spec"].get("images", "")))),
         ("run", escape(job.run_url)),
     ]
@@ -59,14 +59,14 @@ def job(job: JobSnapshot) -> str:
 
 def jobs(jobs: Sequence[JobSnapshot]) -> str:
     """A table, one row per job."""
-    head = ("name", "phase", "progress", "test accuracy", "architecture", "age", "message")
+    head = ("name", "phase", "progress", "test accuracy", "network", "age", "message")
     rows = [
         (
             f"<b>{escape(j.name)}</b>",
             _phase(j.phase),
             bar(j.status.progress.percent if j.status.progress else None),
             "" if j.test_accuracy is None else percent(j.test_accuracy),
-            escape(j.architecture),
+            escape(j.network),
             age(j.created),
             escape(j.message),
         )

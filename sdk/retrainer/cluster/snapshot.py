@@ -15,6 +15,7 @@ from retrainer.api import (
     architecture,
     parse_job,
 )
+from retrainer.api.backbone import backbone_name
 from retrainer.api.layout import DEFAULT_CACHE, join
 from retrainer.api.names import TASK_TRAIN, run_name
 from retrainer.api.status import UNSEEN
@@ -63,8 +64,14 @@ class JobSnapshot(ABC):
 
     @property
     def architecture(self) -> str:
-        """`spec.architecture`."""
+        """`spec.architecture`; "" with a backbone."""
         return str(self._document["spec"].get("architecture", ""))
+
+    @property
+    def network(self) -> str:
+        """Its architecture, or the name of its backbone."""
+        backbone = self._document["spec"].get("backbone") or {}
+        return self.architecture or backbone_name(str(backbone.get("url", "")))
 
     @property
     def spec(self) -> RetrainJobSpec:

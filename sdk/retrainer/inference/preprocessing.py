@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from retrainer.api import BackboneSource, Channels, Crop, Layout
+from retrainer.api import BackboneSource, Channels, Crop, Layout, reasons
 from retrainer.api.backbone import SIZE_MAX
-from retrainer.errors import UserError
+from retrainer.errors import RetrainerError
 from retrainer.inference import headers
 from retrainer.inference.pixels import MAX_PIXELS, Pixels, decoded
 
@@ -117,6 +117,13 @@ class Preprocessing:
         return np.ascontiguousarray(values)
 
     @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of the numbers of one image."""
+        if self.layout is Layout.NCHW:
+            return 1, 3, self.size, self.size
+        return 1, self.size, self.size, 3
+
+    @property
     def affine(self) -> tuple[Colours, Colours]:
         """Gain and offset by which red, green and blue become numbers: pixel * gain + offset."""
         gain = tuple(self.scale / std for std in self.std)
@@ -165,10 +172,6 @@ def _colours(values: Any) -> Colours:
 
 
 # --- preprocessor_config.json and spec.backbone ---
-class IncompleteError(UserError):
-    """Something without a safe default is said nowhere, or in a form that is not read."""
-
-
 def read_preprocessing(
     config: Mapping[str, Any] | None,
     source: BackboneSource,
@@ -197,23 +200,23 @@ def read_preprocessing(
     preprocessing = _overridden(preprocessing, source)
     if size is not None and preprocessing.size != size:
         named = "spec.backbone.size" if source.size else CONFIG_FILE
-        raise IncompleteError(
+        raise _incomplete(
             f"{named} says {preprocessing.size} pixels, but {file} takes {size} x {size}: "
             f"set spec.backbone.size to {size}, or name the file for {preprocessing.size}."
         )
     if not 1 <= preprocessing.size <= SIZE_MAX:
-        raise IncompleteError(
+        raise _incomplete(
             f"{CONFIG_FILE} of {file} asks for {preprocessing.size} pixels, 1 to {SIZE_MAX} are read: "
             "set spec.backbone.size."
         )
     if layout is not None and source.layout not in (None, layout):
-        raise IncompleteError(
+        raise _incomplete(
             f"spec.backbone.layout says {source.layout}, but the input of {file} is {layout}: leave it "
             "out."
         )
     chosen = layout or source.layout
     if chosen is None:
-        raise IncompleteError(
+        raise _incomplete(
             f"The input of {file} does not say which of its axes are the channels: set "
             "spec.backbone.layout to NCHW or NHWC."
         )
@@ -226,7 +229,7 @@ def _without_config(source: BackboneSource, size: int | None, file: str) -> Prep
         missing.insert(0, "size")
     if missing:
         fields = " and ".join(f"spec.backbone.{name}" for name in missing)
-        raise IncompleteError(
+        raise _incomplete(
             f"{file} has no {CONFIG_FILE} beside it, and nothing else says what its images must be: put "
             f"that file there, or set {fields}."
         )
@@ -293,7 +296,7 @@ def _geometry(
     size, crop_size = config.get("size"), config.get("crop_size")
     if not _is_on(config, "do_resize") or size is None:
         if input_size is None:
-            raise IncompleteError(
+            raise _incomplete(
                 f"{CONFIG_FILE} does not say the size of images (size, do_resize): set "
                 "spec.backbone.size."
             )
@@ -362,7 +365,7 @@ def _three(config: Mapping[str, Any], key: str) -> Colours:
         for n in many or ()
     ):
         field = key.removeprefix("image_")
-        raise IncompleteError(
+        raise _incomplete(
             f"{CONFIG_FILE} gives no {key} of three numbers: set spec.backbone.{field}."
         )
     if key == "image_std" and not all(n > 0 for n in many or ()):
@@ -379,12 +382,17 @@ def _number(config: Mapping[str, Any], key: str, default: float) -> float:
     return float(value)
 
 
+def _incomplete(detail: str) -> RetrainerError:
+    """The error of something without a safe default that is said nowhere, or in no form that is read."""
+    return reasons.BACKBONE_INCOMPLETE.error(detail=detail)
+
+
 def _is_on(config: Mapping[str, Any], key: str) -> bool:
     return bool(config.get(key, True))
 
 
 def _refuse(key: str, value: object, why: str = "it is not read") -> NoReturn:
-    raise IncompleteError(
+    raise _incomplete(
         f"{CONFIG_FILE}: {key} is {str(value)[:60]}, and {why}: write the file anew with size, "
         "crop_size, image_mean and image_std alone."
     )

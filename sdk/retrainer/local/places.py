@@ -37,11 +37,14 @@ def absolute(job: RetrainJob) -> RetrainJob:
     }
     if spec.weights not in NAMED_WEIGHTS:
         places["weights"] = spec.weights
-    update = {
+    update: dict[str, object] = {
         field: _without_dots(place)
         for field, place in places.items()
         if place and "://" not in place
     }
+    if spec.backbone and "://" not in spec.backbone.url:
+        url = _without_dots(spec.backbone.url)
+        update["backbone"] = spec.backbone.model_copy(update={"url": url})
     return job.model_copy(update={"spec": spec.model_copy(update=update)})
 
 
@@ -79,6 +82,10 @@ def problems(job: RetrainJob) -> list[str]:
         weights = local_path(spec.weights)
         if weights is not None and not weights.exists():
             sentences.append(f"spec.weights: there is no file or folder {spec.weights}")
+    if spec.backbone:
+        backbone = local_path(spec.backbone.url)
+        if backbone is not None and not backbone.exists():
+            sentences.append(f"spec.backbone.url: there is no file or folder {spec.backbone.url}")
     return sentences
 
 

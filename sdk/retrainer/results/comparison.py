@@ -161,21 +161,33 @@ def several(jobs: Sequence[T]) -> Sequence[T]:
 
 def _row(name: str, run: Run, differs: str) -> Row:
     report = run.report
-    network = ARCHITECTURES.get(run.architecture)
     low, high = run.interval or (None, None)
-    head = (network.bottleneck + 1) * (report.label_count or 0) if network else 0
+    multiply_adds, parameters, width = _costs(run)
+    head = ((width or 0) + 1) * (report.label_count or 0)
     return Row(
         name,
-        run.architecture,
+        run.network,
         run.test_accuracy,
         low,
         high,
         report.metrics.test_images or 0,
-        network.multiply_adds if network else None,
-        network.parameters + head if network else None,
+        multiply_adds,
+        None if parameters is None else parameters + head,
         report.images_per_second,
         differs,
     )
+
+
+def _costs(run: Run) -> tuple[int | None, int | None, int | None]:
+    """Give multiply-adds, parameters and width of a run's network.
+
+    Runs of versions that did not write them are of a network of the list.
+    """
+    of_list = ARCHITECTURES.get(run.architecture)
+    if of_list is not None:
+        return of_list.multiply_adds, of_list.parameters, of_list.bottleneck
+    evaluation = run.evaluation
+    return evaluation.multiply_adds, evaluation.parameters, evaluation.bottleneck
 
 
 _PLACES = {"architecture", "output", "cache", "storage", "shards"}

@@ -108,7 +108,7 @@ class Row:
 
     Attributes:
         name: of the job.
-        architecture: as in its spec, "" if not known.
+        architecture: as in its spec, or the name of its backbone; "" if not known.
         accuracy: on the test images, 0 to 1; None without test images.
         low, high: ends of its 95% Wilson interval.
         images: number of test images.

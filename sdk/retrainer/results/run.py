@@ -139,6 +139,11 @@ class Run:
         return self._given_architecture or self.evaluation.architecture
 
     @property
+    def network(self) -> str:
+        """Name of its network: its architecture, or the name of its backbone."""
+        return self.architecture or self.evaluation.network
+
+    @property
     def reached_by(self) -> tuple[Storage | None, Access | None]:
         """How its store is reached: the job's endpoint and region, or what this machine uses instead."""
         return self._storage, self._access

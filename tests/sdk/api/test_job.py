@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from retrainer.api import (
     ARCHITECTURES,
+    BackboneSource,
     Distortions,
     EarlyStopping,
     Export,
@@ -87,10 +88,23 @@ def test_defaults_are_those_of_retrain_py() -> None:
     } == RETRAIN_PY
 
 
+def test_a_backbone_is_called_by_its_folder_or_by_a_file_with_a_name_of_its_own() -> None:
+    names = {
+        "s3://networks/dinov2-small/": "dinov2-small",
+        "s3://networks/dinov2-small/onnx/model.onnx": "dinov2-small",
+        "s3://networks/clip/onnx/vision_model.onnx": "vision_model",
+        "efficientnet_lite0/backbone.tflite": "efficientnet_lite0",
+        "nets/birds.tflite": "birds",
+        "model.onnx": "model",
+        "s3://networks": "networks",
+    }
+    assert {url: BackboneSource(url=url).name for url in names} == names
+
+
 def test_the_other_defaults_are_those_of_the_design() -> None:
     spec = parse_job(MINIMAL).spec
     assert spec.weights == "imagenet"
-    assert spec.export == [Export.SAVED_MODEL, Export.TFLITE]
+    assert spec.export is None  # savedModel and tflite, or of a backbone its own format
     assert spec.cache_url == "s3://models/flowers/.bottlenecks"
     assert spec.max_rejected_fraction == 0.05
     assert (spec.shards, spec.backoff_limit, spec.suspend) == (1, 3, False)

@@ -14,7 +14,8 @@ from PIL import Image
 from tests.support.trainer_engine import encoded, photo, picture
 
 from retrainer.api import BackboneSource, Channels, Crop, Layout
-from retrainer.inference.preprocessing import IncompleteError, Preprocessing, read_preprocessing
+from retrainer.errors import UserError
+from retrainer.inference.preprocessing import Preprocessing, read_preprocessing
 
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
@@ -111,7 +112,7 @@ def read(config: dict[str, Any] | None, **fields: Any) -> Preprocessing:
 
 
 def refusal(config: dict[str, Any] | None, **fields: Any) -> str:
-    with pytest.raises(IncompleteError) as error:
+    with pytest.raises(UserError) as error:
         read(config, **fields)
     return str(error.value)
 
@@ -214,10 +215,10 @@ def test_what_does_not_fit_the_network_is_refused_by_the_field_to_set() -> None:
         (256, Layout.NHWC, "set spec.backbone.size to 256"),
         (224, None, "set spec.backbone.layout to NCHW or NHWC"),
     ):
-        with pytest.raises(IncompleteError, match=expected):
+        with pytest.raises(UserError, match=expected):
             read_preprocessing(VIT, source, size=size, layout=layout, file="model.onnx")
     other = BackboneSource(url="s3://networks/some", layout="NHWC")
-    with pytest.raises(IncompleteError, match=r"spec\.backbone\.layout says NHWC"):
+    with pytest.raises(UserError, match=r"spec\.backbone\.layout says NHWC"):
         read_preprocessing(VIT, other, size=224, layout=Layout.NCHW, file="model.onnx")
 
 
@@ -243,7 +244,7 @@ def test_what_does_not_fit_the_network_is_refused_by_the_field_to_set() -> None:
     ],
 )
 def test_a_configuration_that_is_not_read_names_its_key(change: dict[str, Any], named: str) -> None:
-    with pytest.raises(IncompleteError, match=named):
+    with pytest.raises(UserError, match=named):
         read({**VIT, **change})
 
 

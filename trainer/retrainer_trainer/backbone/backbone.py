@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from retrainer.api.layout import NETWORK_PREFIX
 from retrainer.inference.pixels import Pixels
 from retrainer.inference.silence import quiet
+from retrainer_trainer.store.store import Store
 
 Bottleneck = npt.NDArray[np.float32]
 
@@ -49,6 +51,11 @@ class Backbone:
     runs_on: str
     start: Callable[[], Engine]
     batch: int = 1
+
+
+def name_folder(cache: Store, digest: str, name: str) -> None:
+    """Leave the network's name in its folder of the cache, for `retrainer cache stats`."""
+    cache.put(f"{digest}/{NETWORK_PREFIX}{name}", b"", create_only=True)
 
 
 def bottleneck_of_grey(engine: Engine, size: int) -> Bottleneck:

@@ -20,7 +20,7 @@ from retrainer.api import RetrainJobSpec
 from retrainer.errors import RetrainerError
 from retrainer.inference import pixels as images
 from retrainer_trainer.backbone.backbone import Engine
-from retrainer_trainer.backbone.network import ListedBackbone
+from retrainer_trainer.backbone.opening import OpenedBackbone
 from retrainer_trainer.cache.cache import Cache
 from retrainer_trainer.dataset.catalog import Catalog
 from retrainer_trainer.dataset.distort import distorted, source_size, view_identity
@@ -51,7 +51,7 @@ class OpenJob:
     spec: RetrainJobSpec
     images: Store
     catalog: Catalog
-    backbone: ListedBackbone
+    backbone: OpenedBackbone
     cache: Cache
 
 

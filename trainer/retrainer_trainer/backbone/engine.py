@@ -106,6 +106,18 @@ class Keras:
             return list(self._run(whole).numpy()[: len(pixels)])
 
 
+def has_gpu(devices: Path) -> bool:
+    """Look for the device file of a GPU; `CUDA_VISIBLE_DEVICES=` (empty) hides it.
+
+    The device files are looked at before a library is asked: TensorFlow's import takes seconds and
+    400 MB, and a pod that computes bottlenecks on a CPU needs it for nothing else. /proc/driver/nvidia
+    would not do: it shows the GPUs of the whole node in every pod. dxg is a GPU under WSL 2.
+    """
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
+        return False
+    return any((*devices.glob("nvidia[0-9]*"), *devices.glob("dxg")))
+
+
 def gpu(
     warn: Callable[[str], None],
     devices: Path = Path("/dev"),
@@ -120,11 +132,7 @@ def gpu(
         devices: the folder in which the kernel shows what this container was given.
         find: as `importlib.util.find_spec`, None for a library that is not installed.
     """
-    # Look at the device files before asking TensorFlow: its import takes seconds and 400 MB, and a pod
-    # that computes bottlenecks on a CPU needs it for nothing else. /proc/driver/nvidia would not do: it
-    # shows the GPUs of the whole node in every pod. dxg is a GPU under WSL 2.
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1")
-    if hidden or not any((*devices.glob("nvidia[0-9]*"), *devices.glob("dxg"))):
+    if not has_gpu(devices):
         return None
     if find("tensorflow") is None:
         warn(

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from retrainer.api import Architecture, RetrainJobSpec, architecture
-from retrainer.api.layout import NETWORK_PREFIX
 from retrainer.inference import pixels as images
 from retrainer.inference.silence import quiet, quiet_environment
-from retrainer_trainer.backbone.backbone import Backbone, Engine, bottleneck_of_grey
+from retrainer_trainer.backbone.backbone import Backbone, Engine, bottleneck_of_grey, name_folder
 from retrainer_trainer.backbone.engine import BATCH, KERAS_GPU, LITERT, Keras, LiteRT, gpu
 from retrainer_trainer.backbone.layers import Layer, folded, read_layers, unreadable
 from retrainer_trainer.backbone.tflite import backbone_tflite
@@ -52,7 +51,7 @@ def open_listed(
         UserError: there are no weights for the architecture, or they cannot be read.
         RetrainerError: the GPU fails, or its memory is too small.
     """
-    network = architecture(spec.architecture)
+    network = architecture(spec.architecture or "")
     weights = find_weights(spec, cache, log, warn)
     layers = read_layers(network, weights)
     device = find_gpu(warn)
@@ -81,11 +80,6 @@ def open_listed(
         weights=weights,
         layers=layers,
     )
-
-
-def name_folder(cache: Store, digest: str, name: str) -> None:
-    """Leave the network's name in its folder of the cache, for `retrainer cache stats`."""
-    cache.put(f"{digest}/{NETWORK_PREFIX}{name}", b"", create_only=True)
 
 
 def fingerprint(network: Architecture, weights: Weights, runs_on: str) -> str:

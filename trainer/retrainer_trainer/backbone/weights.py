@@ -59,7 +59,7 @@ def find_weights(
         UserError: there are none for this architecture; the message lists what is there.
         StorageError: they cannot be downloaded.
     """
-    network = architecture(spec.architecture)
+    network = architecture(spec.architecture or "")
     if spec.weights == "builtin":
         return Weights.of("builtin", BUILTIN.read_bytes())
     if spec.weights == "imagenet":

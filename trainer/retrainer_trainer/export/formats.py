@@ -15,10 +15,13 @@ import numpy as np
 
 from retrainer.api import Architecture, Export
 from retrainer.api.layout import EXPORT_PATHS
+from retrainer.api.v1alpha1 import USUAL_EXPORTS
 from retrainer.inference.silence import import_tensorflow, quiet
 from retrainer.inference.tflite import Pixels
+from retrainer_trainer.backbone.given import GivenBackbone
 from retrainer_trainer.backbone.layers import Arrays, Layer, folded
 from retrainer_trainer.backbone.network import keras_network
+from retrainer_trainer.backbone.opening import OpenedBackbone
 from retrainer_trainer.backbone.templates import HALF_RANGE, SAVED_MODEL, VARIABLES, template
 from retrainer_trainer.backbone.tflite import network_tflite
 from retrainer_trainer.export import protobuf
@@ -31,10 +34,15 @@ ANNOUNCED = {
 """What is said in the log before the slow ones."""
 
 
-def formats_of(formats: Iterable[Export], architecture: Architecture) -> list[Export]:
-    """What to write: a `_quantized` architecture adds the int8 file to the float ones."""
-    listed = list(formats)
-    if architecture.quantized and Export.TFLITE_INT8 not in listed:
+def formats_of(formats: Iterable[Export] | None, backbone: OpenedBackbone) -> list[Export]:
+    """What to write: the formats given, or the usual ones; a network of one's own has one alone.
+
+    A `_quantized` architecture adds the int8 file to the float ones.
+    """
+    if isinstance(backbone, GivenBackbone):
+        return [backbone.export]
+    listed = list(formats or USUAL_EXPORTS)
+    if backbone.architecture.quantized and Export.TFLITE_INT8 not in listed:
         listed.append(Export.TFLITE_INT8)
     return listed
 

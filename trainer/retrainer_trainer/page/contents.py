@@ -144,8 +144,9 @@ def versions(backbone: Backbone) -> dict[str, str]:
     # The container image holds the source, not the installed distribution.
     parts = {"retrainer": __version__, "Python": platform.python_version()}
     parts |= {"numpy": np.__version__, "LiteRT": metadata.version("ai-edge-litert")}
-    if tensorflow := sys.modules.get("tensorflow"):  # imported only if this run needed it
-        parts["TensorFlow"] = tensorflow.__version__
+    for name, module in (("ONNX Runtime", "onnxruntime"), ("TensorFlow", "tensorflow")):
+        if library := sys.modules.get(module):  # imported only if this run needed it
+            parts[name] = library.__version__
     parts["Bottlenecks by"] = backbone.runs_on
     parts["Machine"] = f"{platform.system()} {platform.machine()}"
     return parts

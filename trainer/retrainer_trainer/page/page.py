@@ -63,7 +63,7 @@ class Page:
 
     Attributes:
         name: of the job.
-        architecture: name of the network.
+        network: its name.
         run: URL of the run's folder.
         finished: when, ISO 8601.
         labels: names.
@@ -84,7 +84,7 @@ class Page:
     """
 
     name: str
-    architecture: str
+    network: str
     run: str
     finished: str
     labels: Sequence[str]
@@ -124,7 +124,7 @@ def render(page: Page) -> str:
     return Template(template).substitute(
         script_hash=_script_hash(template),
         title=escape(page.name),
-        subtitle=f"{escape(page.architecture)} retrained on {len(page.labels)} labels, "
+        subtitle=f"{escape(page.network)} retrained on {len(page.labels)} labels, "
         f"{escape(page.finished)}",
         sections="\n".join(s for s in sections if s),
         footer=f"Retrainer {escape(page.versions.get('retrainer', ''))} &middot; {escape(page.run)}",

@@ -128,6 +128,12 @@ class LocalStore(Store):
     def exists(self, path: str) -> bool:
         return (self.root / path).is_file()
 
+    def is_link(self, path: str) -> bool:
+        """Say whether a file, or a folder above it below the root, is a symbolic link."""
+        place = self.root / path
+        steps = len(Path(path).parts)
+        return any(step.is_symlink() for step in (place, *place.parents[: steps - 1]))
+
     def _fault(self, error: OSError, path: str) -> RetrainerError:
         where = f"{self.root / path}" if path else f"{self.root}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

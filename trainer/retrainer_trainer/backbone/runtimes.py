@@ -1,0 +1,223 @@
+"""What runs a network of one's own: LiteRT or ONNX Runtime on the cores, ONNX Runtime on a GPU."""
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from retrainer.api import Token
+from retrainer.inference.pixels import Pixels
+from retrainer.inference.preprocessing import Numbers, Preprocessing
+from retrainer.inference.silence import quiet
+from retrainer_trainer.backbone.backbone import Bottleneck, Engine
+from retrainer_trainer.backbone.engine import BATCH, has_gpu
+from retrainer_trainer.backbone.facts import Graph, refuse
+
+LITERT, ONNX, ONNX_GPU = "litert-f32-given", "onnxruntime-f32", "onnxruntime-cuda-f32"
+"""Engine and precision; part of the fingerprint, for each rounds in its own way."""
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+FindProviders = Callable[[Callable[[str], None]], list[str]]
+"""`onnx_providers`, or what tests put in its place."""
+
+
+class Use(NamedTuple):
+    """What of a network becomes the bottleneck, and what it is given.
+
+    Attributes:
+        graph: what the file says of itself.
+        output: number of the output that is used.
+        token: of an output with a vector for each token.
+        preprocessing: makes the numbers that it is given.
+    """
+
+    graph: Graph
+    output: int
+    token: Token | None
+    preprocessing: Preprocessing
+
+    def bottlenecks(self, output: npt.NDArray[Any]) -> Bottleneck:
+        """Take (images, width) from an output (images, width), (images, tokens, width) or
+        (images, width, 1, 1)."""
+        if self.token is Token.CLS:
+            output = output[:, 0]
+        elif self.token is Token.MEAN:
+            output = output.astype(np.float32).mean(axis=1)
+        vectors: Bottleneck = np.asarray(output, np.float32).reshape(len(output), -1)
+        return vectors
+
+
+class Runtime(NamedTuple):
+    """A runtime with a network in it.
+
+    Attributes:
+        runs_on: LITERT, ONNX or ONNX_GPU.
+        start: gives an Engine for one thread.
+        batch: images to give it at a time.
+    """
+
+    runs_on: str
+    start: Callable[[], Engine]
+    batch: int
+
+
+def start_runtime(
+    body: bytes, use: Use, shown: str, warn: Callable[[str], None], find_providers: FindProviders
+) -> Runtime:
+    """Load a network's file into the runtime of its format.
+
+    ONNX Runtime loads it when the first engine is asked for, so that a run whose bottlenecks are all
+    cached does not wait for it.
+
+    Raises:
+        UserError: the runtime does not take the file.
+    """
+    if use.graph.format == "tflite":
+        return Runtime(LITERT, lambda: LiteRT(body, use, shown), 1)
+    if CUDA in (providers := find_providers(warn)):
+        engine = OnnxRuntime(body, use, shown, providers)
+        if engine.is_on(CUDA):
+            return Runtime(ONNX_GPU, lambda: engine, BATCH)
+        warn(
+            "There is a GPU, but ONNX Runtime cannot use it, for the driver or CUDA does not fit; "
+            "bottlenecks are computed on the CPU."
+        )
+    return Runtime(ONNX, _Once(lambda: OnnxRuntime(body, use, shown, [CPU])), 1)
+
+
+class _Once:
+    """Makes an engine when it is asked for first, and gives that one to every thread."""
+
+    def __init__(self, make: Callable[[], Engine]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+
+    def __call__(self) -> Engine:
+        with self._lock:
+            if self._engine is None:
+                self._engine = self._make()
+        return self._engine
+
+
+class LiteRT:
+    """A TensorFlow Lite file on the thread that calls it, image by image."""
+
+    def __init__(self, body: bytes, use: Use, shown: str) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._use = use
+        with quiet():  # LiteRT announces its XNNPACK delegate on standard error
+            try:
+                self._interpreter = Interpreter(model_content=body, num_threads=1)
+                source = self._interpreter.get_input_details()[0]
+                wanted = use.preprocessing.shape
+                if tuple(source["shape"]) != wanted:
+                    self._interpreter.resize_tensor_input(source["index"], wanted)
+                self._interpreter.allocate_tensors()
+            except (ValueError, RuntimeError) as error:
+                refuse(shown, f"LiteRT does not take it ({_first_line(error)}): convert it again")
+        self._input = self._interpreter.tensor(source["index"])
+        self._output = self._interpreter.get_output_details()[use.output]["index"]
+
+    def __call__(self, pixels: Sequence[Pixels]) -> list[Bottleneck]:
+        """Give the bottleneck of each image."""
+        return [self._bottleneck(image) for image in pixels]
+
+    def _bottleneck(self, pixels: Pixels) -> Bottleneck:
+        np.copyto(self._input(), self._use.preprocessing.numbers(pixels[None]))
+        self._interpreter.invoke()
+        output = self._interpreter.get_tensor(self._output)
+        bottleneck: Bottleneck = self._use.bottlenecks(output)[0]
+        return bottleneck
+
+
+class OnnxRuntime:
+    """An ONNX file; threads may call it at the same time, and each call runs on its own thread.
+
+    The numbers are in memory once, however many threads there are.
+    """
+
+    def __init__(self, body: bytes, use: Use, shown: str, providers: Sequence[str]) -> None:
+        with quiet():  # its import warns of GPUs that are not there
+            import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # it warns of what its optimiser removes
+        self._use, self._shown = use, shown
+        # TensorFloat-32, a GPU's default, keeps 10 of each factor's 23 bits.
+        named = [(name, {"use_tf32": "0"}) if name == CUDA else name for name in providers]
+        with quiet():
+            try:
+                self._session = onnxruntime.InferenceSession(body, options, providers=named)
+            except Exception as error:  # of classes that only its compiled module names
+                refuse(
+                    shown,
+                    f"ONNX Runtime does not take it ({_first_line(error)}): export it again, with "
+                    "opset 17 say",
+                )
+        self._input = use.graph.input.name
+        self._output = use.graph.outputs[use.output].name
+        self._dtype = np.dtype(use.graph.input.dtype)
+        self._one_by_one = use.graph.batch == 1
+
+    def is_on(self, provider: str) -> bool:
+        """Say whether the network runs on this provider: one that fails is left out silently."""
+        return provider in self._session.get_providers()
+
+    def __call__(self, pixels: Sequence[Pixels]) -> list[Bottleneck]:
+        """Give the bottleneck of each image.
+
+        Raises:
+            UserError: the network cannot be run.
+        """
+        numbers = self._use.preprocessing.numbers(np.stack(pixels)).astype(self._dtype, copy=False)
+        batches = np.split(numbers, len(numbers)) if self._one_by_one else [numbers]
+        return [bottleneck for batch in batches for bottleneck in self._bottlenecks(batch)]
+
+    def _bottlenecks(self, numbers: Numbers) -> Bottleneck:
+        try:
+            (output,) = self._session.run([self._output], {self._input: numbers})
+        except Exception as error:  # of classes that only its compiled module names
+            refuse(self._shown, f"it cannot be run ({_first_line(error)}): export it again")
+        return self._use.bottlenecks(output)
+
+
+def onnx_providers(
+    warn: Callable[[str], None],
+    devices: Path = Path("/dev"),
+    available: Callable[[], Sequence[str]] | None = None,
+) -> list[str]:
+    """Choose what ONNX Runtime runs on: CUDA before the CPU where there is a GPU and it can use one.
+
+    Args:
+        warn: called with a sentence on a GPU that ONNX Runtime cannot use.
+        devices: the folder in which the kernel shows what this container was given.
+        available: as `onnxruntime.get_available_providers`.
+    """
+    if not has_gpu(devices):
+        return [CPU]
+    if available is None:
+        with quiet():
+            import onnxruntime
+
+            # Of CUDA's libraries, those that come as Python packages are loaded from there.
+            if preload := getattr(onnxruntime, "preload_dlls", None):
+                preload()
+        available = onnxruntime.get_available_providers
+    if CUDA in available():
+        return [CUDA, CPU]
+    warn(
+        "There is a GPU, but this ONNX Runtime is built for CPUs; bottlenecks are computed on the CPU. "
+        "To use it: pip install onnxruntime-gpu in place of onnxruntime."
+    )
+    return [CPU]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0][:200]
