@@ -98,6 +98,8 @@ class Operator:
         )
         _logger.info("Serving /metrics on port %d and the probes on port %d", *ports)
         self._handle_signals()
+        loop = asyncio.get_running_loop()
+        self._metrics.asyncio_tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
         leading = asyncio.create_task(self._leader.run(), name="leader")
         parts = [
             leading,

@@ -10,11 +10,12 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from tests.faults.scene import Body, Entry, Scene
+from kubernetes.client import ApiException
+from tests.faults.scene import PATIENCE, Body, Entry, Scene
 from tests.operator.harness import eventually
 from tests.support.chart import install_crd
 
@@ -140,8 +141,25 @@ def _evicted(scene: Scene) -> float:
     name = pod["metadata"]["name"]
     body = {"apiVersion": "policy/v1", "kind": "Eviction",
             "metadata": {"name": name, "namespace": scene.team.name}}  # fmt: skip
-    scene.bed.api.call("POST", f"/api/v1/namespaces/{scene.team.name}/pods/{name}/eviction", body)
+    path = f"/api/v1/namespaces/{scene.team.name}/pods/{name}"
+    scene.bed.api.call("POST", f"{path}/eviction", body)
+    _stop(scene, pod)
     return _seconds_to_another(scene, pod)
+
+
+def _stop(scene: Scene, pod: Body) -> None:
+    """End a pod that is being deleted, as its kubelet does: kwok deletes it and leaves its phase."""
+    path = f"/api/v1/namespaces/{scene.team.name}/pods/{pod['metadata']['name']}"
+
+    def is_deleted() -> bool:
+        current = scene.bed.api.find(path)
+        return current is None or "deletionTimestamp" in current["metadata"]
+
+    eventually(is_deleted, within=PATIENCE, what="the pod is to go")
+    at = pod["metadata"]["creationTimestamp"]
+    ended = {"exitCode": 143, "reason": "Error", "startedAt": at, "finishedAt": at}
+    with suppress(ApiException):  # it is gone
+        _set_trainer(scene, pod, "Failed", {"terminated": ended})
 
 
 def _node_out_of_service(scene: Scene) -> float:
@@ -151,6 +169,7 @@ def _node_out_of_service(scene: Scene) -> float:
     node = f"/api/v1/nodes/{pod['spec']['nodeName']}"
     scene.bed.api.call("PATCH", node, {"spec": {"taints": [_OUT_OF_SERVICE]}})
     try:
+        _stop(scene, pod)
         return _seconds_to_another(scene, pod)
     finally:
         scene.bed.api.call("PATCH", node, {"spec": {"taints": None}})
@@ -235,6 +254,7 @@ def _operator_upgraded(scene: Scene) -> float:
         if _pod_of(scene)["metadata"]["uid"] != pod["metadata"]["uid"]:
             raise AssertionError("the pod of the running job was replaced")
         scene.finish()
+    scene.operator.start()
     return seconds
 
 
@@ -251,7 +271,7 @@ JOBS = [
     Entry("pod out of memory", _out_of_memory, 40),
     Entry("pod evicted", _evicted, 30),
     Entry("node out of service", _node_out_of_service, 30),
-    Entry("node deleted", _node_deleted, 150),
+    Entry("node deleted", _node_deleted, 150, in_ci=False),
     Entry("image missing, then there", _image_missing, 10),
     Entry("no node for the pod, then one", _unschedulable, 20),
     Entry("CRD upgraded while a job runs", _crd_upgraded, 20),

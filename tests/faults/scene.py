@@ -60,28 +60,37 @@ class Scene:
 class Entry:
     """A fault of the menu: what it is called, what is done, and the most seconds it may take.
 
-    With a `clock`, the operator's own is off by so many seconds.
+    With a `clock`, the operator's own is off by so many seconds. Those not `in_ci` take half a minute or
+    more, or have a test of their own in tests/cluster.
     """
 
     name: str
     play: Callable[[Scene], float]
     limit: float
     clock: float = 0.0
+    in_ci: bool = True
 
 
 @contextmanager
-def set_scene(bed: Bed, clock: float = 0.0) -> Iterator[Scene]:
-    """An operator that leads, behind a proxy, and an empty namespace, until the block ends."""
+def actors(bed: Bed, clock: float = 0.0) -> Iterator[Behind]:
+    """An operator behind a proxy, whose clock is off by so many seconds, until the block ends."""
     path = os.environ.get("PYTHONPATH", "")
     if clock:
         path = str(_wrong_clock(bed.folder, clock))
     with operator_behind_proxy(bed, f"menu-{secrets.token_hex(3)}", PYTHONPATH=path) as behind:
-        eventually(behind.operator.leads, within=60)
-        team = bed.team("menu")
-        try:
-            yield Scene(bed, behind, team)
-        finally:
-            bed.cluster.kubectl("delete", "namespace", team.name, "--wait=false")
+        yield behind
+
+
+@contextmanager
+def set_scene(bed: Bed, behind: Behind) -> Iterator[Scene]:
+    """An empty namespace, and this operator as the leader, until the block ends."""
+    behind.proxy.clear()
+    eventually(behind.operator.leads, within=PATIENCE, what="the operator leads")
+    team = bed.team("menu")
+    try:
+        yield Scene(bed, behind, team)
+    finally:
+        bed.cluster.kubectl("delete", "namespace", team.name, "--wait=false")
 
 
 def _wrong_clock(folder: Path, seconds: float) -> Path:

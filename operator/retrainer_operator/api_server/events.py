@@ -15,6 +15,8 @@ from retrainer_operator.planning.times import format_time, is_recent
 SAME = 600.0
 """Seconds in which one job's Event of one reason is not written again."""
 _WAITING_MAX = 10_000
+_TIDY_AT = 1000
+"""Notes of Events at which old ones are dropped: ten thousand took 3 MiB."""
 _WRITERS = 4
 _DRAIN_SECONDS = 2.0
 """Seconds that the end of the process waits for Events that are not written yet."""
@@ -38,6 +40,7 @@ class EventWriter:
         self._identity = identity
         self._clock = clock
         self._written: dict[tuple[str, str], float] = {}
+        self._tidy_at = _TIDY_AT
         self._moment = 0
         self._waiting: asyncio.Queue[tuple[RetrainJobSnapshot, Event, int]] = asyncio.Queue(
             _WAITING_MAX
@@ -48,8 +51,9 @@ class EventWriter:
         now, same = self._clock(), (job.uid, event.reason)
         if is_recent(self._written.get(same, 0.0), SAME, now):
             return
-        if len(self._written) > _WAITING_MAX:
+        if len(self._written) >= self._tidy_at:
             self._written = {s: at for s, at in self._written.items() if is_recent(at, SAME, now)}
+            self._tidy_at = max(_TIDY_AT, 2 * len(self._written))
         self._written[same] = now
         self._moment = max(int(now * 1e9), self._moment + 1)  # no two have the same
         try:

@@ -120,6 +120,7 @@ class OperatorMetrics:
         self.namespaces_skipped = Gauge(
             *_own(prometheus.NAMESPACES_SKIPPED), registry=self.registry
         )
+        self.asyncio_tasks = Gauge(*_own(prometheus.ASYNCIO_TASKS), registry=self.registry)
         self._lines: dict[Key, _Lines] = {}
         self._curves: dict[Key, tuple[_Lines, str]] = {}
         self._one_scrape = threading.Lock()

@@ -129,6 +129,11 @@ NAMESPACES_SKIPPED = Metric(
     "gauge",
     "Namespaces without the rights that the operator needs.",
 )
+ASYNCIO_TASKS = Metric(
+    "retrainer_asyncio_tasks",
+    "gauge",
+    "Tasks of this replica's event loop; at rest there are as many as after its start.",
+)
 
 # --- a trainer pod's own /metrics ---
 TASK_IMAGES = Metric(
