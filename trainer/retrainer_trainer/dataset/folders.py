@@ -14,7 +14,6 @@ from retrainer_trainer.dataset.listing import (
     listed_names,
     no_groups,
     no_identities,
-    strong_etag,
 )
 from retrainer_trainer.dataset.texts import Texts, shown
 from retrainer_trainer.store.store import Entry, Store
@@ -63,9 +62,8 @@ class _Gathered:
                 if not entry.path.endswith("/"):
                     kept.append(entry)
                     labels.append(number)
-        strong = (strong_etag(entry) for entry in kept)
         self.paths.append(Texts.of(entry.path for entry in kept))
-        self.etags.append(Texts.of(strong))
+        self.etags.append(Texts.of(entry.etag or "" for entry in kept))
         self.sizes.append(np.array([e.size for e in kept], np.int64))
         self.label.append(np.array(labels, np.int32))
         self.count += len(kept)

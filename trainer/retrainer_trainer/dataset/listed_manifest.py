@@ -8,7 +8,7 @@ from retrainer.api import RetrainJobSpec, reasons
 from retrainer.api.layout import parent
 from retrainer.errors import NotFound
 from retrainer_trainer.arrays import Longs
-from retrainer_trainer.dataset.listing import NO_FILE, Listing, strong_etag
+from retrainer_trainer.dataset.listing import NO_FILE, Listing
 from retrainer_trainer.dataset.manifest import MOST_BYTES, BadRow, read
 from retrainer_trainer.dataset.matching import match
 from retrainer_trainer.dataset.rows import ManifestError
@@ -82,7 +82,7 @@ def _body(spec: RetrainJobSpec) -> bytes:
 
 
 def _files(store: Store) -> tuple[Texts, Texts, Longs]:
-    """List the files of the folder of images: paths, strong ETags, sizes."""
+    """List the files of the folder of images: paths, ETags, sizes."""
     paths: list[Texts] = []
     etags: list[Texts] = []
     sizes: list[Longs] = []
@@ -90,7 +90,7 @@ def _files(store: Store) -> tuple[Texts, Texts, Longs]:
 
     def pack() -> None:
         paths.append(Texts.of(entry.path for entry in chunk))
-        etags.append(Texts.of(strong_etag(entry) for entry in chunk))
+        etags.append(Texts.of(entry.etag or "" for entry in chunk))
         sizes.append(np.array([entry.size for entry in chunk], np.int64))
         chunk.clear()
 

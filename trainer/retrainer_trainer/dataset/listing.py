@@ -10,7 +10,6 @@ from retrainer_trainer.arrays import Bools, Longs
 from retrainer_trainer.dataset.identity import IDENTITY_BYTES, Identities
 from retrainer_trainer.dataset.manifest import NONE, BadRow
 from retrainer_trainer.dataset.texts import Texts
-from retrainer_trainer.store.store import Entry
 
 NO_FILE = -1
 """Stands for the size of an image that a manifest identifies and whose file is not there."""
@@ -61,11 +60,6 @@ def no_groups(count: int) -> npt.NDArray[np.int32]:
 def no_identities(count: int) -> Identities:
     """Give the identities of images of which all have a file."""
     return np.zeros((count, IDENTITY_BYTES), np.uint8)
-
-
-def strong_etag(entry: Entry) -> str:
-    """Give the ETag that says that the content is the same; "" if there is none."""
-    return entry.etag if entry.etag and not entry.etag.startswith("W/") else ""
 
 
 def listed_names(names: Sequence[str]) -> str:

@@ -157,7 +157,9 @@ class S3Store(Store):
                 for meta in chunk:
                     count += 1
                     last = meta["path"]
-                    entry = Entry(self._relative(meta["path"]), meta["size"], meta["e_tag"])
+                    entry = Entry(
+                        self._relative(meta["path"]), meta["size"], _strong(meta["e_tag"])
+                    )
                     # Size 0 may be that of a folder's marker, whose closing slash obstore takes away.
                     yield entry if entry.size else self._marker(entry)
         except InvalidPathError:
@@ -172,7 +174,7 @@ class S3Store(Store):
                 if skip > 0:  # obstore gave it already: both list in the order of the keys
                     skip -= 1
                     continue
-                yield Entry(self._relative(item["Key"]), item["Size"], item.get("ETag"))
+                yield Entry(self._relative(item["Key"]), item["Size"], _strong(item.get("ETag")))
             if not page.get("IsTruncated"):
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
@@ -183,9 +185,9 @@ class S3Store(Store):
             answer = self._call("read", path, lambda: self._boto.head_object(
                 Bucket=self.bucket, Key=self._prefix + path
             ))  # fmt: skip
-            return Entry(path, answer["ContentLength"], answer.get("ETag"))
+            return Entry(path, answer["ContentLength"], _strong(answer.get("ETag")))
         meta = self._call("read", path, lambda: obstore.head(self._store, self._prefix + path))
-        return Entry(path, meta["size"], meta["e_tag"])
+        return Entry(path, meta["size"], _strong(meta["e_tag"]))
 
     @override
     def get(self, path: str, if_match: str | None = None) -> bytes:
@@ -344,3 +346,8 @@ class S3Store(Store):
             text = reasons.STORAGE_DENIED(**denied, detail=cause)
             return RetrainerError(text, reason=reasons.STORAGE_DENIED.name)
         return reasons.STORAGE_DENIED.error(**denied, detail=cause)
+
+
+def _strong(etag: str | None) -> str | None:
+    """Give an ETag that tells one content from another; None for a weak one and one without a letter."""
+    return None if not etag or etag.startswith("W/") or not etag.strip('"') else etag

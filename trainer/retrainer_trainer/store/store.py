@@ -17,7 +17,7 @@ class Entry(NamedTuple):
     """One listed object.
 
     A path that ends in `/` is a folder that the listing showed by itself; `etag` is None where the
-    store gives none, and for local files.
+    store gives none that tells one content from another, and for local files.
     """
 
     path: str
