@@ -83,6 +83,7 @@ _NAMES = {
     "helm": "helm",
     "promtool": "promtool",
     "chromium": "the browser chromium",
+    "rclone": "the S3 server rclone",
     "versitygw": "the S3 server versitygw",
 }
 
@@ -93,7 +94,8 @@ def _tools(item: pytest.Item) -> set[str]:
     if item.get_closest_marker("cluster"):
         tools.add("cluster")
     if "s3" in getattr(item, "fixturenames", ()):
-        tools.add("versitygw")
+        variant = getattr(item, "callspec", None)
+        tools.add(variant.params.get("s3", "versitygw") if variant else "versitygw")
     return tools
 
 

@@ -1,4 +1,4 @@
-"""A real S3 server (versitygw) on this machine, for tests that need no cluster.
+"""A real S3 server on this machine, for tests that need no cluster: versitygw, or one of another make.
 
     from tests.support.devcluster_s3 import S3Server
 
@@ -20,13 +20,14 @@ from types import TracebackType
 from tests.support import devcluster_tool
 from tests.support.ports import free_port
 
+PROGRAMS = ("versitygw", "rclone")
+"""Servers of two makes; tests of what every S3 server is to give are run on both."""
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
-_HEALTH = "/health"
 
 
 class S3Server:
-    """versitygw with its buckets in `root`; the first start builds it if need be (a minute)."""
+    """A server with its buckets in `root`; the first start builds it if need be (a minute)."""
 
     def __init__(
         self,
@@ -34,13 +35,15 @@ class S3Server:
         access_key: str = "retrainer",
         secret_key: str = "retrainer-secret",
         region: str = "us-east-1",
+        program: str = PROGRAMS[0],
     ) -> None:
         self.root = root
         self.access_key = access_key
         self.secret_key = secret_key
         self.region = region
+        self.program = program
         self.port = 0
-        self.log = root / "versitygw.log"
+        self.log = root / f"{program}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -80,15 +83,7 @@ class S3Server:
         buckets = self.root / "buckets"
         buckets.mkdir(parents=True, exist_ok=True)
         self.port = self.port or free_port()
-        command = [
-            str(devcluster_tool.binary("versitygw")),
-            "--port",
-            f"127.0.0.1:{self.port}",
-            "--health",
-            _HEALTH,
-        ]
-        command += ["--access", self.access_key, "--secret", self.secret_key]
-        command += ["--region", self.region, "--quiet", "posix", str(buckets)]
+        command = self._command(buckets)
         with self.log.open("ab") as log:
             # Its own session: an interrupted test run ends it by stop(), not in the middle.
             self._process = subprocess.Popen(
@@ -139,11 +134,32 @@ class S3Server:
     ) -> None:
         self.stop()
 
+    def _command(self, buckets: Path) -> list[str]:
+        program, address = str(devcluster_tool.binary(self.program)), f"127.0.0.1:{self.port}"
+        if self.program == "rclone":
+            keys = f"{self.access_key},{self.secret_key}"
+            quiet = ["--config", "", "--log-level", "ERROR"]
+            return [
+                program,
+                "serve",
+                "s3",
+                *quiet,
+                "--addr",
+                address,
+                "--auth-key",
+                keys,
+                str(buckets),
+            ]
+        keys_of_root = ["--access", self.access_key, "--secret", self.secret_key]
+        options = [*keys_of_root, "--region", self.region, "--quiet"]
+        return [program, "--port", address, *options, "posix", str(buckets)]
+
     def _answers(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=1)
         try:
-            connection.request("GET", _HEALTH)
-            return connection.getresponse().status == 200
+            # Without a signature it is refused, which is an answer.
+            connection.request("GET", "/")
+            return connection.getresponse().status < 500
         except (OSError, http.client.HTTPException):
             return False
         finally:

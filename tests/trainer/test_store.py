@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.devcluster_s3 import S3Server
+from tests.support.devcluster_s3 import PROGRAMS, S3Server
 from tests.support.trainer_engine import small_disk
 from tests.support.trainer_s3 import TinyS3, bucket
 
@@ -25,9 +25,11 @@ from retrainer_trainer.store.store import ChangedError, Entry, Store, Unreadable
 SECRET = "retrainer-secret"
 
 
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with S3Server(tmp_path_factory.mktemp("s3")) as server:
+@pytest.fixture(scope="module", params=PROGRAMS)
+def s3(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[S3Server]:
+    with S3Server(tmp_path_factory.mktemp("s3"), program=request.param) as server:
         yield server
 
 
@@ -35,6 +37,13 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def keys(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in s3.environment().items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def own_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keys of a server of the test's own."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "retrainer")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "retrainer-secret")
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -263,7 +272,7 @@ def _seconds(store: Store) -> tuple[float, RetrainerError]:
 
 
 @pytest.mark.slow
-def test_a_refused_connection_is_told_in_time(keys: None) -> None:
+def test_a_refused_connection_is_told_in_time(own_keys: None) -> None:
     seconds, error = _seconds(open_store("s3://b/x", Storage(endpoint="http://127.0.0.1:9")))
     assert seconds < 60  # 12 of patience, and a last request of 10
     assert str(error) == "Cannot reach http://127.0.0.1:9: connection refused."
@@ -271,7 +280,7 @@ def test_a_refused_connection_is_told_in_time(keys: None) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_never_answers_is_told_in_time(keys: None) -> None:
+def test_a_server_that_never_answers_is_told_in_time(own_keys: None) -> None:
     with TinyS3().running() as tiny:
         tiny.silent.set()
         seconds, error = _seconds(open_store("s3://b/x", Storage(endpoint=tiny.endpoint)))
@@ -279,7 +288,7 @@ def test_a_server_that_never_answers_is_told_in_time(keys: None) -> None:
     assert str(error) == f"Cannot reach {tiny.endpoint}: no answer in time."
 
 
-def test_a_web_server_that_is_no_s3_is_told(keys: None) -> None:
+def test_a_web_server_that_is_no_s3_is_told(own_keys: None) -> None:
     with TinyS3().running() as tiny:
         store = open_store("s3://b/x", Storage(endpoint=tiny.endpoint + "/"))
         assert list(store.list()) == []
@@ -287,7 +296,8 @@ def test_a_web_server_that_is_no_s3_is_told(keys: None) -> None:
             store.get("y")
 
 
-def test_a_server_that_dies_and_comes_back_is_waited_for(tmp_path: Path, keys: None) -> None:
+@pytest.mark.needs("versitygw")
+def test_a_server_that_dies_and_comes_back_is_waited_for(tmp_path: Path, own_keys: None) -> None:
     lines: list[str] = []
     noticed = threading.Event()
 
@@ -312,7 +322,10 @@ def test_a_server_that_dies_and_comes_back_is_waited_for(tmp_path: Path, keys: N
     assert lines == [f"{server.endpoint} does not answer; trying again for 120 s."]
 
 
-def test_a_listing_that_is_cut_off_goes_on_after_its_last_key(tmp_path: Path, keys: None) -> None:
+@pytest.mark.needs("versitygw")
+def test_a_listing_that_is_cut_off_goes_on_after_its_last_key(
+    tmp_path: Path, own_keys: None
+) -> None:
     noticed, dead = threading.Event(), threading.Event()
     with S3Server(tmp_path) as server:
         client = bucket(server, "photos")

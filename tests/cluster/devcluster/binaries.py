@@ -44,6 +44,7 @@ BINARIES: dict[str, Binary] = {
     binary.name: binary
     for binary in (
         Binary("versitygw", "versitygw", "github.com/versity/versitygw/cmd/versitygw"),
+        Binary("rclone", "rclone", "."),
         Binary("etcd", "etcd", "go.etcd.io/etcd/server/v3"),
         _kubernetes("kube-apiserver"),
         _kubernetes("kube-controller-manager"),

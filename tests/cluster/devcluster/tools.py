@@ -7,7 +7,7 @@ import sys
 from tests.cluster.devcluster import binaries, packages
 from tests.cluster.devcluster.failure import ClusterError, say
 
-WITHOUT_CLUSTER = ("versitygw", "helm")
+WITHOUT_CLUSTER = ("versitygw", "rclone", "helm")
 """Programs that tests start which need no cluster."""
 
 
@@ -15,7 +15,7 @@ def lacking(tool: str) -> str:
     """What to do so that this machine has it, as the end of a sentence; empty if it has.
 
     `cluster`: a Kubernetes cluster can be started, or one is given. `promtool`, `chromium`,
-    `helm`, `versitygw`: that program is there.
+    `helm`, `versitygw`, `rclone`: that program is there.
     """
     if tool == "cluster":
         return _lacking_for_a_cluster()

@@ -13,7 +13,7 @@ from pathlib import Path
 import boto3
 import numpy as np
 import pytest
-from tests.support.devcluster_s3 import S3Server
+from tests.support.devcluster_s3 import PROGRAMS, S3Server
 from tests.support.fake_apiserver import FakeApiServer
 from tests.support.run_folder import write_run
 
@@ -30,9 +30,11 @@ from retrainer_trainer.cache import cache as trainer_cache
 from retrainer_trainer.store.opening import open_store
 
 
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with S3Server(tmp_path_factory.mktemp("s3")) as server:
+@pytest.fixture(scope="module", params=PROGRAMS)
+def s3(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[S3Server]:
+    with S3Server(tmp_path_factory.mktemp("s3"), program=request.param) as server:
         client = session(server).client("s3", endpoint_url=server.endpoint)
         client.create_bucket(Bucket="models")
         run = write_run(tmp_path_factory.mktemp("run") / "flowers-12345678", [1, 2])
