@@ -254,6 +254,7 @@ SDK = (
     "compare",
     "frontier",
     "add_backbone",
+    "show_backbone",
     "list_backbones",
     "Stop",
     "Watcher",

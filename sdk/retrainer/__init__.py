@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from retrainer.jobfile import load as load
     from retrainer.local.backbones import add_backbone as add_backbone
     from retrainer.local.backbones import list_backbones as list_backbones
+    from retrainer.local.backbones import show_backbone as show_backbone
     from retrainer.local.preview import check as check
     from retrainer.local.process import Result as Result
     from retrainer.local.process import run as run
@@ -43,6 +44,7 @@ _ERRORS = (
 # No module of this package may have one of these names: importing it would replace the function.
 _HERE = (
     "Prediction", "Result", "add_backbone", "check", "list_backbones", "load", "predict", "run",
+    "show_backbone",
 )  # fmt: skip
 _CLUSTER = {
     "AsyncClient": "retrainer.cluster.aio",
@@ -61,7 +63,9 @@ _WHERE = {
     **_CLUSTER,
     **dict.fromkeys(_API, "retrainer.api"),
     **dict.fromkeys(_ERRORS, "retrainer.errors"),
-    **dict.fromkeys(("add_backbone", "list_backbones"), "retrainer.local.backbones"),
+    **dict.fromkeys(
+        ("add_backbone", "list_backbones", "show_backbone"), "retrainer.local.backbones"
+    ),
     "check": "retrainer.local.preview",
     "load": "retrainer.jobfile",
     **dict.fromkeys(("Result", "run"), "retrainer.local.process"),

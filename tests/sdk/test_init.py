@@ -63,6 +63,7 @@ PUBLIC = {
     "Sampling", "Split", "Stop", "Storage", "StorageDenied", "StorageError", "TestPrediction",
     "Toleration", "Training", "UserError", "WaitTimeout", "Watcher",
     "add_backbone", "check", "compare", "frontier", "list_backbones", "load", "predict", "run",
+    "show_backbone",
 }  # fmt: skip
 
 

@@ -1,18 +1,31 @@
 """`retrainer backbone`: networks of one's own, made, listed and looked at."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retrainer.api import Token
 from retrainer.cli.output import Format, FormatOption, echo, print_document, print_table, say
 from retrainer.cli.reach import Reach, reaching
 from retrainer.views.text import near
 
+if TYPE_CHECKING:
+    from retrainer.api.networks import NetworkFacts
+
+Place = Annotated[
+    str,
+    typer.Argument(metavar="URL", help="Path or URL of a folder, or of an .onnx or .tflite file."),
+]
+
 
 def register(app: typer.Typer, heading: str) -> None:
     """Add `backbone` and its commands to `app`."""
-    backbone = typer.Typer(help="Make or list frozen networks of your own.", no_args_is_help=True)
+    backbone = typer.Typer(
+        help="Make, list or look at frozen networks of your own.", no_args_is_help=True
+    )
     backbone.command()(add)
+    backbone.command()(show)
     backbone.command("list")(list_networks)
     app.add_typer(backbone, name="backbone", rich_help_panel=heading)
 
@@ -53,6 +66,74 @@ def add(
         f"{facts.bottleneck:,} numbers, {cost} multiply-adds. "
         f"Next: retrainer run PHOTOS --backbone {near(to)}"
     )
+
+
+@reaching
+def show(
+    url: Place,
+    image: Annotated[Path | None, typer.Argument(help="A photo to run it on.")] = None,
+    *,
+    output: Annotated[
+        str | None,
+        typer.Option("--backbone-output", help="Output to use, where there are several."),
+    ] = None,
+    token: Annotated[
+        Token | None, typer.Option(help="Of an output with tokens: cls or mean.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Height and width, where the file takes any.")
+    ] = None,
+    output_format: FormatOption = Format.TABLE,
+    reach: Reach,
+) -> None:
+    """Say what a network's folder or file holds, and run it on a photo.
+
+    [dim]retrainer backbone show s3://networks/dinov2-small rose.jpg[/]
+    """
+    from retrainer.local.backbones import show_backbone
+
+    storage, _ = reach.storage()
+    chosen = None if token is None else token.value
+    facts = show_backbone(url, image, storage=storage, output=output, token=chosen, size=size)
+    if output_format != Format.TABLE:
+        print_document(facts.model_dump(by_alias=True, exclude_none=True), output_format)
+        return
+    print_table(("", ""), _rows(facts))
+
+
+def _rows(facts: "NetworkFacts") -> list[tuple[str, str]]:
+    rows = [
+        ("Network", facts.name),
+        ("Format", f"{facts.format}, {_megabytes(sum(facts.files.values()))}"),
+        ("Input", f"{facts.size} x {facts.size} pixels, {facts.layout}"),
+    ]
+    for output in facts.outputs:
+        shape = " x ".join("any" if size is None else f"{size:,}" for size in output.shape)
+        used = ", used" if output.name == facts.output else ""
+        rows.append(("Output", f"{output.name} ({shape}{used})"))
+    rows += [
+        ("Bottleneck", f"{facts.bottleneck:,} numbers"),
+        ("Multiply-adds", _millions(facts.multiply_adds)),
+        ("Parameters", _millions(facts.parameters)),
+        ("Pixels", _pixels(facts.preprocessing)),
+        ("Runs on", facts.runs_on),
+    ]
+    if facts.seconds is not None and facts.norm is not None:
+        numbers = ", ".join(f"{number:.3f}" for number in facts.start)
+        rows.append(("The photo", f"{1000 * facts.seconds:,.0f} ms on one core"))
+        rows.append(("Its bottleneck", f"{numbers}, ...; length {facts.norm:.3g}"))
+    return rows
+
+
+def _pixels(preprocessing: dict[str, object]) -> str:
+    names = ("crop", "edge", "channels", "scale", "mean", "std")
+    parts = []
+    for name in names:
+        value = preprocessing.get(name)
+        numbers = value if isinstance(value, list) else [value]
+        texts = [f"{n:.4g}" if isinstance(n, float) else str(n) for n in numbers]
+        parts.append(f"{name} {' '.join(dict.fromkeys(texts))}")
+    return ", ".join(parts)
 
 
 @reaching

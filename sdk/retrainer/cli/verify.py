@@ -15,6 +15,7 @@ from retrainer.errors import RetrainerError, UserError
 from retrainer.views.text import near
 
 if TYPE_CHECKING:
+    from retrainer.inference.preparing import MakePixels
     from retrainer.inference.runners import Runner
     from retrainer.inference.tflite import Pixels, Scores
 
@@ -63,7 +64,7 @@ def verify(
         if not runners:
             libraries = ", ".join(dict.fromkeys(missing.values()))
             raise UserError(f"No export can be run here: {libraries} is not installed.")
-        pixels, bodies = _pictures(images, _size(folder))
+        pixels, bodies = _pictures(images, *_input(folder))
         scores: dict[str, Scores] = {}
         for each, (_, runner) in runners.items():
             with quiet():
@@ -93,22 +94,27 @@ def verify(
         )
 
 
-def _size(folder: Path) -> int:
-    """Height and width that the run's exports take, as the run says, or its architecture."""
+def _input(folder: Path) -> "tuple[int, MakePixels]":
+    """Height and width that the run's exports take, and what decodes images for them."""
     from retrainer.api import Evaluation, architecture
     from retrainer.api.layout import EVALUATION
+    from retrainer.inference import pixels
+    from retrainer.inference.preparing import pixels_of_export
 
     evaluation = Evaluation.model_validate_json((folder / EVALUATION).read_bytes())
-    return evaluation.size or architecture(evaluation.architecture).size
+    size = evaluation.size or architecture(evaluation.architecture).size
+    return size, pixels_of_export(folder) if evaluation.backbone else pixels.pixels
 
 
-def _pictures(paths: list[Path] | None, size: int) -> "tuple[Pixels, list[bytes]]":
+def _pictures(
+    paths: list[Path] | None, size: int, make_pixels: "MakePixels"
+) -> "tuple[Pixels, list[bytes]]":
     """Pixels (images, size, size, 3) and the files they come from."""
     import cv2
     import numpy as np
 
     from retrainer.inference.classifier import files
-    from retrainer.inference.pixels import RejectedError, pixels
+    from retrainer.inference.pixels import RejectedError
 
     if not paths:
         generator = np.random.default_rng(0)
@@ -121,7 +127,7 @@ def _pictures(paths: list[Path] | None, size: int) -> "tuple[Pixels, list[bytes]
     for path in (Path(str(image)).expanduser() for image in files(paths)):
         try:
             bodies.append(path.read_bytes())
-            squares.append(pixels(bodies[-1], size))
+            squares.append(make_pixels(bodies[-1], size))
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}.") from error
         except RejectedError as error:

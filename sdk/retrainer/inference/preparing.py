@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
+from retrainer.api.layout import EXPORT_PATHS
 from retrainer.inference import pixels
 from retrainer.inference.onnx_network import OnnxNetwork
 from retrainer.inference.preprocessing import Preprocessing
@@ -30,3 +32,17 @@ def pixels_of(network: Network) -> MakePixels:
         return Preprocessing.from_dict(json.loads(text)).pixels
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"its {PREPROCESSING} is damaged, or of a newer Retrainer") from error
+
+
+def pixels_of_export(folder: Path) -> MakePixels:
+    """What decodes images for the exports in a run's folder, as the one that people use says.
+
+    Raises:
+        ImportError: there is an ONNX file alone, and ONNX Runtime is not installed.
+        ValueError: that export is damaged.
+    """
+    if (tflite := folder / EXPORT_PATHS["tflite"]).is_file():
+        return pixels_of(TfliteNetwork(tflite.read_bytes()))
+    if (onnx := folder / EXPORT_PATHS["onnx"]).is_file():
+        return pixels_of(OnnxNetwork(onnx.read_bytes()))
+    return pixels.pixels

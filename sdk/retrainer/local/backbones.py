@@ -1,4 +1,4 @@
-"""Networks of one's own on this machine or in S3: makes them, and lists them.
+"""Networks of one's own on this machine or in S3: makes them, lists them, says what they hold.
 
 Reading a network's file takes the trainer's libraries, and making one TensorFlow: both are done by the
 trainer as a process of its own, as a run is.
@@ -17,6 +17,7 @@ from retrainer.api import Storage, reasons
 from retrainer.api.backbone import ONNX_SUFFIX, TFLITE_SUFFIX
 from retrainer.api.networks import ListedNetwork, NetworkFacts
 from retrainer.errors import MissingExtra, NotFound, RetrainerError, UserError
+from retrainer.extras import require_trainer
 from retrainer.inference.preprocessing import CONFIG_FILE
 from retrainer.store.folder import Folder
 from retrainer.store.s3 import Access
@@ -72,6 +73,37 @@ def add_backbone(
         weights = str(path.absolute())
     request = {"do": "add", "name": name, "to": _place(to), "weights": weights, "size": size}
     return NetworkFacts.model_validate(_ask(request, storage, log))
+
+
+def show_backbone(
+    url: str | Path,
+    image: str | Path | None = None,
+    *,
+    storage: Storage | None = None,
+    **fields: Any,
+) -> NetworkFacts:
+    """Say what a network's folder or file holds, and run it on an image.
+
+    Args:
+        url: path or URL of the folder, or of an .onnx or .tflite file.
+        image: path of a photo; none is run if None.
+        storage: endpoint and region where `url` is an s3:// URL.
+        fields: of spec.backbone, for what the files do not say: output, token, size, and so on.
+
+    Raises:
+        UserError: it cannot be a backbone, or something about it has to be said; the message says what.
+        StorageError: the store does not answer.
+    """
+    require_trainer(what="onnxruntime")
+    if image is not None and not Path(image).expanduser().is_file():
+        raise NotFound(f"There is no file {image}.")
+    backbone = {"url": _place(url), **{k: v for k, v in fields.items() if v is not None}}
+    request = {
+        "do": "show",
+        "backbone": backbone,
+        "image": None if image is None else str(Path(image).expanduser().absolute()),
+    }
+    return NetworkFacts.model_validate(_ask(request, storage))
 
 
 def list_backbones(

@@ -8,14 +8,22 @@ goes to standard output as JSON lines, each one of `{"log": "..."}`, `{"result":
 import json
 import os
 import sys
+import tempfile
+import time
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from retrainer.api import Storage
+import numpy as np
+from pydantic import ValidationError
+
+from retrainer.api import BackboneSource, RetrainJobSpec, Storage
 from retrainer.api.names import EXIT_USER
 from retrainer.api.networks import NetworkFacts, NetworkOutput
-from retrainer.errors import RetrainerError
+from retrainer.api.parsing import problems
+from retrainer.errors import RetrainerError, UserError
+from retrainer.inference.pixels import RejectedError
 from retrainer.inference.silence import quiet_environment
 from retrainer_trainer.backbone.facts import Graph
 from retrainer_trainer.store.opening import open_store
@@ -23,6 +31,9 @@ from retrainer_trainer.store.opening import open_store
 quiet_environment()
 
 Say = Callable[..., None]
+
+_SHOWN = 5
+"""Numbers of a bottleneck that are shown."""
 
 
 def main(request: str) -> int:
@@ -65,6 +76,56 @@ def add(wanted: Mapping[str, Any], say: Say) -> dict[str, Any]:
     return facts.model_dump(by_alias=True)
 
 
+def show(wanted: Mapping[str, Any], say: Say) -> dict[str, Any]:
+    """Say what a network's folder or file holds, and run it on an image."""
+    from retrainer_trainer.backbone.given import open_given
+
+    spec, source = _spec(wanted)
+
+    def warn(text: str) -> None:
+        say(log=text)
+
+    with tempfile.TemporaryDirectory(prefix="retrainer-") as scratch:
+        cache = open_store(scratch, Storage(), "spec.cache")
+        backbone = open_given(spec, source, cache, warn, warn)
+        engine = backbone.start()  # which refuses a network that gives no numbers
+    facts = graph_facts(backbone.graph)
+    facts.name, facts.url = backbone.name, wanted["backbone"]["url"]
+    facts.files = {backbone.origin: len(backbone.body)}
+    facts.size, facts.layout = backbone.size, backbone.preprocessing.layout
+    facts.output, facts.bottleneck = backbone.output, backbone.width
+    facts.preprocessing, facts.runs_on = backbone.preprocessing.to_dict(), backbone.runs_on
+    if wanted["image"] is not None:
+        path = Path(wanted["image"])
+        try:
+            pixels = backbone.pixels(path.read_bytes(), backbone.size)
+        except RejectedError as error:
+            raise UserError(f"{path}: {error}.") from error
+        started = time.monotonic()
+        (bottleneck,) = engine([pixels])
+        facts.seconds = time.monotonic() - started
+        facts.start = [round(float(number), 4) for number in bottleneck[:_SHOWN]]
+        facts.norm = float(np.linalg.norm(bottleneck))
+    return facts.model_dump(by_alias=True)
+
+
+def _spec(wanted: Mapping[str, Any]) -> tuple[RetrainJobSpec, BackboneSource]:
+    """A job of this backbone alone; nothing else of it is read."""
+    try:
+        source = BackboneSource.model_validate(wanted["backbone"])
+    except ValidationError as error:
+        raise UserError("\n".join(problems(error, BackboneSource))) from error
+    spec = RetrainJobSpec.model_validate(
+        {
+            "images": "photos",
+            "output": "out",
+            "backbone": source.dump(),
+            "storage": wanted["storage"],
+        }
+    )
+    return spec, source
+
+
 def graph_facts(graph: Graph) -> NetworkFacts:
     """What a file says of itself, as `retrainer backbone` shows it."""
     return NetworkFacts(
@@ -82,7 +143,7 @@ def graph_facts(graph: Graph) -> NetworkFacts:
     )
 
 
-_ACTIONS: dict[str, Callable[[Mapping[str, Any], Say], dict[str, Any]]] = {"add": add}
+_ACTIONS: dict[str, Callable[[Mapping[str, Any], Say], dict[str, Any]]] = {"add": add, "show": show}
 
 
 if __name__ == "__main__":
