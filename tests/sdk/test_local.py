@@ -180,7 +180,7 @@ ENDS: list[tuple[str, type[RetrainerError], str, int]] = [
         "one-label",
         UserError,
         "At least 2 labels are needed in /photos, which has 1: roses. Put one folder per label "
-        "there, with the images inside.",
+        "there, with the images inside; in a manifest, list images of both.",
         64,
     ),
     (

@@ -52,9 +52,9 @@ def build() -> typer.Typer:
     ) -> None:
         """Retrain the last layer of an ImageNet network on your own photos.
 
-        Start here: [bold]retrainer run FOLDER[/], with a folder of photos per label in FOLDER. Or
-        [bold]retrainer init[/], then [bold]retrainer run -f job.yaml[/] on this machine or
-        [bold]retrainer submit -f job.yaml[/] on a cluster.
+        Start here: [bold]retrainer run FOLDER[/], with a folder of photos per label in
+        FOLDER. Or [bold]retrainer init[/], then [bold]retrainer run -f job.yaml[/] on this
+        machine or [bold]retrainer submit -f job.yaml[/] on a cluster.
         """
 
     local.register(app)
