@@ -386,7 +386,7 @@ def test_options_set_fields_over_what_the_file_says() -> None:
         "validation_percentage": 30, "flip_left_right": True, "random_crop": 1, "random_scale": 2,
         "random_brightness": 3, "views": 5, "endpoint": "http://s3:7070", "region": "eu-west-1",
         "insecure": True, "solver": Solver.SGD, "l2": 0.25, "sweep": None, "manifest": None,
-        "corrections": None,
+        "corrections": None, "group_duplicates": None,
     }  # fmt: skip
     backbone = {name for name in _cli_run._FIELDS if name.startswith("backbone")}
     assert set(options) == set(_cli_run._FIELDS) - backbone

@@ -64,6 +64,35 @@ def test_s3_gives_the_same_bits_as_the_local_folder_and_shares_its_cache(
     assert shared.report.progress.images_computed == 0
 
 
+def test_a_manifest_and_corrections_in_a_bucket_name_objects_of_any_bucket_by_their_keys(
+    photo_folder: Path, output: Path, s3: S3Server, keys: None
+) -> None:
+    client = bucket(s3, "listed")
+    upload(client, "listed", "in/flowers", photo_folder)
+    names = [f"{path.parent.name}/{path.name}" for path in sorted(photo_folder.rglob("*.jpg"))]
+    places = ("s3://listed/in/flowers/", "s3://elsewhere/old/flowers/", "")
+    rows = "".join(f"{places[i % 3]}{name},{name[:5]}\n" for i, name in enumerate(names))
+    text = f"path,label\n{rows}s3://listed/secret.jpg,daisy\n../secret.jpg,daisy\n"
+    client.put_object(Bucket="listed", Key="list.csv", Body=text.encode())
+    client.put_object(Bucket="listed", Key="secret.jpg", Body=photo(1))
+    corrections = f"path,action,label\n{names[0]},relabel,roses\n{names[1]},drop,\n"
+    client.put_object(Bucket="listed", Key="corrections.csv", Body=corrections.encode())
+    wanted = spec(
+        "s3://listed/in/flowers",
+        output,
+        manifest="s3://listed/list.csv",
+        corrections="s3://listed/corrections.csv",
+        storage={"endpoint": s3.endpoint},
+    )
+    catalog = prepared(wanted).catalog
+    assert list(catalog.paths) == [name for name in names if name != names[1]]
+    assert catalog.labels[catalog.label[0]] == "roses"
+    assert [row.reason for row in catalog.bad] == [
+        "there is no such file in the folder of images",
+        "its path leads out of the folder of images",
+    ]
+
+
 def test_an_object_replaced_after_the_listing_is_listed_again(
     photo_folder: Path, s3: S3Server, keys: None
 ) -> None:

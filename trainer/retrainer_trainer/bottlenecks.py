@@ -8,7 +8,7 @@ or all three, with the checks between them: `prepare(spec, reporter, stop, folde
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -121,7 +121,17 @@ def run(task: Task, shard: int, reporter: Reporter, stop: Stop) -> None:
     )
 
 
-def prepare(spec: RetrainJobSpec, reporter: Reporter, stop: Stop, folder: Store) -> Bottlenecks:
+Regroup = Callable[["Bottlenecks"], Catalog]
+"""Gives the catalog with other sets, once the images are known by their bottlenecks."""
+
+
+def prepare(
+    spec: RetrainJobSpec,
+    reporter: Reporter,
+    stop: Stop,
+    folder: Store,
+    regroup: Regroup | None = None,
+) -> Bottlenecks:
     """Give the bottlenecks of all images of a job, computed where the cache has none.
 
     Args:
@@ -129,18 +139,50 @@ def prepare(spec: RetrainJobSpec, reporter: Reporter, stop: Stop, folder: Store)
         reporter: gets the progress.
         stop: ends it between two images.
         folder: of the run; rejected.csv is written there if there are too many.
+        regroup: chooses the sets anew by the bottlenecks, before views of the training images are made.
 
     Raises:
         UserError: the images cannot be trained on; the message says what to mend.
         StorageError: the store stopped answering.
         Interrupted: asked to stop; what was computed is in the cache.
     """
-    return compute_and_load(open_job(spec, reporter, stop), reporter, stop, folder)
+    return compute_and_load(open_job(spec, reporter, stop), reporter, stop, folder, regroup)
 
 
-def compute_and_load(job: OpenJob, reporter: Reporter, stop: Stop, folder: Store) -> Bottlenecks:
+def compute_and_load(
+    job: OpenJob,
+    reporter: Reporter,
+    stop: Stop,
+    folder: Store,
+    regroup: Regroup | None = None,
+) -> Bottlenecks:
     """Do the rest of `prepare`, for a job that is open."""
-    filled = compute_missing(job, reporter, stop)
+    if regroup is None:
+        ready, filled = _whole(job, reporter, stop, folder)
+    else:
+        undistorted = job.spec.model_copy(update={"distortions": None})
+        plain = replace(job, spec=undistorted)
+        ready, filled = _whole(plain, reporter, stop, folder)
+        job = replace(job, catalog=regroup(ready))
+        ready = replace(ready, catalog=job.catalog)
+        if job.spec.distortions is not None:  # views of the images that are for training now
+            ready, filled = _whole(job, reporter, stop, folder, filled)
+    _log_rejected(job.catalog, filled, reporter)
+    _warn_of_gone_files(ready, reporter)
+    _warn_of_nearly_black(job, ready, reporter)
+    checked = bool(filled.rejected) or regroup is not None
+    warnings = check_labels(job.catalog, job.spec, ready.usable) if checked else []
+    new = tuple(w for w in warnings if w not in job.catalog.warnings)
+    for warning in new:
+        reporter.warn(warning)
+    return replace(ready, warnings=new)
+
+
+def _whole(
+    job: OpenJob, reporter: Reporter, stop: Stop, folder: Store, earlier: Filled | None = None
+) -> tuple[Bottlenecks, Filled]:
+    """Compute what the cache lacks until all of it can be read."""
+    filled = compute_missing(job, reporter, stop, earlier=earlier)
     check_rejected(job, filled, folder)
     ready, missing = load(job, filled)
     # Bottlenecks can still be missing: a damaged segment is noticed only when it is read, and of equal
@@ -153,14 +195,7 @@ def compute_and_load(job: OpenJob, reporter: Reporter, stop: Stop, folder: Store
             raise RetrainerError(
                 f"{missing} bottlenecks just written to {job.spec.cache_url} cannot be read back."
             )
-    _log_rejected(job.catalog, filled, reporter)
-    _warn_of_gone_files(ready, reporter)
-    _warn_of_nearly_black(job, ready, reporter)
-    warnings = check_labels(job.catalog, job.spec, ready.usable) if filled.rejected else []
-    new = tuple(w for w in warnings if w not in job.catalog.warnings)
-    for warning in new:
-        reporter.warn(warning)
-    return replace(ready, warnings=new)
+    return ready, filled
 
 
 def open_job(

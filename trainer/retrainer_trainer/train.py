@@ -29,11 +29,12 @@ from retrainer.api.evaluation import AppliedCorrections, CorrectedImage, HeadBef
 from retrainer.api.interval import percent
 from retrainer.errors import NotFound, UserError
 from retrainer_trainer.arrays import Floats, Rows
-from retrainer_trainer.bottlenecks import TRAIN_TASK_SHARE, Bottlenecks, prepare
+from retrainer_trainer.bottlenecks import TRAIN_TASK_SHARE, Bottlenecks, Regroup, prepare
 from retrainer_trainer.dataset import split
 from retrainer_trainer.dataset.texts import shown
 from retrainer_trainer.export import formats as export
 from retrainer_trainer.export import stage
+from retrainer_trainer.findings.grouping import group_duplicates
 from retrainer_trainer.findings.stage import FindingsOfRun, look
 from retrainer_trainer.head.before import Guess, compare, guesses_of
 from retrainer_trainer.head.evaluate import accuracy as share_right
@@ -75,7 +76,7 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
         return
 
     # --- bottlenecks: list, compute what the cache lacks, load ---
-    ready = prepare(spec, reporter, stop, folder)
+    ready = prepare(spec, reporter, stop, folder, regrouping(task, reporter, stop))
     labels = list(ready.catalog.printable_labels)
     examples = examples_of(ready)
     check_validation(spec.training, examples)
@@ -187,6 +188,16 @@ def repeat_report(done: Report, reporter: Reporter) -> None:
     reporter.replace(done)
     reporter.log(f"{done.run} is already whole: {done.message}")
     print(done.to_json(), flush=True)
+
+
+# --- bottlenecks ---
+def regrouping(task: Task, reporter: Reporter, stop: Stop) -> Regroup | None:
+    """Make what keeps near-duplicates in one set; None where the job does not ask for it."""
+    spec = task.spec
+    if not spec.split.group_duplicates:
+        return None
+    cache = open_store(spec.cache_url, spec.storage, "spec.cache", reporter.log, stop)
+    return lambda ready: group_duplicates(ready, cache, reporter)
 
 
 # --- train ---

@@ -83,6 +83,11 @@ class Split(Model):
     validation_percentage: Percentage = Field(
         10, description="Share of images kept for validation during the training, percent."
     )
+    group_duplicates: Flag = Field(
+        False,
+        description="Keep images that show the same in one set, so that none is tested that was trained "
+        "on; where a manifest names the set of an image, that stays.",
+    )
 
     @model_validator(mode="after")
     def _leaves_training_images(self) -> Self:

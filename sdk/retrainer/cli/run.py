@@ -56,7 +56,9 @@ _GROUPS: tuple[tuple[str, str, type[BaseModel], tuple[str, ...]], ...] = (
         "eval_interval", "seed", "optimizer",
     )),
     ("Training", "spec.training.earlyStopping", EarlyStopping, ("patience",)),
-    ("Training", "spec.split", Split, ("testing_percentage", "validation_percentage")),
+    ("Training", "spec.split", Split, (
+        "testing_percentage", "validation_percentage", "group_duplicates",
+    )),
     ("Distortions", "spec.distortions", Distortions, (
         "flip_left_right", "random_crop", "random_scale", "random_brightness", "views",
     )),
@@ -200,6 +202,7 @@ def run(
     patience: Annotated[int | None, _option("patience")] = None,
     testing_percentage: Annotated[int | None, _option("testing_percentage")] = None,
     validation_percentage: Annotated[int | None, _option("validation_percentage")] = None,
+    group_duplicates: Annotated[bool | None, _option("group_duplicates")] = None,
     flip_left_right: Annotated[bool | None, _option("flip_left_right")] = None,
     random_crop: Annotated[int | None, _option("random_crop")] = None,
     random_scale: Annotated[int | None, _option("random_scale")] = None,

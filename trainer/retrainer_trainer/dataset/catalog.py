@@ -54,6 +54,7 @@ class Catalog:
         warnings: sentences for people.
         groups: names of the groups that a manifest keeps in one set.
         group: (N,) index into `groups`; manifest.NONE for an image of no group.
+        fixed: (N,) whether a manifest names the image's set.
         bad: rows of the manifest that are left out.
         corrections: that were applied.
     """
@@ -68,6 +69,7 @@ class Catalog:
     warnings: tuple[str, ...]
     groups: tuple[str, ...]
     group: npt.NDArray[np.int32]
+    fixed: Bools
     bad: tuple[BadRow, ...] = ()
     corrections: Corrections = NO_CORRECTIONS
 
@@ -117,6 +119,7 @@ def list_catalog(
         warnings=(),
         groups=listing.groups,
         group=listing.group,
+        fixed=listing.fixed,
         bad=listing.bad,
         corrections=corrections,
     )

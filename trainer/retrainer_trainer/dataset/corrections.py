@@ -182,4 +182,5 @@ def _without(listing: Listing, stays: np.ndarray[tuple[int], np.dtype[np.bool_]]
         sets=listing.sets[rows],
         identities=listing.identities[rows],
         group=listing.group[rows],
+        fixed=listing.fixed[rows],
     )

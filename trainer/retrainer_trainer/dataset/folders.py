@@ -142,6 +142,7 @@ def list_folders(store: Store, spec: RetrainJobSpec, log: Callable[[str], None])
         identities=no_identities(len(paths)),
         groups=(),
         group=no_groups(len(paths)),
+        fixed=np.zeros(len(paths), bool),
     )
 
 

@@ -53,6 +53,7 @@ def list_manifest(store: Store, spec: RetrainJobSpec, log: Callable[[str], None]
         identities=np.where(there[:, None], np.uint8(0), manifest.identities[matched.row]),
         groups=matched.groups,
         group=matched.group,
+        fixed=matched.fixed,
         bad=matched.bad,
     )
     log(f"{len(matched.row)} images of {len(matched.labels)} labels in {url}.")

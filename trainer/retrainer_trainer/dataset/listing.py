@@ -32,6 +32,7 @@ class Listing:
         identities: (N, 16) of the images without a file.
         groups: names of the groups that stay in one set.
         group: (N,) index into `groups`; NONE for an image of no group.
+        fixed: (N,) whether a manifest names the image's set.
         bad: rows of a manifest that are left out.
     """
 
@@ -44,6 +45,7 @@ class Listing:
     identities: Identities
     groups: tuple[str, ...]
     group: npt.NDArray[np.int32]
+    fixed: Bools
     bad: tuple[BadRow, ...] = ()
 
     @property

@@ -30,6 +30,7 @@ class Matched:
         sets: (N,) split.TRAINING, VALIDATION or TESTING.
         groups: names.
         group: (N,) index into `groups`; NONE for an image of no group.
+        fixed: (N,) whether the manifest names the set.
         row: (N,) of the manifest.
         bad: rows that are left out, in the order of their lines.
     """
@@ -41,6 +42,7 @@ class Matched:
     sets: npt.NDArray[np.int8]
     groups: tuple[str, ...]
     group: npt.NDArray[np.int32]
+    fixed: Bools
     row: Rows
     bad: tuple[BadRow, ...]
 
@@ -84,6 +86,7 @@ def match(manifest: Manifest, files: Texts, testing: int, validation: int) -> Ma
         ),
         groups=manifest.groups,
         group=group,
+        fixed=given != NONE,
         row=rows,
         bad=bad.rows(),
     )

@@ -14,7 +14,7 @@ from retrainer_trainer.bottlenecks import Bottlenecks
 from retrainer_trainer.dataset import reading
 from retrainer_trainer.dataset.catalog import Catalog
 from retrainer_trainer.dataset.texts import shown
-from retrainer_trainer.findings.duplicates import Pair
+from retrainer_trainer.findings.duplicates import Pair, ReadSmall
 from retrainer_trainer.findings.findings import FOLDS, Findings, find, why_not
 from retrainer_trainer.findings.kept import KeptFindings
 from retrainer_trainer.findings.pictures import Small, small_picture
@@ -80,24 +80,34 @@ def look(task: Task, ready: Bottlenecks, cache: Store, reporter: Reporter) -> Fi
     )
     findings = kept.read()
     if findings is None:
-
-        def read_small(wanted: Iterable[int]) -> dict[int, Small]:
-            number = {int(rows[row]): row for row in wanted}
-            listed = np.array(list(number), np.intp)
-            batches = reading.batches(ready.images, catalog, listed, _READ_SIDE)
-            return {
-                number[int(row)]: small_picture(pixels)
-                for batch in batches
-                for row, pixels in zip(batch.rows.tolist(), batch.pixels, strict=True)
-            }
-
         findings = find(
-            ready.matrix[rows], label, sets, len(catalog.labels), read_small=read_small, seed=seed
+            ready.matrix[rows],
+            label,
+            sets,
+            len(catalog.labels),
+            read_small=small_reader(ready, rows),
+            seed=seed,
         )
         kept.write(findings)
     of_run = _without_kept(_of_run(findings, rows), catalog)
     reporter.log(sentence(of_run))
     return of_run
+
+
+def small_reader(ready: Bottlenecks, rows: Rows) -> ReadSmall:
+    """Make what reads small pictures of images; `rows` are those of the catalog."""
+
+    def read_small(wanted: Iterable[int]) -> dict[int, Small]:
+        number = {int(rows[row]): row for row in wanted}
+        listed = np.array(list(number), np.intp)
+        batches = reading.batches(ready.images, ready.catalog, listed, _READ_SIDE)
+        return {
+            number[int(row)]: small_picture(pixels)
+            for batch in batches
+            for row, pixels in zip(batch.rows.tolist(), batch.pixels, strict=True)
+        }
+
+    return read_small
 
 
 def _without_kept(of_run: FindingsOfRun, catalog: Catalog) -> FindingsOfRun:

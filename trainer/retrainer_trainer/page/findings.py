@@ -23,8 +23,8 @@ _TITLES_AND_ADVICE = {
     FindingKind.LEAK: (
         "The same in two sets",
         "One image of each pair was trained on and the other measures the result, so the accuracy looks "
-        "better than it is. Delete one of them, or give both names that differ only after "
-        "<code>_nohash_</code>, which keeps them in one set.",
+        "better than it is. Drop one of them, or set <code>split.groupDuplicates</code>, which keeps "
+        "such images in one set.",
     ),
     FindingKind.DUPLICATE: (
         "The same more than once",
