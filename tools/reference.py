@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 import retrainer
 from retrainer.api import ARCHITECTURES, Evaluation, RetrainJobSpec, RetrainJobStatus
 from retrainer.api.fields import inner_model
-from retrainer.api.preview import Inspection
+from retrainer.api.preview import Inspection, Plan
 from retrainer.api.prometheus import METRICS
 from retrainer.api.reasons import REASONS, Kind
 from retrainer.cli import main as cli
@@ -110,10 +110,14 @@ def evaluation() -> str:
 def preview() -> str:
     """Write the page of what is told of a job before it runs."""
     return (
-        "# Before a run\n\nWhat `retrainer check -o json` prints; `retrainer.check` gives an object "
-        "with these names in snake_case.\n\n"
+        "# Before a run\n\nWhat `retrainer check -o json` and `retrainer plan -o json` print; "
+        "`retrainer.check` and `retrainer.plan` give objects with these names in snake_case.\n\n"
+        "## retrainer check\n\n"
         + table("field", "meaning")
         + "".join(fields(Inspection, "", defaults=False))
+        + "\n## retrainer plan\n\n"
+        + table("field", "meaning")
+        + "".join(fields(Plan, "", defaults=False))
     )
 
 
@@ -248,6 +252,7 @@ SDK = (
     "Run",
     "Comparison",
     "check",
+    "plan",
     "run",
     "load",
     "predict",

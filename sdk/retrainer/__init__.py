@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from retrainer.local.backbones import list_backbones as list_backbones
     from retrainer.local.backbones import show_backbone as show_backbone
     from retrainer.local.preview import check as check
+    from retrainer.local.preview import plan as plan
     from retrainer.local.process import Result as Result
     from retrainer.local.process import run as run
     from retrainer.results.comparison import Comparison as Comparison
@@ -43,8 +44,8 @@ _ERRORS = (
 )  # fmt: skip
 # No module of this package may have one of these names: importing it would replace the function.
 _HERE = (
-    "Prediction", "Result", "add_backbone", "check", "list_backbones", "load", "predict", "run",
-    "show_backbone",
+    "Prediction", "Result", "add_backbone", "check", "list_backbones", "load", "plan", "predict",
+    "run", "show_backbone",
 )  # fmt: skip
 _CLUSTER = {
     "AsyncClient": "retrainer.cluster.aio",
@@ -66,7 +67,7 @@ _WHERE = {
     **dict.fromkeys(
         ("add_backbone", "list_backbones", "show_backbone"), "retrainer.local.backbones"
     ),
-    "check": "retrainer.local.preview",
+    **dict.fromkeys(("check", "plan"), "retrainer.local.preview"),
     "load": "retrainer.jobfile",
     **dict.fromkeys(("Result", "run"), "retrainer.local.process"),
     **dict.fromkeys(("Prediction", "predict"), "retrainer.inference.classifier"),

@@ -75,3 +75,27 @@ def test_a_job_s_own_split_is_used_and_everything_is_there_as_json(
     assert document["decoded"]
     assert sum(label["test"] for label in document["labels"]) > 15
     assert retrainer.check(folder).labels != []
+
+
+def test_a_plan_says_what_is_left_to_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = ("--architecture", "mobilenet_0.25_128", "--weights", "builtin")
+    code, out, _ = typed(capsys, "plan", "flowers", *network)
+    facts = dict(line.split(":", 1) for line in out.splitlines() if ":" in line)
+    told = {title: value.strip() for title, value in facts.items()}
+    assert code == 0
+    assert told["Network"] == "mobilenet_0.25_128"
+    assert told["Labels"] == "daisy 24, roses 26"
+    assert told["In the cache"] == "0 of 50 images"
+    assert told["To compute"].startswith("50 images, ")
+    assert told["Time"] == "unknown: no run with this cache and network yet"
+    assert told["Run"] == f"{folder.parent}/out/flowers-********"
+    assert retrainer.plan({
+        "apiVersion": "retrainer.dev/v1alpha1",
+        "kind": "RetrainJob",
+        "metadata": {"name": "flowers"},
+        "spec": {
+            "architecture": "mobilenet_0.25_128", "weights": "builtin", "images": "flowers",
+            "output": "out",
+        },
+    }).missing == 50  # fmt: skip
+    assert not Path("out").exists()

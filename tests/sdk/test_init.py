@@ -62,8 +62,8 @@ PUBLIC = {
     "Prediction", "Resources", "Result", "RetrainJob", "RetrainJobSpec", "RetrainerError", "Run",
     "Sampling", "Split", "Stop", "Storage", "StorageDenied", "StorageError", "TestPrediction",
     "Toleration", "Training", "UserError", "WaitTimeout", "Watcher",
-    "add_backbone", "check", "compare", "frontier", "list_backbones", "load", "predict", "run",
-    "show_backbone",
+    "add_backbone", "check", "compare", "frontier", "list_backbones", "load", "plan", "predict",
+    "run", "show_backbone",
 }  # fmt: skip
 
 

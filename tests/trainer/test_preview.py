@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.trainer_engine import UID, encoded, photo, photos, picture, spec
+from tests.support.trainer_engine import UID, WIDTH, encoded, photo, photos, picture, spec
 
 from retrainer.api import Task
-from retrainer.api.preview import Inspection
+from retrainer.api.preview import Inspection, Plan
 from retrainer.errors import UserError
-from retrainer_trainer import preview
+from retrainer_trainer import preview, train
 from retrainer_trainer.runtime.report import Reporter
 from retrainer_trainer.runtime.stop import Stop
 
@@ -133,3 +133,69 @@ def test_a_folder_without_labels_is_refused_as_by_a_run(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     with pytest.raises(UserError, match="it is empty"):
         checked(tmp_path / "photos")
+
+
+# --- plan ---
+def planned(images: Path, output: Path, **fields: Any) -> Plan:
+    task = {"task": "plan", "spec": spec(images, output, **fields)}
+    return Plan.model_validate(answered(task))
+
+
+TRAINING = {"steps": 20, "evalInterval": 10}
+
+
+@pytest.fixture(scope="module")
+def run_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos, and an output in which a run has left its cache."""
+    folder = tmp_path_factory.mktemp("planned")
+    photos(folder / "photos", {"daisy": 30, "roses": 30})
+    wanted = spec(folder / "photos", folder / "out", training=TRAINING, export=["tflite"])
+    task = Task.model_validate({"task": "train", "name": "t", "uid": UID, "spec": wanted})
+    reporter = Reporter(task, port=0, events=-1)
+    train.run(task, reporter, Stop())
+    return folder
+
+
+def test_a_plan_for_an_empty_cache_computes_everything_and_writes_nothing(folder: Path) -> None:
+    output = folder.parent / "out"
+    plan = planned(folder, output, training=TRAINING)
+    assert (plan.images, plan.cached, plan.missing) == (60, 0, 60)
+    assert plan.bytes_to_read == plan.size == sum(p.stat().st_size for p in folder.rglob("*.jpg"))
+    assert (plan.seconds, plan.memory, plan.measured_on) == (None, None, "")
+    assert plan.backbone == "mobilenet_0.25_128"
+    assert plan.run == f"{output}/t-********"
+    assert {"report.html", "saved_model", "model.tflite"} <= set(plan.files)
+    assert not output.exists()
+
+
+def test_a_plan_after_a_run_knows_what_is_cached_and_how_long_it_took(run_before: Path) -> None:
+    before = sorted(run_before.rglob("*"))
+    plan = planned(run_before / "photos", run_before / "out", training=TRAINING)
+    assert (plan.cached, plan.missing, plan.bytes_to_read, plan.bytes_to_cache) == (60, 0, 0, 0)
+    assert plan.here
+    assert plan.seconds is not None
+    assert plan.memory is not None
+    assert plan.memory > 50e6
+    longer = planned(
+        run_before / "photos", run_before / "out", training={**TRAINING, "steps": 2_000_000}
+    )
+    assert longer.seconds is not None
+    assert longer.seconds > 100 * plan.seconds
+    assert sorted(run_before.rglob("*")) == before
+
+
+def test_new_images_are_computed_and_a_copy_of_one_is_not(run_before: Path, tmp_path: Path) -> None:
+    images = tmp_path / "photos"
+    shutil.copytree(run_before / "photos", images)
+    photos(images, {"tulips": 25}, first=500)
+    shutil.copy(images / "tulips" / "0000.jpg", images / "tulips" / "again.jpg")
+    plan = planned(images, run_before / "out", training=TRAINING)
+    assert (plan.images, plan.cached, plan.missing) == (86, 60, 26)
+    new = [path for path in (images / "tulips").iterdir() if path.name != "again.jpg"]
+    assert plan.bytes_to_read == sum(path.stat().st_size for path in new)
+    assert plan.bytes_to_cache == 25 * (4 * WIDTH + 16 + 28)
+
+
+def test_what_is_unknown_of_a_training_makes_the_time_unknown(run_before: Path) -> None:
+    plan = planned(run_before / "photos", run_before / "out", training={"solver": "lbfgs"})
+    assert plan.seconds is None

@@ -37,6 +37,7 @@ from retrainer_trainer.runtime.report import Reporter
 from retrainer_trainer.runtime.stop import Stop
 from retrainer_trainer.store.opening import open_store
 from retrainer_trainer.store.store import Store
+from retrainer_trainer.store.unwritten import Unwritten
 
 # A segment is written after so many images or seconds: a killed pod loses no more than that.
 FLUSH_IMAGES = 4000
@@ -175,6 +176,7 @@ def compute_and_load(
     new = tuple(w for w in warnings if w not in job.catalog.warnings)
     for warning in new:
         reporter.warn(warning)
+    reporter.clock.lap("warning")
     return replace(ready, warnings=new)
 
 
@@ -195,13 +197,26 @@ def _whole(
             raise RetrainerError(
                 f"{missing} bottlenecks just written to {job.spec.cache_url} cannot be read back."
             )
+    reporter.clock.lap("loading", len(ready.matrix))
     return ready, filled
 
 
 def open_job(
-    spec: RetrainJobSpec, reporter: Reporter, stop: Stop, *, find_gpu: FindGpu = gpu
+    spec: RetrainJobSpec,
+    reporter: Reporter,
+    stop: Stop,
+    *,
+    find_gpu: FindGpu = gpu,
+    read_only: bool = False,
 ) -> OpenJob:
     """List the images, and open the backbone and the cache.
+
+    Args:
+        spec: of the job.
+        reporter: gets warnings and counts.
+        stop: ends the waiting for a store.
+        find_gpu: says whether there is a GPU.
+        read_only: write nothing to the cache.
 
     Raises:
         UserError: the images, the weights or the storage are not as the spec says.
@@ -213,7 +228,10 @@ def open_job(
     for warning in catalog.warnings:
         reporter.warn(warning)
     reporter.update(label_count=len(catalog.labels), progress={"images_total": len(catalog)})
+    reporter.clock.lap("listing", len(catalog))
     store = open_store(spec.cache_url, spec.storage, "spec.cache", reporter.log, stop)
+    if read_only:
+        store = Unwritten(store)
     backbone = open_backbone(spec, store, reporter.log, reporter.warn, stop, find_gpu=find_gpu)
     cache = Cache(store, backbone.fingerprint, backbone.width, reporter.warn)
     return OpenJob(spec, images, catalog, backbone, cache)
@@ -250,7 +268,8 @@ def compute_missing(
     total = int(mine.sum())
     mine[list(rejected)] = False
     cache.refresh()
-    requests, lacking = _missing(job, identities, mine)
+    requests, lacking = find_missing(job, identities, mine)
+    reporter.clock.lap("opening")
     # What this run computed a moment ago is in the cache now, but was not there before the run.
     computed_rows = earlier.computed & ~lacking if earlier else np.zeros_like(mine)
     cached = mine & ~lacking & ~computed_rows
@@ -284,6 +303,7 @@ def compute_missing(
         finally:
             _flush_last(cache, stop)
             tally.show()
+    reporter.clock.lap("computing", sum(len(request.parts) for request in requests))
     return tally.end(mine)
 
 
@@ -398,7 +418,7 @@ class _Tally:
         )
 
 
-def _missing(job: OpenJob, identities: Identities, mine: Bools) -> tuple[list[Request], Bools]:
+def find_missing(job: OpenJob, identities: Identities, mine: Bools) -> tuple[list[Request], Bools]:
     """Find what the cache lacks.
 
     Returns:

@@ -7,14 +7,25 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from retrainer.api import Phase, Task, reasons
-from retrainer.api.preview import Inspection, LabelCount, Rejection
+from retrainer.api.layout import INDEX_RECORD_BYTES
+from retrainer.api.names import TASK_CHECK
+from retrainer.api.preview import Inspection, LabelCount, Plan, Rejection
 from retrainer.errors import NotFound, UserError
 from retrainer.inference import pixels as images
 from retrainer.inference.headers import Header, RejectedError, header
-from retrainer_trainer.arrays import Bools
+from retrainer_trainer.arrays import Bools, Longs
+from retrainer_trainer.backbone.compute import OpenJob
+from retrainer_trainer.bottlenecks import find_missing, open_job
+from retrainer_trainer.cache.speed import recall
 from retrainer_trainer.dataset import split
 from retrainer_trainer.dataset.catalog import Catalog, check_labels, list_catalog
+from retrainer_trainer.dataset.identity import IDENTITY_BYTES
+from retrainer_trainer.dataset.listing import NO_FILE
 from retrainer_trainer.dataset.texts import shown
+from retrainer_trainer.export import formats as export
+from retrainer_trainer.findings.stage import kept_findings
+from retrainer_trainer.head import cost
+from retrainer_trainer.outputs.artifacts import artifacts
 from retrainer_trainer.runtime.cores import cores
 from retrainer_trainer.runtime.report import Reporter
 from retrainer_trainer.runtime.stop import Stop
@@ -37,7 +48,8 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
         UserError: the images are not there, or there are too few labels; the message says which.
         Interrupted: asked to stop.
     """
-    reporter.answer(inspect(task, reporter, stop))
+    look = inspect if task.task == TASK_CHECK else plan
+    reporter.answer(look(task, reporter, stop))
     reporter.update(stage=Phase.SUCCEEDED, reason=reasons.SUCCEEDED.name)
 
 
@@ -48,7 +60,7 @@ def inspect(task: Task, reporter: Reporter, stop: Stop) -> Inspection:
     store = open_store(spec.images, spec.storage, "spec.images", reporter.log, stop)
     catalog = list_catalog(store, spec, reporter.log)
     looked = list(looked_at(store, catalog, decode=task.decode))
-    usable = np.array([isinstance(each, Header) for each in looked], bool)
+    usable = np.array([not isinstance(each, str) for each in looked], bool)
     rejected = [(row, str(each)) for row, each in enumerate(looked) if isinstance(each, str)]
     headers = [each for each in looked if isinstance(each, Header)]
     by_size = sorted(headers, key=lambda each: each.width * each.height)
@@ -68,7 +80,7 @@ def inspect(task: Task, reporter: Reporter, stop: Stop) -> Inspection:
             problem = str(error)
     return Inspection(
         images=len(catalog),
-        size=int(catalog.sizes.sum()),
+        size=_bytes(catalog.sizes),
         labels=label_counts(catalog, usable),
         formats=dict(Counter(each.format for each in headers).most_common()),
         smallest=_sides(by_size, 0),
@@ -88,11 +100,17 @@ def inspect(task: Task, reporter: Reporter, stop: Stop) -> Inspection:
     )
 
 
-def looked_at(store: Store, catalog: Catalog, *, decode: bool) -> Iterator[Header | str]:
-    """Give each image's header, or the reason why it cannot be read, in the catalog's order."""
+def looked_at(store: Store, catalog: Catalog, *, decode: bool) -> Iterator[Header | str | None]:
+    """Look at each image, in the catalog's order.
 
-    def look(row: int) -> Header | str:
+    Gives its header, or the reason why it cannot be read; None if only a manifest knows the image, so
+    that nothing but the cache can have its bottleneck.
+    """
+
+    def look(row: int) -> Header | str | None:
         path, size = catalog.paths[row], int(catalog.sizes[row])
+        if size == NO_FILE:
+            return None
         if size > images.MAX_BYTES:
             return images.too_large(size)
         try:
@@ -138,5 +156,70 @@ def label_counts(catalog: Catalog, usable: Bools) -> list[LabelCount]:
     ]
 
 
+def _bytes(sizes: Longs) -> int:
+    """Add up the sizes of the images that have files."""
+    return int(sizes[sizes != NO_FILE].sum())
+
+
 def _sides(by_size: Sequence[Header], place: int) -> tuple[int, int] | None:
     return (by_size[place].width, by_size[place].height) if by_size else None
+
+
+# --- plan ---
+def plan(task: Task, reporter: Reporter, stop: Stop) -> Plan:
+    """Say what a job would compute, read, take and write."""
+    spec = task.spec
+    job = open_job(spec, reporter, stop, read_only=True)
+    catalog, width = job.catalog, job.backbone.width
+    everything = np.ones(len(catalog), bool)
+    job.cache.refresh()
+    requests, lacking = find_missing(job, catalog.identities, everything)
+    parts = sum(len(request.parts) for request in requests)
+    training, validation = (
+        int((catalog.sets == which).sum()) for which in (split.TRAINING, split.VALIDATION)
+    )
+    views = spec.distortions.views if spec.distortions else 0
+    rows = len(catalog) + training * views
+    amounts: dict[str, float] = {
+        "listing": len(catalog),
+        "computing": parts,
+        "loading": rows,
+        cost.stage(spec.training): cost.multiply_adds(
+            spec.training,
+            images=training * (1 + views),
+            validation=validation,
+            width=width,
+            labels=len(catalog.labels),
+        ),
+        "findings": 0 if _has_findings(task, job) else len(catalog),
+    }
+    formats = export.formats_of(spec.export, job.backbone)
+    speed, here = recall(job.cache.store, job.backbone.fingerprint)
+    return Plan(
+        backbone=job.backbone.name,
+        images=len(catalog),
+        size=_bytes(catalog.sizes),
+        labels=label_counts(catalog, everything),
+        cached=int((~lacking).sum()),
+        missing=int(lacking.sum()),
+        bytes_to_read=_bytes(catalog.sizes[[request.row for request in requests]]),
+        seconds=speed.predict(amounts) if speed else None,
+        memory=speed.bytes_for(4 * rows * width) if speed else None,
+        measured_on=f"{speed.processor}, cores: {speed.cores}" if speed else "",
+        here=here,
+        run=task.run_url[: -len(task.uid[:8])] + "********",
+        files=sorted(artifacts(formats, swept=spec.training.sweep is not None).values()),
+        cache=spec.cache_url,
+        bytes_to_cache=parts * (4 * width + IDENTITY_BYTES + INDEX_RECORD_BYTES),
+        warnings=list(catalog.warnings),
+    )
+
+
+def _has_findings(task: Task, job: OpenJob) -> bool:
+    """Say whether the findings need no computing, as those of an earlier run are in the cache."""
+    if not task.spec.findings.enabled:
+        return True
+    catalog = job.catalog
+    rows = np.arange(len(catalog), dtype=np.intp)
+    kept = kept_findings(task, catalog, rows, job.backbone.fingerprint, job.cache.store)
+    return kept.read() is not None

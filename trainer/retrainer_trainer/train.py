@@ -3,6 +3,7 @@
 It needs nothing done before it: pods that computed bottlenecks earlier only filled its cache.
 """
 
+import resource
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,7 +13,6 @@ import numpy as np
 from retrainer.api import (
     CurvePoint,
     Evaluation,
-    Export,
     Phase,
     Report,
     RetrainJobSpec,
@@ -30,12 +30,14 @@ from retrainer.api.interval import percent
 from retrainer.errors import NotFound, UserError
 from retrainer_trainer.arrays import Floats, Rows
 from retrainer_trainer.bottlenecks import TRAIN_TASK_SHARE, Bottlenecks, Regroup, prepare
+from retrainer_trainer.cache import speed
 from retrainer_trainer.dataset import split
 from retrainer_trainer.dataset.texts import shown
 from retrainer_trainer.export import formats as export
 from retrainer_trainer.export import stage
 from retrainer_trainer.findings.grouping import group_duplicates
 from retrainer_trainer.findings.stage import FindingsOfRun, look
+from retrainer_trainer.head import cost
 from retrainer_trainer.head.before import Guess, compare, guesses_of
 from retrainer_trainer.head.evaluate import accuracy as share_right
 from retrainer_trainer.head.evaluate import evaluate
@@ -43,6 +45,7 @@ from retrainer_trainer.head.lbfgs import MOST_ITERATIONS
 from retrainer_trainer.head.softmax import Diverged, Examples, Head
 from retrainer_trainer.head.sweep import Choice, combinations, train_best
 from retrainer_trainer.outputs import tables
+from retrainer_trainer.outputs.artifacts import artifacts
 from retrainer_trainer.outputs.summaries import Summaries
 from retrainer_trainer.page import contents
 from retrainer_trainer.page.page import Page, render
@@ -101,6 +104,7 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     trained = choice.trained
     write_head(folder, trained.head, labels, trained.curve)
     write_sweep(folder, choice, reporter)
+    reporter.clock.lap(cost.stage(spec.training), training_cost(spec.training, examples))
 
     # --- evaluate ---
     test = test_rows(task, ready)
@@ -160,6 +164,8 @@ def run(task: Task, reporter: Reporter, stop: Stop) -> None:
     folder.put(layout.REPORT_PAGE, render(page).encode("utf-8", "backslashreplace"))
 
     folder.put(layout.JOB, contents.spec_yaml(task).encode())
+
+    remember_speed(task, ready, reporter, stop)
 
     # --- result.json last: where it is, the folder is whole ---
     reporter.update(
@@ -262,6 +268,17 @@ def forget_summaries(folder: Store) -> None:
     for entry in list(folder.list(layout.SUMMARIES)):
         if not entry.path.endswith("/"):
             folder.delete(entry.path)
+
+
+def training_cost(training: Training, examples: Examples) -> float:
+    """Estimate the multiply-adds of the training."""
+    return cost.multiply_adds(
+        training,
+        images=examples.training.size,
+        validation=len(examples.validation),
+        width=examples.matrix.shape[1],
+        labels=examples.label_count,
+    )
 
 
 def steps_of(training: Training) -> int:
@@ -451,6 +468,7 @@ def look_at_images(
 ) -> FindingsOfRun:
     """Look for what stands out among the images, write it, and report how much there is."""
     reporter.update(message="Looking at the images.")
+    reporter.clock.lap("evaluating")
     spec = task.spec
     cache = open_store(spec.cache_url, spec.storage, "spec.cache", reporter.log, stop)
     findings = look(task, ready, cache, reporter)
@@ -515,26 +533,20 @@ def head_before(
 
 
 # --- the end ---
-def artifacts(formats: list[Export], *, swept: bool) -> dict[str, str]:
-    """Give name and path of every file of the run."""
-    named = {form.value: layout.EXPORT_PATHS[form] for form in formats}
-    named |= {
-        "job": layout.JOB,
-        "labels": layout.LABELS,
-        "head": layout.HEAD,
-        "evaluation": layout.EVALUATION,
-        "history": layout.HISTORY,
-        "predictions": layout.PREDICTIONS,
-        "catalog": layout.CATALOG,
-        "rejected": layout.REJECTED,
-        "duplicates": layout.DUPLICATES,
-        "findings": layout.FINDINGS,
-        "summaries": layout.SUMMARIES,
-        "page": layout.REPORT_PAGE,
-    }
-    if swept:
-        named["sweep"] = layout.SWEEP
-    return named
+def remember_speed(task: Task, ready: Bottlenecks, reporter: Reporter, stop: Stop) -> None:
+    """Leave in the cache how fast this machine was, for `retrainer plan`."""
+    spec = task.spec
+    reporter.clock.lap("ending")
+    cache = open_store(spec.cache_url, spec.storage, "spec.cache", reporter.log, stop)
+    # Linux counts the largest resident set in kilobytes (getrusage(2)).
+    memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    speed.remember(
+        cache,
+        ready.backbone.fingerprint,
+        reporter.clock,
+        memory=memory,
+        matrix=ready.matrix.nbytes,
+    )
 
 
 def success_message(task: Task, evaluation: Evaluation) -> str:

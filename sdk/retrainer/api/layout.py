@@ -6,6 +6,7 @@
 <cache>/<fingerprint>/network-<name>
 <cache>/<fingerprint>/segments/<sha256>.parquet and <sha256>.index
 <cache>/<fingerprint>/findings/<digest>.json
+<cache>/<fingerprint>/speed/<machine>.json
 ```
 """
 
@@ -39,6 +40,8 @@ DEFAULT_CACHE = ".bottlenecks"
 SEGMENTS = "segments"
 SEGMENT_SUFFIX = ".parquet"
 INDEX_SUFFIX = ".index"
+SPEEDS = "speed"
+"""Folder of the cache with how fast each machine was, for `retrainer plan`."""
 KEPT_FINDINGS = "findings"
 """Folder of the cache with findings of earlier runs."""
 INDEX_HEADER_BYTES = 24

@@ -58,3 +58,38 @@ class Inspection(Wire):
     problem: str | None = Field(
         None, description="Why a run would be refused; null if nothing is in its way."
     )
+
+
+class Plan(Wire):
+    """What `retrainer plan` tells of a job: what it would compute, read, take and write."""
+
+    backbone: str = Field(description="Name of the network.")
+    images: int = Field(description="Images listed.")
+    size: int = Field(description="Bytes of all of them.")
+    labels: list[LabelCount] = Field(default_factory=list, description="One entry per label.")
+    cached: int = Field(description="Images whose bottlenecks are all in the cache.")
+    missing: int = Field(description="Images of which bottlenecks have to be computed.")
+    bytes_to_read: int = Field(description="Bytes of the images to compute.")
+    seconds: float | None = Field(
+        None, description="Seconds expected; null if no earlier run with this cache tells."
+    )
+    memory: int | None = Field(
+        None, description="Bytes of memory expected; null if no earlier run with this cache tells."
+    )
+    measured_on: str = Field(
+        "", description="Processor and cores of the earlier run that both are expected from."
+    )
+    here: bool = Field(
+        False, description="Whether that was a machine like this one; else take both with care."
+    )
+    run: str = Field(
+        description="Folder of the run; its last 8 characters are made anew each time."
+    )
+    files: list[str] = Field(
+        default_factory=list, description="Files and folders that are written into it."
+    )
+    cache: str = Field(description="Path or URL of the cache.")
+    bytes_to_cache: int = Field(description="Bytes of bottlenecks that are added to the cache.")
+    warnings: list[str] = Field(
+        default_factory=list, description="Sentences, as a run prints them."
+    )

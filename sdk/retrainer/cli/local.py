@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
         init,
         validate,
         preview.check,
+        preview.plan,
         _cli_run.run,
         predict,
         tensorboard,

@@ -1,18 +1,29 @@
-"""`retrainer check`: looks at images, or at a job, before anything is computed."""
+"""`retrainer check` and `retrainer plan`: look at images, or at a job, before anything is computed."""
 
 import contextlib
 import sys
+import time
 from typing import Annotated
 
 import typer
 
 from retrainer import jobfile
-from retrainer.api.preview import Inspection
-from retrainer.cli.output import Format, FormatOption, echo, print_document, print_table
-from retrainer.cli.run import images_of, job_with
+from retrainer.api import RetrainJob, Solver
+from retrainer.api.preview import Inspection, Plan
+from retrainer.cli.output import (
+    Format,
+    FormatOption,
+    echo,
+    print_document,
+    print_facts,
+    print_table,
+)
+from retrainer.cli.run import _option, images_of, job_with
 from retrainer.errors import UserError
-from retrainer.views.text import one_line
+from retrainer.views.text import duration, one_line
 
+LABELS = 10
+"""Labels that a plan names."""
 NAMED = 5
 """Rejected images, and groups of copies, that are printed; `-o json` has more."""
 
@@ -23,17 +34,19 @@ Folder = Annotated[
     ),
 ]
 Images = Annotated[str | None, typer.Option("--images", metavar="PATH", help="The same as FOLDER.")]
+Manifest = Annotated[str | None, _option("manifest")]
 File = Annotated[
     str | None,
     typer.Option("--file", "-f", metavar="FILE", help="Job file; - is standard input."),
 ]
-Endpoint = Annotated[str | None, typer.Option(metavar="URL", help="URL of the S3 server.")]
+Endpoint = Annotated[str | None, _option("endpoint")]
 
 
 def check(
     folder: Folder = None,
     *,
     images: Images = None,
+    manifest: Manifest = None,
     file: File = None,
     decode: Annotated[
         bool,
@@ -55,7 +68,11 @@ def check(
     from retrainer.local.preview import check as look
 
     where, document = jobfile.only_document(file) if file else ("", None)
-    given = {"images": images_of(folder, images, file, command="check"), "endpoint": endpoint}
+    given = {
+        "images": images_of(folder, images, file, command="check"),
+        "manifest": manifest,
+        "endpoint": endpoint,
+    }
     job = job_with(document, given, where=where)
     with _waiting("Looking at the images"):
         inspection = look(job, decode=decode, s3_endpoint=endpoint)
@@ -121,3 +138,81 @@ def _print_inspection(images: str, inspection: Inspection) -> None:
 
 def _more(count: int) -> str:
     return f"; and {count - NAMED:,} more" if count > NAMED else ""
+
+
+def plan(
+    folder: Folder = None,
+    *,
+    images: Images = None,
+    manifest: Manifest = None,
+    file: File = None,
+    architecture: Annotated[str | None, _option("architecture")] = None,
+    weights: Annotated[str | None, _option("weights")] = None,
+    cache: Annotated[str | None, _option("cache")] = None,
+    solver: Annotated[Solver | None, _option("solver")] = None,
+    steps: Annotated[int | None, _option("steps")] = None,
+    sweep: Annotated[list[str] | None, _option("sweep")] = None,
+    endpoint: Endpoint = None,
+    output_format: FormatOption = Format.TABLE,
+) -> None:
+    """Say what a run would compute, read, take and write; nothing is computed.
+
+    Time and memory are expected from the last run with the same network and cache.
+
+    [dim]retrainer plan -f job.yaml[/]
+
+    [dim]retrainer plan flower_photos --architecture inception_v3[/]
+    """
+    from retrainer.local.preview import plan as look
+
+    # What this command line took to start is what `retrainer run` takes as well.
+    started = time.process_time()
+    where, document = jobfile.only_document(file) if file else ("", None)
+    given = {
+        "images": images_of(folder, images, file, command="plan"),
+        "manifest": manifest,
+        "architecture": architecture,
+        "weights": weights,
+        "cache": cache,
+        "solver": solver,
+        "steps": steps,
+        "sweep": sweep,
+        "endpoint": endpoint,
+    }
+    job = job_with(document, given, where=where)
+    with _waiting("Looking at the job"):
+        told = look(job, s3_endpoint=endpoint)
+    if told.seconds is not None:
+        told = told.model_copy(update={"seconds": told.seconds + started})
+    if output_format != Format.TABLE:
+        print_document(told.model_dump(mode="json", by_alias=True), output_format)
+    else:
+        _print_plan(job, told)
+
+
+def _print_plan(job: RetrainJob, plan: Plan) -> None:
+    from rich.filesize import decimal
+
+    labels = ", ".join(f"{one_line(each.label)} {each.images:,}" for each in plan.labels[:LABELS])
+    more = len(plan.labels) - LABELS
+    time_, memory = "unknown: no run with this cache and network yet", ""
+    if plan.seconds is not None and plan.memory is not None:
+        where = "here" if plan.here else f"on another machine ({plan.measured_on})"
+        time_ = f"about {duration(plan.seconds)}, by the last run {where}"
+        memory = f"about {decimal(plan.memory)}"
+    facts = [
+        ("Job", job.name),
+        ("Network", plan.backbone),
+        ("Images", f"{plan.images:,}, {decimal(plan.size)}"),
+        ("Labels", labels + (f" and {more:,} more" if more > 0 else "")),
+        ("In the cache", f"{plan.cached:,} of {plan.images:,} images"),
+        ("To compute", f"{plan.missing:,} images, {decimal(plan.bytes_to_read)} to read"),
+        ("Time", time_),
+        ("Memory", memory),
+        ("Run", plan.run),
+        ("Files", ", ".join(plan.files)),
+        ("Cache", f"{plan.cache}, {decimal(plan.bytes_to_cache)} more"),
+    ]
+    print_facts([(title, value) for title, value in facts if value])
+    for warning in plan.warnings:
+        echo(f"Warning: {one_line(warning)}")

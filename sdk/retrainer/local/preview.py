@@ -1,12 +1,12 @@
-"""Looks at a job on this machine before it runs, by the trainer: `retrainer.check`."""
+"""Looks at a job before it runs, by the trainer: `retrainer.check` and `retrainer.plan`."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from retrainer.api import RetrainJob, parse_job
-from retrainer.api.names import API_VERSION, KIND, TASK_CHECK
-from retrainer.api.preview import Inspection
+from retrainer.api.names import API_VERSION, KIND, TASK_CHECK, TASK_PLAN
+from retrainer.api.preview import Inspection, Plan
 from retrainer.jobfile import DEFAULT_ARCHITECTURE, DEFAULT_OUTPUT, as_job
 from retrainer.local.process import ask
 
@@ -49,3 +49,23 @@ def _job_of(images: str | Path) -> RetrainJob:
         "spec": spec,
     }
     return parse_job(document)
+
+
+def plan(
+    job: RetrainJob | Mapping[str, Any] | str | Path, *, s3_endpoint: str | None = None
+) -> Plan:
+    """Say what a job would compute, read, take and write here; nothing is computed or written.
+
+    Args:
+        job: as `retrainer.run`'s.
+        s3_endpoint: as `retrainer.run`'s.
+
+    Returns:
+        Images, labels, what the cache has and lacks, bytes to read, files to write; and the seconds
+        and bytes of memory expected, from the last run with this cache and network.
+
+    Raises:
+        InvalidJob: the job is wrong; one sentence per field.
+        UserError: the images or the weights are wrong.
+    """
+    return Plan.model_validate(ask(as_job(job), TASK_PLAN, s3_endpoint=s3_endpoint))

@@ -43,6 +43,9 @@ class Cache:
 
     Not for several threads at a time, but for `find`.
 
+    Attributes:
+        store: of `spec.cache`.
+
     Args:
         store: of `spec.cache`.
         fingerprint: of the backbone.
@@ -53,7 +56,7 @@ class Cache:
     def __init__(
         self, store: Store, fingerprint: str, width: int, warn: Callable[[str], None]
     ) -> None:
-        self._store = store
+        self.store = store
         self._folder = f"{fingerprint}/{SEGMENTS}"
         self._width = width
         self._warn = warn
@@ -71,13 +74,13 @@ class Cache:
     # --- reading ---
     def refresh(self) -> None:
         """Read the indexes of all segments that are there now."""
-        listed = {e.path: e for e in self._store.list(self._folder)}
+        listed = {e.path: e for e in self.store.list(self._folder)}
         segments = [
             e
             for p, e in sorted(listed.items())
             if p.endswith(SEGMENT_SUFFIX) and p not in self._bad
         ]
-        with ThreadPoolExecutor(max(cores(), self._store.parallel)) as pool:
+        with ThreadPoolExecutor(max(cores(), self.store.parallel)) as pool:
             read = list(pool.map(lambda e: self._index(e, listed), segments))
         indexes = [index for index in read if index is not None]
         self._paths = [index.path for index in indexes]
@@ -120,7 +123,7 @@ class Cache:
             except (NotFound, UnreadableError, DamagedError):
                 return rows[part]
 
-        with ThreadPoolExecutor(max(cores(), self._store.parallel)) as pool:
+        with ThreadPoolExecutor(max(cores(), self.store.parallel)) as pool:
             failed = list(pool.map(fetch, parts))
         bad = [int(segments[p[0]]) for p, f in zip(parts, failed, strict=True) if len(f)]
         if bad:
@@ -136,7 +139,7 @@ class Cache:
         firsts = np.concatenate([[0], edges])
         lasts = np.concatenate([edges, [len(starts)]])
         path = self._paths[int(self._segment[places[0]])]
-        bodies = self._store.get_ranges(
+        bodies = self.store.get_ranges(
             path, starts[firsts].tolist(), (starts[lasts - 1] + size).tolist()
         )
         failed = []
@@ -166,14 +169,14 @@ class Cache:
             if path in listed and listed[path].size <= index_bytes(self._width, segment.size):
                 try:
                     return _Index(
-                        segment.path, unpack_index(self._store.get(path), self._width, segment.size)
+                        segment.path, unpack_index(self.store.get(path), self._width, segment.size)
                     )
                 except DamagedError:
                     pass
             # A run ended between the two writes, or the index is damaged: make it from the segment.
-            body = self._store.get(segment.path)
+            body = self.store.get(segment.path)
             records = index_records(body, self._width, segment.path)
-            self._store.put(path, pack_index(records, self._width, len(body)))
+            self.store.put(path, pack_index(records, self._width, len(body)))
         except (NotFound, UnreadableError):
             return None  # deleted since it was listed
         except DamagedError:
@@ -206,8 +209,8 @@ class Cache:
         name = f"{self._folder}/{hashlib.sha256(body).hexdigest()}"
         records = index_records(body, self._width, name)
         # The segment first: a reader that sees it alone makes the index from it.
-        self._store.put(name + SEGMENT_SUFFIX, body)
-        self._store.put(name + INDEX_SUFFIX, pack_index(records, self._width, len(body)))
+        self.store.put(name + SEGMENT_SUFFIX, body)
+        self.store.put(name + INDEX_SUFFIX, pack_index(records, self._width, len(body)))
         # Equal bottlenecks in equal order make an equal segment, which replaces the damaged one; with
         # one core, or of a single image, the order is always equal.
         self._bad.discard(name + SEGMENT_SUFFIX)

@@ -64,31 +64,22 @@ def look(task: Task, ready: Bottlenecks, cache: Store, reporter: Reporter) -> Fi
     catalog = ready.catalog
     rows = np.flatnonzero(ready.usable)
     label = catalog.label[rows].astype(np.intp)
-    sets = catalog.sets[rows]
     if why := why_not(label, len(catalog.labels)):
         reporter.log(why)
         return FindingsOfRun()
-    seed = task.spec.training.seed
-    kept = KeptFindings(
-        cache,
-        ready.backbone.fingerprint,
-        catalog.identities[rows],
-        label,
-        sets,
-        labels=catalog.labels,
-        seed=seed,
-    )
+    kept = kept_findings(task, catalog, rows, ready.backbone.fingerprint, cache)
     findings = kept.read()
     if findings is None:
         findings = find(
             ready.matrix[rows],
             label,
-            sets,
+            catalog.sets[rows],
             len(catalog.labels),
             read_small=small_reader(ready, rows),
-            seed=seed,
+            seed=task.spec.training.seed,
         )
         kept.write(findings)
+        reporter.clock.lap("findings", len(rows))
     of_run = _without_kept(_of_run(findings, rows), catalog)
     reporter.log(sentence(of_run))
     return of_run
@@ -108,6 +99,21 @@ def small_reader(ready: Bottlenecks, rows: Rows) -> ReadSmall:
         }
 
     return read_small
+
+
+def kept_findings(
+    task: Task, catalog: Catalog, rows: Rows, fingerprint: str, cache: Store
+) -> KeptFindings:
+    """Name the place in the cache of the findings of these rows of the catalog."""
+    return KeptFindings(
+        cache,
+        fingerprint,
+        catalog.identities[rows],
+        catalog.label[rows].astype(np.intp),
+        catalog.sets[rows],
+        labels=catalog.labels,
+        seed=task.spec.training.seed,
+    )
 
 
 def _without_kept(of_run: FindingsOfRun, catalog: Catalog) -> FindingsOfRun:

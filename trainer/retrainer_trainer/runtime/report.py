@@ -16,6 +16,7 @@ from retrainer.api import CurvePoint, Phase, Report, SweepStatus, Task, promethe
 from retrainer.api.findings import FindingCounts
 from retrainer.api.names import ENV_EVENTS, ENV_PORT, REPORT_PORT, TASK_TRAIN
 from retrainer.api.task import rounded
+from retrainer_trainer.runtime.clock import Clock
 
 ENV_TERMINATION = "RETRAINER_TERMINATION_LOG"
 _TERMINATION_LOG = "/dev/termination-log"
@@ -49,6 +50,9 @@ class MetricsChange(TypedDict, total=False):
 class Reporter:
     """Holds the live Report of one task; every method may be called from any thread.
 
+    Attributes:
+        clock: where the time of the task goes.
+
     Args:
         task: whose report it is.
         shard: which of `task.shards` this process computes.
@@ -71,6 +75,7 @@ class Reporter:
         )
         self._lock = threading.RLock()
         self._begun = time.monotonic()
+        self.clock = Clock()
         # A copy, so that lines are still seen while `quiet` mutes the process's own descriptor.
         self._out = _copy(sys.__stdout__) if sys.__stdout__ is not None else None
         if events is None:
