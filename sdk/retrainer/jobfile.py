@@ -237,6 +237,9 @@ spec:
   # slower), the same with _quantized, or inception_v3. `retrainer architectures` lists them.
   architecture: {architecture}
 
+  # Or a frozen network of your own, in place of it, as backbone: {{url: s3://networks/dinov2-small}}
+  # (docs/reference/backbones.md).
+
   # One folder per label, images inside: flower_photos/daisy/*.jpg, flower_photos/roses/*.jpg, ...
   # A path of this machine, or s3://bucket/folder. On a cluster always s3://.
   images: {images}

@@ -59,9 +59,11 @@ def jobs_for(job: RetrainJob, architectures: Iterable[str]) -> list[RetrainJob]:
         UserError: the weights are those of one architecture only, or one file.
     """
     names = list(architectures)
-    if job.spec.weights == "builtin" and {ARCHITECTURES[n].backbone for n in names} != {
-        "mobilenet_0.25_128"
-    }:
+    if (
+        names
+        and job.spec.weights == "builtin"
+        and {ARCHITECTURES[n].backbone for n in names} != {"mobilenet_0.25_128"}
+    ):
         raise UserError(
             "The weights builtin exist only for mobilenet_0.25_128: use imagenet, or a folder of them."
         )

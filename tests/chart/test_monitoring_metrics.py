@@ -36,7 +36,12 @@ def point(step: int) -> CurvePoint:
 
 
 def job(
-    name: str, *, status: dict[str, Any], version: int = 1, **metadata: Any
+    name: str,
+    *,
+    status: dict[str, Any],
+    version: int = 1,
+    spec: dict[str, Any] | None = None,
+    **metadata: Any,
 ) -> RetrainJobSnapshot:
     return read_job(
         {
@@ -48,7 +53,7 @@ def job(
                 "creationTimestamp": CREATED,
                 **metadata,
             },
-            "spec": {"architecture": "mobilenet_0.50_224"},
+            "spec": spec or {"architecture": "mobilenet_0.50_224"},
             "status": status,
         }
     )
@@ -152,6 +157,15 @@ def test_a_finished_job_tells_when_it_began_and_ended() -> None:
     who = {"namespace": "photo-archive", "name": "done"}
     assert shown["retrainer_job_created_timestamp_seconds"] == [(who, CREATED_UNIX)]
     assert shown["retrainer_job_finished_timestamp_seconds"] == [(who, ENDED_UNIX)]
+
+
+def test_a_job_tells_its_architecture_or_the_url_of_its_backbone() -> None:
+    own = job("own", status=succeeded(), spec={"backbone": {"url": "s3://networks/vit"}})
+    lives = [Live(job("listed", status=succeeded()), ()), Live(own, ())]
+    shown = series(OperatorMetrics().render(lives))["retrainer_job_info"]
+    assert [(labels["architecture"], labels["backbone"]) for labels, _ in shown] == [
+        ("mobilenet_0.50_224", ""), ("", "s3://networks/vit"),
+    ]  # fmt: skip
 
 
 def test_a_running_job_has_not_ended() -> None:

@@ -8,11 +8,11 @@ from tests.support.fake_apiserver import FakeApiServer
 from tests.support.run_folder import write_run
 
 from retrainer import frontier
-from retrainer.api import RetrainJob, parse_job
+from retrainer.api import Export, RetrainJob, parse_job
 from retrainer.cluster.client import Client
 from retrainer.cluster.requests import Cluster
-from retrainer.errors import JobFailed, UserError
-from retrainer.sweep import jobs_for, matching
+from retrainer.errors import InvalidJob, JobFailed, UserError
+from retrainer.sweep import jobs_for, jobs_for_backbones, matching
 
 
 def base(name: str = "flowers", weights: str = "imagenet") -> RetrainJob:
@@ -46,6 +46,40 @@ def test_each_job_has_its_own_name_and_the_same_everything_else() -> None:
     assert [j.name for j in jobs] == ["flowers-mobilenet-025-128", "flowers-inception-v3"]
     assert [j.spec.architecture for j in jobs] == ["mobilenet_0.25_128", "inception_v3"]
     assert {j.spec.images for j in jobs} == {"s3://photos/flowers"}
+
+
+def test_each_backbone_has_a_job_in_its_own_format() -> None:
+    job = base(weights="s3://weights/mobilenets").model_copy(deep=True)
+    job.spec.export = [Export.KERAS]
+    jobs = jobs_for_backbones(
+        job,
+        ["s3://networks/vit_s,token=cls,size=448", {"url": "s3://networks/vit_s", "token": "mean"},
+         "s3://networks/Lite.0/model.onnx", "s3://other/Lite.0"],
+    )  # fmt: skip
+    assert [j.name for j in jobs] == [
+        "flowers-vit-s-cls", "flowers-vit-s-mean", "flowers-lite-0", "flowers-lite-0x",
+    ]  # fmt: skip
+    assert jobs[0].spec.backbone is not None
+    assert jobs[0].spec.backbone.dump() == {
+        "url": "s3://networks/vit_s", "token": "cls", "size": 448,
+    }  # fmt: skip
+    for one in jobs:
+        assert (one.spec.architecture, one.spec.weights, one.spec.export) == (
+            None,
+            "imagenet",
+            None,
+        )
+        parse_job(one.dump())
+
+
+def test_a_wrong_field_of_a_backbone_is_named() -> None:
+    with pytest.raises(InvalidJob, match="must be 'cls' or 'mean', got 'first'"):
+        jobs_for_backbones(base(), ["s3://networks/vit_s,token=first"])
+
+
+def test_nothing_to_compare_is_refused() -> None:
+    with pytest.raises(UserError, match=r"Give architectures or backbones to compare\."):
+        frontier(base())
 
 
 def test_a_long_name_is_cut_to_what_kubernetes_allows() -> None:

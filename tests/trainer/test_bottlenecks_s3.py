@@ -1,13 +1,17 @@
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from tests.support.devcluster_s3 import PROGRAMS, S3Server
+from tests.support.small_networks import onnx_network
 from tests.support.trainer_engine import Heard, photo, photos, prepared, spec
 from tests.support.trainer_s3 import TinyS3, bucket, upload
 
+from retrainer.api import RetrainJobSpec
 from retrainer.inference import pixels
 from retrainer_trainer import bottlenecks
 from retrainer_trainer.runtime.stop import Stop
@@ -91,6 +95,32 @@ def test_a_manifest_and_corrections_in_a_bucket_name_objects_of_any_bucket_by_th
         "there is no such file in the folder of images",
         "its path leads out of the folder of images",
     ]
+
+
+def test_a_backbone_in_s3_shares_its_bottlenecks_with_its_copy_here(
+    photo_folder: Path, tmp_path: Path, output: Path, s3: S3Server, keys: None
+) -> None:
+    folder = tmp_path / "small_net"
+    (folder / "onnx").mkdir(parents=True)
+    onnx.save_model(
+        onnx_network(), folder / "onnx" / "model.onnx", save_as_external_data=True,
+        location="model.onnx_data", size_threshold=0,
+    )  # fmt: skip
+    config = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(config))
+    client = bucket(s3, "networks")
+    upload(client, "networks", "small_net", folder)
+    storage = {"endpoint": s3.endpoint}
+    matrices = []
+    for url, computed in (("s3://networks/small_net", 80), (str(folder), 0)):
+        wanted = RetrainJobSpec.model_validate({
+            "backbone": {"url": url}, "images": str(photo_folder), "output": str(output),
+            "storage": storage,
+        })  # fmt: skip
+        heard = Heard(wanted)
+        matrices.append(prepared(wanted, heard).matrix)
+        assert heard.report.progress.images_computed == computed
+    assert (matrices[0] == matrices[1]).all()
 
 
 def test_an_object_replaced_after_the_listing_is_listed_again(

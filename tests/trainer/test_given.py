@@ -10,19 +10,20 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from tests.support.small_networks import SIZE, WIDTH, onnx_network, tflite_network
 from tests.support.trainer_engine import UID, Heard, photo, photos, prepared
 
 from retrainer.api import BackboneSource, RetrainJobSpec, Storage, Task, Token
 from retrainer.errors import UserError
 from retrainer.inference.classifier import predict
-from retrainer.inference.preprocessing import CONFIG_FILE
+from retrainer.inference.preprocessing import CONFIG_FILE, Preprocessing
 from retrainer.results.comparison import compare
 from retrainer.results.run import Run
 from retrainer_trainer import train
 from retrainer_trainer.backbone.engine import BATCH
 from retrainer_trainer.backbone.given import GivenBackbone, open_given
+from retrainer_trainer.backbone.graphs import read_graph
 from retrainer_trainer.backbone.runtimes import CPU, CUDA, OnnxRuntime, Use, onnx_providers
 from retrainer_trainer.runtime.stop import Stop
 from retrainer_trainer.store.opening import open_store
@@ -349,6 +350,19 @@ def test_a_gpu_that_fails_leaves_the_bottlenecks_to_the_cpu(tmp_path: Path) -> N
     assert backbone.fingerprint == opened(tmp_path, tmp_path).fingerprint
 
 
+def test_a_tensorflow_lite_file_beside_a_gpu_says_what_would_use_it(tmp_path: Path) -> None:
+    write(tmp_path, {"model.tflite": tflite_network(), CONFIG_FILE: CONFIG})
+    spec = job(tmp_path, tmp_path / "out")
+    assert spec.backbone is not None
+    warned: list[str] = []
+    cache = open_store(str(tmp_path / "cache"), Storage(), "spec.cache")
+    open_given(
+        spec, spec.backbone, cache, lambda _: None, warned.append,
+        find_providers=lambda _: [CUDA, CPU],
+    )  # fmt: skip
+    assert "name the network's ONNX file in spec.backbone.url to use it." in warned[0]
+
+
 @pytest.mark.parametrize("batch", ["batch", 1])
 def test_a_batch_gives_each_image_its_own_bottleneck(tmp_path: Path, batch: int | str) -> None:
     write(tmp_path, {"model.onnx": onnx_network(batch=batch), CONFIG_FILE: CONFIG})
@@ -359,6 +373,20 @@ def test_a_batch_gives_each_image_its_own_bottleneck(tmp_path: Path, batch: int 
     alone = backbone.start()
     for one, image in zip(engine(pixels), pixels, strict=True):
         np.testing.assert_allclose(one, alone([image])[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_that_fails_is_computed_in_smaller_ones(tmp_path: Path) -> None:
+    network = onnx_network()
+    network.graph.initializer.append(numpy_helper.from_array(np.array([16, 3, SIZE, SIZE]), "few"))
+    network.graph.node.insert(0, helper.make_node("Reshape", ["pixel_values", "few"], ["sixteen"]))
+    network.graph.node[1].input[0] = "sixteen"
+    path = write(tmp_path, {"model.onnx": onnx_network()}) / "model.onnx"
+    prepared_as = Preprocessing(SIZE)
+    use = Use(read_graph(path), 0, None, prepared_as)
+    engine = OnnxRuntime(network.SerializeToString(), use, "model.onnx", [CPU])
+    usual = OnnxRuntime(path.read_bytes(), use, "model.onnx", [CPU])
+    pixels = [prepared_as.pixels(photo(seed)) for seed in range(BATCH)]
+    np.testing.assert_allclose(engine(pixels), usual(pixels), rtol=1e-5, atol=1e-6)
 
 
 def test_a_file_that_is_too_large_is_not_copied(tmp_path: Path) -> None:

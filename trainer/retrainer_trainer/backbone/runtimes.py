@@ -19,6 +19,8 @@ from retrainer_trainer.backbone.facts import Graph, refuse
 LITERT, ONNX, ONNX_GPU = "litert-f32-given", "onnxruntime-f32", "onnxruntime-cuda-f32"
 """Engine and precision; part of the fingerprint, for each rounds in its own way."""
 
+_SMALLER = BATCH // 4
+
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 FindProviders = Callable[[Callable[[str], None]], list[str]]
@@ -77,6 +79,11 @@ def start_runtime(
         UserError: the runtime does not take the file.
     """
     if use.graph.format == "tflite":
+        if CUDA in find_providers(lambda _: None):
+            warn(
+                "There is a GPU, but TensorFlow Lite files are run on the CPU: name the network's ONNX "
+                "file in spec.backbone.url to use it."
+            )
         return Runtime(LITERT, lambda: LiteRT(body, use, shown), 1)
     if CUDA in (providers := find_providers(warn)):
         engine = OnnxRuntime(body, use, shown, providers)
@@ -184,6 +191,9 @@ class OnnxRuntime:
         try:
             (output,) = self._session.run([self._output], {self._input: numbers})
         except Exception as error:  # of classes that only its compiled module names
+            if len(numbers) > _SMALLER:  # too many, perhaps, for the memory of a GPU
+                parts = np.split(numbers, range(_SMALLER, len(numbers), _SMALLER))
+                return np.concatenate([self._bottlenecks(part) for part in parts])
             refuse(self._shown, f"it cannot be run ({_first_line(error)}): export it again")
         return self._use.bottlenecks(output)
 
