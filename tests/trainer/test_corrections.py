@@ -64,7 +64,7 @@ def test_images_are_relabelled_dropped_and_kept(root: Path) -> None:
     assert catalog.corrections.kept == {"=tulips/0002.jpg"}
     assert catalog.corrections.run == "flowers-1"
     sentence = (
-        "Corrections: 1 images relabelled, 1 dropped, 1 kept as they are; images that are not there: "
+        "Corrections: 1 relabelled, 1 dropped, 1 kept; images that are not there: "
         "line 5 (roses/gone.jpg)."
     )
     assert sentence in lines
@@ -167,7 +167,7 @@ def test_the_next_run_says_which_corrections_were_applied_and_what_they_changed(
     assert applied.before.relabelled == 1
     assert applied.before.images >= first.evaluation.images - 1
     page = (Path(second.url) / layout.REPORT_PAGE).read_text()
-    assert "1 images were relabelled, 1 dropped and 2 kept as they are." in page
+    assert "Images relabelled: 1, dropped: 1, kept as they are: 2." in page
     assert "McNemar" in page
     # Without the run before, the corrections are applied all the same.
     (root / "corrections.csv").write_text(csv_text([Correction(tested, "keep", "", "t-none")]))

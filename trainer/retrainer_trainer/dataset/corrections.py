@@ -50,9 +50,9 @@ class Corrections:
     def sentence(self) -> str:
         """Say what was applied, and what was not."""
         parts = [
-            f"{self.count(Action.RELABEL)} images relabelled",
+            f"{self.count(Action.RELABEL)} relabelled",
             f"{self.count(Action.DROP)} dropped",
-            f"{self.count(Action.KEEP)} kept as they are",
+            f"{self.count(Action.KEEP)} kept",
         ]
         text = f"Corrections: {', '.join(parts)}"
         if self.absent:

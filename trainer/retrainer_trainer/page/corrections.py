@@ -27,11 +27,11 @@ def corrections_section(corrections: AppliedCorrections | None) -> str:
 
 def _counts(corrections: AppliedCorrections) -> str:
     text = (
-        f"{corrections.relabelled:,} images were relabelled, {corrections.dropped:,} dropped and "
-        f"{corrections.kept:,} kept as they are."
+        f"Images relabelled: {corrections.relabelled:,}, dropped: {corrections.dropped:,}, kept as they "
+        f"are: {corrections.kept:,}."
     )
     if corrections.absent:
-        text += f" {corrections.absent:,} corrections are of images that are not there."
+        text += f" Corrections of images that are not there: {corrections.absent:,}."
     return text
 
 
