@@ -1,12 +1,15 @@
 """How fast bottlenecks are computed, found again, and how much memory a million images take.
 
-    python tests/bench/bottlenecks.py [ROW ...]
+    python tests/bench/bottlenecks.py [--before CHECKOUT] [ROW ...]
+
+With --before, row local runs another checkout, such as a git worktree of an earlier commit, in turn.
 
 Rows: local s3 large second million memory; all if none is named. Rates are images/s of MobileNet 0.50
 at 224 pixels with the weights of 160, on the flower photos; rivals run in turn with Retrainer, each in
 a process of its own, and medians of three are compared. Prints 1 if a ratio is missed.
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -43,12 +46,21 @@ LARGE = 48
 SLOWEST = 500  # photos for retrain.py's way, which needs no more to show its rate
 
 missed: list[str] = []
+before: list[Path] = []
 
 
-def measure(*arguments: str) -> dict[str, Any]:
-    """A measurement of tests/support/trainer_bench.py."""
+def measure(*arguments: str, checkout: Path = REPOSITORY) -> dict[str, Any]:
+    """A measurement of tests/support/trainer_bench.py of this checkout or another."""
     command = [sys.executable, "-m", "tests.support.trainer_bench", *arguments]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    paths = os.pathsep.join(str(checkout / each) for each in ("sdk", "trainer"))
+    done = subprocess.run(
+        command,
+        cwd=checkout,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise SystemExit(done.stderr)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -79,11 +91,11 @@ def spec(images: Path | str, output: Path | str, **fields: Any) -> str:
     )
 
 
-def computed(job: str, output: Path) -> dict[str, Any]:
+def computed(job: str, output: Path, checkout: Path = REPOSITORY) -> dict[str, Any]:
     """Retrainer on an empty cache, the backbone kept."""
     for folder in (output / ".bottlenecks").glob("*/segments"):
         shutil.rmtree(folder)
-    return measure("fill", job)
+    return measure("fill", job, checkout=checkout)
 
 
 def show(
@@ -138,9 +150,16 @@ def local(work: Path) -> None:
     chosen = architecture("mobilenet_0.50_224")
     weights = Weights.of(str(WEIGHTS), WEIGHTS.read_bytes())
     backbone.write_bytes(backbone_tflite(chosen, folded(read_layers(chosen, weights))))
+    earlier: dict[str, Callable[[], float]] = {}
+    if before:
+        old_output = work / "before"
+        old_job = spec(FLOWERS, old_output)
+        measure("fill", old_job, checkout=before[0])
+        earlier["before"] = lambda: float(computed(old_job, old_output, before[0])["rate"])
     got = rates(
         {
             "Retrainer": lambda: float(computed(job, output)["rate"]),
+            **earlier,
             "bare loop": lambda: rival("bare_loop", FLOWERS, backbone, SIZE),
             "Keras predict": lambda: rival("keras_predict", FLOWERS, WEIGHTS, SIZE, ALPHA),
             "retrain.py's way": lambda: rival("retrain_py", FLOWERS, WEIGHTS, SIZE, ALPHA, SLOWEST),
@@ -153,6 +172,8 @@ def local(work: Path) -> None:
     show("against retrain.py's way", got["retrain.py's way"], "times", least=4)
     show("  the same with oneDNN", got["retrain.py's way with oneDNN"], "times")
     show("against Keras", got["Keras predict"], "times", least=2)
+    if before:
+        show("now against before", got["before"], "times", least=0.95)
     show("against the bare loop", got["bare loop"], "times", least=0.85)
 
 
@@ -277,8 +298,12 @@ def memory(work: Path) -> None:
 def main() -> int:
     """Print the table; 1 if something is missed."""
     rows = {row.__name__: row for row in (local, s3, large, second, million, memory)}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--before", type=lambda path: before.append(Path(path).resolve()))
+    parser.add_argument("rows", nargs="*", help="all if none is named")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="retrainer-bench-") as folder:
-        for name in sys.argv[1:] or rows:
+        for name in arguments.rows or rows:
             rows[name](Path(folder))
     return int(bool(missed))
 
