@@ -172,3 +172,19 @@ def test_the_field_that_needs_tensorflow_is_named(
     assert str(raised.value) == (
         f"{field} needs TensorFlow, which is not installed here: pip install 'retrainer[tensorflow]'."
     )
+
+
+@pytest.mark.slow
+def test_a_trainer_does_not_import_pandas_where_it_is_installed(tmp_path: Path) -> None:
+    images = photos(tmp_path / "photos", {"daisy": 20, "roses": 20})
+    job = spec(images, tmp_path / "out", training={"steps": 10}).model_dump(
+        mode="json", by_alias=True
+    )
+    task = {"task": "train", "name": "light", "uid": "0123456789abcdef", "spec": job}
+    environment = {**os.environ, "RETRAINER_TASK": json.dumps(task), "RETRAINER_PORT": "0"}
+    command = [sys.executable, "-X", "importtime", "-m", "retrainer_trainer"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "pyarrow.parquet" in imported
+    assert not imported & {"pandas._config", "tensorflow", "keras"}
