@@ -87,6 +87,9 @@ bench: $(STAMP)  ## Ratios against retrain.py's way, Keras and the bare loop
 faults: $(STAMP)  ## Each fault with its time to recover, each crash point of each life (Linux, root, Go; 40 minutes)
 	$(BIN)/python -m tests.faults
 
+fuzz: $(STAMP)  ## Changed files against each parser of what comes from outside (EXAMPLES=20000 of each)
+	RETRAINER_FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) $(BIN)/pytest tests/fuzz
+
 bench-start: $(STAMP)  ## Where the time of a run goes, cold and warm (BEFORE=checkout compares)
 	$(BIN)/python tests/bench/start.py $(if $(BEFORE),--before $(BEFORE))
 
@@ -129,4 +132,4 @@ clean:  ## Remove what the demo, the benchmarks and the tools wrote
 	rm -rf demo bench-results site dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 .PHONY: help setup demo demo-flowers demo-cluster docs check check-generated format generate sbom release tools test test-fast \
-        test-fresh bench bench-start faults bench-operator cluster-up cluster-down cluster-status lock clean
+        test-fresh bench bench-start faults fuzz bench-operator cluster-up cluster-down cluster-status lock clean
