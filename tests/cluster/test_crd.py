@@ -359,7 +359,9 @@ def test_kubectl_get_shows_phase_progress_accuracy_and_cache(api: Api, flowers: 
     assert head.split() == ["NAME", "PHASE", "PROGRESS", "ACCURACY", "CACHED", "AGE"]
     assert row.split()[:5] == ["flowers", "Succeeded", "100%", "88.8%", "100%"]
     wide = api.cluster.kubectl("get", "rj", "-n", "crd-tests", "-o", "wide").splitlines()
-    assert wide[0].split()[6:] == ["ARCHITECTURE", "OUTPUT", "FINDINGS", "MESSAGE"]
+    assert wide[0].split()[6:] == [
+        "ARCHITECTURE", "BACKBONE", "OUTPUT", "FINDINGS", "MESSAGE",
+    ]  # fmt: skip
     assert wide[1].endswith(status["message"])
 
 
