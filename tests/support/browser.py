@@ -28,8 +28,11 @@ class Tab:
 
     _session: str | None = None
 
-    def call(self, method: str, *, until: str = "", **parameters: Any) -> Any:
-        """Call a method of the protocol; return its result once the event `until` has come too."""
+    def call(self, method: str, *, until: str = "", state: str = "", **parameters: Any) -> Any:
+        """Call a method of the protocol; return its result once the event `until` has come too.
+
+        With `state` only an event that says this state counts.
+        """
         self._count += 1
         message = {"id": self._count, "method": method, "params": parameters}
         if self._session and not method.startswith(("Target.", "Browser.")):
@@ -41,7 +44,7 @@ class Tab:
             if answer.get("id") == self._count:
                 assert "error" not in answer, answer
                 result = answer["result"]
-            if answer.get("method") == until:
+            if answer.get("method") == until and answer["params"].get("state", "") == state:
                 until = ""
         return result
 

@@ -56,7 +56,7 @@ def test_ticked_boxes_are_saved_as_corrections_and_no_other_script_runs(tmp_path
         )  # fmt: skip
         tab.call(
             "Runtime.evaluate", expression="document.getElementById('corrections').click()",
-            userGesture=True, until="Browser.downloadProgress",
+            userGesture=True, until="Browser.downloadProgress", state="completed",
         )  # fmt: skip
         href = tab.evaluate("decodeURIComponent(document.getElementById('corrections').href)")
     text = href.partition(",")[2]
