@@ -261,9 +261,9 @@ def _operator_upgraded(scene: Scene) -> float:
 JOBS = [
     Entry("child deleted", _child_deleted, 10),
     Entry("child suspended by somebody", _child_suspended, 10),
-    Entry("child relabelled", partial(_child_changed, _RELABELLED), 30),
-    Entry("child's labels stripped", partial(_child_changed, _STRIPPED), 30),
-    Entry("child's owner stripped", partial(_child_changed, {"ownerReferences": None}), 30),
+    Entry("child relabelled", partial(_child_changed, _RELABELLED), 30, in_ci=False),
+    Entry("child's labels stripped", partial(_child_changed, _STRIPPED), 30, in_ci=False),
+    Entry("child's owner stripped", partial(_child_changed, {"ownerReferences": None}), 30, in_ci=False),
     Entry("child's owner stripped and its job deleted, operator away",
           _owner_stripped_and_job_deleted, 20),
     Entry("child's labels stripped and its job suspended, operator away",

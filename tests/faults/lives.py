@@ -27,7 +27,7 @@ BOUND = 180.0
 operator that is killed took 72 s to start again on two cores that 23 processes wanted."""
 _GLANCE = 0.25
 _SETTLED = 5.0
-"""Seconds after which the controllers have done what they do behind an end."""
+"""Seconds without a change after which the controllers have done what they do behind an end."""
 ENDED = ("Succeeded", "Failed")
 
 
@@ -234,11 +234,21 @@ async def live(world: World, life: Life, name: str, calm: Course | None = None) 
             await life.play(world, name, life.shards)
             seconds = loop.time() - started
             if calm is None:
-                await asyncio.sleep(_SETTLED)
+                await _settle(world, name)
             else:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(_SETTLED * 4):
+                    async with asyncio.timeout(_SETTLED * 12):
                         await world.until(lambda: world.end(name) == calm.end)
     except TimeoutError:
         return Course(name, life, None, loop.time() - started)
     return Course(name, life, world.end(name), seconds)
+
+
+async def _settle(world: World, name: str) -> None:
+    """Wait until nothing changes any more, and no child is at work."""
+    end = world.end(name)
+    while True:
+        await asyncio.sleep(_SETTLED)
+        before, end = end, world.end(name)
+        if end == before and not any(child.endswith("at work") for child in end["children"]):
+            return

@@ -31,7 +31,11 @@ KWOK = "kwok.retrainer.dev"
 _JOBS = "/apis/retrainer.dev/v1alpha1"
 
 
-def eventually(wanted: Callable[[], T | None], *, within: float = 60.0, what: str = "") -> T:
+PATIENCE = 120.0
+"""Seconds for which a test waits for what takes a few: other programs may want the same cores."""
+
+
+def eventually(wanted: Callable[[], T | None], *, within: float = PATIENCE, what: str = "") -> T:
     """What `wanted` gives once it gives something; the test fails after `within` seconds."""
     end = time.monotonic() + within
     while True:
@@ -193,7 +197,7 @@ class Namespace:
         selector = f"involvedObject.name={job},involvedObject.kind=RetrainJob"
         return self.api.items(f"/api/v1/namespaces/{self.name}/events", fieldSelector=selector)
 
-    def until(self, job: str, *, within: float = 60.0, **wanted: str) -> Body:
+    def until(self, job: str, *, within: float = PATIENCE, **wanted: str) -> Body:
         """The status once it has these values."""
 
         def matching_status() -> Body | None:
