@@ -98,8 +98,8 @@ def test_the_reference_says_what_each_option_takes() -> None:
     without = re.findall(r"^\| `(--[\w-]+)`(?:, `[\w-]+`)* \|  \|", text, re.MULTILINE)
     assert set(without) == {
         "--all-namespaces", "--decode", "--dry-run", "--flip-left-right", "--follow", "--force",
-        "--ignore-not-found", "--insecure", "--local", "--verbose", "--wait", "--watch",
-        "--whole", "--cluster",
+        "--group-duplicates", "--ignore-not-found", "--insecure", "--local", "--verbose", "--wait",
+        "--watch", "--whole", "--cluster",
     }  # fmt: skip
 
 
