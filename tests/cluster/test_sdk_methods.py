@@ -137,6 +137,9 @@ async def test_every_method_of_a_handle(
     assert len(wrong) == metrics.test_images - matrix.counts.trace()
     assert digits.status.findings is not None
     assert len(await job("findings")) == digits.status.findings.total
+    assert len(await job("suggested_corrections")) == digits.status.findings.total
+    assert digits.status.progress is not None
+    assert len(await job("catalog")) == digits.status.progress.images_total
     with pytest.raises(NotFound, match="its job had no sweep"):
         await job("sweep")
     assert (await job("artifacts"))["tflite"] == f"{digits.run_url}/model.tflite"
