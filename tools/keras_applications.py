@@ -5,8 +5,8 @@
 
 Each at the smallest input that it takes, in a process of its own, since some take gigabytes. Prints for
 each the largest difference of a bottleneck's numbers as a share of the largest number; exits with 1 if
-one is above `MOST`. All 40 took about an hour on two busy cores, so this is no test of the suite:
-tests/trainer/test_keras_applications.py does it for one of them.
+one is above `MOST`. A small network takes 20 s, one of the large ones minutes and gigabytes, so this is
+no test of the suite: tests/trainer/test_keras_applications.py does it for MobileNet.
 """
 
 import json
