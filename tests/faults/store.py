@@ -451,17 +451,17 @@ class Entry:
 
 
 MENU = [
-    Entry("S3 away", partial(_away, drop), 15),
-    Entry("S3 answers 503 SlowDown", partial(_away, refuse(503, body=SLOW_DOWN)), 15),
+    Entry("S3 away", partial(_away, drop), 30),
+    Entry("S3 answers 503 SlowDown", partial(_away, refuse(503, body=SLOW_DOWN)), 30),
     Entry("S3 at 50 kB/s", _slow, 90),
-    Entry("wrong key", _wrong_key, 15),
-    Entry("keys changed in the middle", _keys_changed, 15),
-    Entry("bucket deleted in the middle", _bucket_deleted, 15),
-    Entry("photo changed in the middle", _photo_changed, 15),
-    Entry("photo deleted in the middle", _photo_deleted, 15),
-    Entry("segment of the cache damaged", _segment_damaged, 15),
-    Entry("foreign files in the cache", _foreign_files, 15),
-    Entry("disk full in the pod", _disk_full, 15),
+    Entry("wrong key", _wrong_key, 30),
+    Entry("keys changed in the middle", _keys_changed, 30),
+    Entry("bucket deleted in the middle", _bucket_deleted, 30),
+    Entry("photo changed in the middle", _photo_changed, 30),
+    Entry("photo deleted in the middle", _photo_deleted, 30),
+    Entry("segment of the cache damaged", _segment_damaged, 30),
+    Entry("foreign files in the cache", _foreign_files, 30),
+    Entry("disk full in the pod", _disk_full, 30),
     Entry("10,000 bad photos", partial(_bad_photos, 10_000), 60),
     Entry("decompression bombs", _bombs, 30),
 ]
