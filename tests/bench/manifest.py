@@ -1,17 +1,21 @@
 """How long a manifest of many rows takes to read and match, and what memory that adds.
 
-python -m tests.bench.manifest [--rows 1000000] [FORM...]
+python tests/bench/manifest.py [--rows 1000000] [FORM...]
 """
 
 import argparse
 import resource
+import sys
 import time
-
-from tests.support.manifests import FORMS
+from pathlib import Path
 
 from retrainer_trainer.dataset.manifest import read
 from retrainer_trainer.dataset.matching import match
 from retrainer_trainer.dataset.texts import Texts
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.support.manifests import FORMS
 
 DEFAULT = ("CSV", "Vertex AI's CSV", "Parquet", "Hugging Face's metadata.jsonl")
 
