@@ -70,11 +70,11 @@ def main(names: list[str]) -> int:
             [sys.executable, __file__, name], capture_output=True, text=True, check=False
         )
         lines = (child.stdout if child.returncode == 0 else child.stderr).strip().splitlines()
-        said = lines[-1] if lines else f"ended with {child.returncode}"
-        good = child.returncode == 0 and float(said) <= MOST
+        line = lines[-1] if lines else f"ended with {child.returncode}"
+        good = child.returncode == 0 and float(line) <= MOST
         wrong += not good
         print(
-            f"{name:20} {said}  {time.monotonic() - started:.0f} s{'' if good else '  WRONG'}",
+            f"{name:20} {line}  {time.monotonic() - started:.0f} s{'' if good else '  WRONG'}",
             flush=True,
         )
     return int(wrong > 0)

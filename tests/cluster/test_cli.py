@@ -289,6 +289,41 @@ def test_tensorboard_serves_the_curves_of_a_job_until_ctrl_c(
     assert [Path(run).name for run in names] == ["train", "validation"]
 
 
+# --- before a job ---
+def test_check_and_plan_look_at_a_jobs_photos_and_at_its_pods_cache(
+    jobs: Terminal, team: Installation
+) -> None:
+    assert team.cluster.s3 is not None
+    endpoint = ["--endpoint", team.cluster.s3.for_host]
+    file = jobs.write("look.yaml", job(team, "look"))
+    inspection = json.loads(jobs("check", "-f", file, *endpoint, "-o", "json").out)
+    assert (inspection["images"], inspection["problem"]) == (300, None)
+    plan = json.loads(jobs("plan", "-f", file, *endpoint, "-o", "json").out)
+    assert (plan["cached"], plan["missing"]) == (300, 0)
+    assert plan["seconds"] > 0, "the pods left how long they took"
+
+
+# --- a network of one's own ---
+def test_a_network_that_is_added_to_a_bucket_is_retrained_on_the_cluster(
+    jobs: Terminal, team: Installation
+) -> None:
+    networks = f"s3://{team.bucket.name}/networks/{team.namespace}"
+    place = f"{networks}/mobilenet"
+    jobs("backbone", "add", "MobileNet", "--to", place, "--weights", "none", "--size", "32")
+    facts = json.loads(jobs("backbone", "show", place, "-o", "json").out)
+    assert (facts["size"], facts["bottleneck"]) == (32, 1024)
+    (listed,) = jobs("backbone", "list", networks).lines[1:]
+    assert "mobilenet" in listed
+    document = job(team, "own", backbone={"url": place}, cache=f"{networks}/cache")
+    for field in ("architecture", "weights", "export"):
+        del document["spec"][field]
+    waited = jobs("submit", "-f", jobs.write("own.yaml", document), "--wait", "--timeout", "600")
+    assert waited.err.splitlines()[-1].startswith("own: Test accuracy ")
+    assert place in jobs("describe", "own").out
+    folder = jobs.folder / jobs("download", "own", "fetched").out.strip()
+    assert (folder / "model.tflite").stat().st_size > 1e6
+
+
 # --- the cache ---
 def test_the_caches_contents_are_counted_and_the_old_ones_pruned(
     jobs: Terminal, team: Installation

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
+import tempfile
 
 import pytest
 from tests.support import devcluster_tool
@@ -31,11 +31,17 @@ subprocess.run(["iptables", "-w", "-t", "nat", "-N", "KUBE-SERVICES"], check=Tru
 """
 
 
-def _run(tmp_path: Path, script: str) -> str:
+def _run(script: str) -> str:
     """What the script prints in a network namespace that ends with it."""
+    # pytest's own folders are too long for the paths of a node's sockets.
+    with tempfile.TemporaryDirectory(prefix="node-") as state:
+        return _run_in(state, script)
+
+
+def _run_in(state: str, script: str) -> str:
     devcluster_tool.binary("kube-proxy")
     environment = os.environ | {
-        "RETRAINER_STATE": str(tmp_path),
+        "RETRAINER_STATE": state,
         "PYTHONPATH": str(devcluster_tool.CHECKOUT),
     }
     # The new namespace's interfaces are seen in a sysfs mounted there, not in the old one.
@@ -52,9 +58,8 @@ def _run(tmp_path: Path, script: str) -> str:
     return done.stdout
 
 
-def test_what_a_crashed_node_left_makes_way_for_the_next(tmp_path: Path) -> None:
+def test_what_a_crashed_node_left_makes_way_for_the_next() -> None:
     printed = _run(
-        tmp_path,
         """
 next = node("next")
 network.prepare(next)
@@ -73,9 +78,8 @@ assert "RETRAINER" not in rules()
     assert "retrainer0" not in left
 
 
-def test_a_living_node_is_spared(tmp_path: Path) -> None:
+def test_a_living_node_is_spared() -> None:
     printed = _run(
-        tmp_path,
         """
 api_server = socket.create_server((BRIDGE_ADDRESS, 6443))
 try:
@@ -90,9 +94,8 @@ assert "RETRAINER-FORWARD" in rules()
     assert "Another node of this tool runs on this machine" in printed
 
 
-def test_rules_of_a_node_that_is_not_ours_are_spared(tmp_path: Path) -> None:
+def test_rules_of_a_node_that_is_not_ours_are_spared() -> None:
     printed = _run(
-        tmp_path,
         """
 subprocess.run(["ip", "link", "delete", "retrainer0"], check=True)
 try:

@@ -81,14 +81,14 @@ def test_a_plan_says_what_is_left_to_do(folder: Path, capsys: pytest.CaptureFixt
     network = ("--architecture", "mobilenet_0.25_128", "--weights", "builtin")
     code, out, _ = typed(capsys, "plan", "flowers", *network)
     facts = dict(line.split(":", 1) for line in out.splitlines() if ":" in line)
-    told = {title: value.strip() for title, value in facts.items()}
+    shown = {title: value.strip() for title, value in facts.items()}
     assert code == 0
-    assert told["Network"] == "mobilenet_0.25_128"
-    assert told["Labels"] == "daisy 24, roses 26"
-    assert told["In the cache"] == "0 of 50 images"
-    assert told["To compute"].startswith("50 images, ")
-    assert told["Time"] == "unknown: no run with this cache and network yet"
-    assert told["Run"] == f"{folder.parent}/out/flowers-********"
+    assert shown["Network"] == "mobilenet_0.25_128"
+    assert shown["Labels"] == "daisy 24, roses 26"
+    assert shown["In the cache"] == "0 of 50 images"
+    assert shown["To compute"].startswith("50 images, ")
+    assert shown["Time"] == "unknown: no run with this cache and network yet"
+    assert shown["Run"] == f"{folder.parent}/out/flowers-********"
     assert retrainer.plan({
         "apiVersion": "retrainer.dev/v1alpha1",
         "kind": "RetrainJob",

@@ -163,7 +163,7 @@ def test_the_command_prints_what_it_can_and_names_the_rest(
     image = next((digits / "0").iterdir())
     wrong = tmp_path / "empty.png"
     wrong.touch()
-    arguments = ["predict", done.output, str(image), str(wrong)]
+    arguments = ["predict", done.url, str(image), str(wrong)]
     assert main.run(main.build(), arguments) == 64
     out, err = capfd.readouterr()
     assert out.splitlines()[0].split() == ["IMAGE", "LABEL", "SCORE", "THEN"]

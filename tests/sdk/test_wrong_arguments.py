@@ -96,9 +96,9 @@ def test_an_empty_name_deletes_and_changes_nothing(name: str) -> None:
     assert [job.name for job in client.list()] == ["flowers"]
 
 
-def test_less_than_one_label_is_refused(tmp_path: Path) -> None:
+def test_fewer_labels_than_none_are_refused(tmp_path: Path) -> None:
     from retrainer.inference.classifier import Classifier
 
     classifier = Classifier.__new__(Classifier)
-    with pytest.raises(UserError, match=r"^Give at least 1 as top, not 0\.$"):
-        classifier.each([str(write_run(tmp_path / "run"))], top=0)
+    with pytest.raises(UserError, match=r"^Give 0 or more as top, not -1\.$"):
+        classifier.each([str(write_run(tmp_path / "run"))], top=-1)

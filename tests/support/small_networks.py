@@ -130,18 +130,18 @@ def tflite_network(
         "kernel", [WIDTH, 4, 4, 3], np.ascontiguousarray(kernel().transpose(0, 2, 3, 1))
     )
     bias = tensor("bias", [WIDTH], np.zeros(WIDTH, np.float32))
-    made = tensor("map", [1, patches, patches, WIDTH])
+    features = tensor("map", [1, patches, patches, WIDTH])
     convolution = schema.Conv2DOptionsT()
     convolution.padding, convolution.strideH, convolution.strideW = 1, 4, 4  # VALID
-    operator("CONV_2D", [pixels, weights, bias], made, convolution)
+    operator("CONV_2D", [pixels, weights, bias], features, convolution)
     if tokens:
         shape = tensor("shape", [3], np.array([1, patches**2, WIDTH], np.int32), "INT32")
         result = tensor("last_hidden_state", [1, patches**2, WIDTH])
-        operator("RESHAPE", [made, shape], result, schema.ReshapeOptionsT())
+        operator("RESHAPE", [features, shape], result, schema.ReshapeOptionsT())
     else:
         axes = tensor("axes", [2], np.array([1, 2], np.int32), "INT32")
         result = tensor("pooler_output", [1, WIDTH], kind=result_type)
-        operator("CUSTOM" if custom else "MEAN", [made, axes], result,
+        operator("CUSTOM" if custom else "MEAN", [features, axes], result,
                  None if custom else schema.ReducerOptionsT())  # fmt: skip
     graph.inputs, graph.outputs = [pixels], [result]
     return pack(model)

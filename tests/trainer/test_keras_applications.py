@@ -29,17 +29,17 @@ def test_its_folder_holds_the_file_what_its_pixels_are_and_where_it_comes_from(
     network = applications.build(SMALL, size, applications.NONE)
     file = tmp_path / "mobilenet_notop.weights.h5"
     network.save_weights(str(file))
-    made = applications.make_files(SMALL.lower(), str(file), size, lambda _: None)
-    assert set(made.files) == {"backbone.tflite", "preprocessor_config.json", "README.md"}
-    (tmp_path / "backbone.tflite").write_bytes(made.files["backbone.tflite"])
+    folder = applications.make_files(SMALL.lower(), str(file), size, lambda _: None)
+    assert set(folder.files) == {"backbone.tflite", "preprocessor_config.json", "README.md"}
+    (tmp_path / "backbone.tflite").write_bytes(folder.files["backbone.tflite"])
     graph = read_graph(tmp_path / "backbone.tflite")
     assert (graph.size, graph.outputs[0].shape) == (size, (None, 1024))
-    assert json.loads(made.files["preprocessor_config.json"]) == {
+    assert json.loads(folder.files["preprocessor_config.json"]) == {
         "do_resize": True, "size": {"height": 32, "width": 32}, "resample": 2, "do_rescale": True,
         "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": [0.5] * 3,
         "image_std": [0.5] * 3,
     }  # fmt: skip
-    readme = made.files["README.md"].decode()
+    readme = folder.files["README.md"].decode()
     assert f"| multiply-adds of one image | {graph.multiply_adds:,} |" in readme
     assert "mobilenet_notop.weights.h5`, SHA-256 `" in readme
 

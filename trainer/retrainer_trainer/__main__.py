@@ -20,6 +20,7 @@ from pydantic import ValidationError  # noqa: E402 - TensorFlow reads its settin
 
 from retrainer.api import Phase, RetrainJobSpec, Task, names, reasons  # noqa: E402
 from retrainer.errors import Interrupted, RetrainerError  # noqa: E402
+from retrainer_trainer.runtime.clock import Clock, process_seconds  # noqa: E402
 from retrainer_trainer.runtime.report import Reporter  # noqa: E402
 from retrainer_trainer.runtime.stop import Stop  # noqa: E402
 
@@ -43,6 +44,7 @@ def main() -> int:
         print(f"{names.ENV_SHARD} is not a number: {os.environ[names.ENV_SHARD]}", file=sys.stderr)
         return names.EXIT_USER
     reporter = Reporter(task, shard if task.task == names.TASK_BOTTLENECKS else 0)
+    reporter.clock = Clock(process_seconds())
     try:
         return _do(task, reporter, stop)
     finally:

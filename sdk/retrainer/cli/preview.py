@@ -18,7 +18,7 @@ from retrainer.cli.output import (
     print_facts,
     print_table,
 )
-from retrainer.cli.run import _option, images_of, job_with
+from retrainer.cli.run import images_of, job_with, option
 from retrainer.errors import UserError
 from retrainer.views.text import duration, one_line
 
@@ -34,12 +34,12 @@ Folder = Annotated[
     ),
 ]
 Images = Annotated[str | None, typer.Option("--images", metavar="PATH", help="The same as FOLDER.")]
-Manifest = Annotated[str | None, _option("manifest")]
+Manifest = Annotated[str | None, option("manifest")]
 File = Annotated[
     str | None,
     typer.Option("--file", "-f", metavar="FILE", help="Job file; - is standard input."),
 ]
-Endpoint = Annotated[str | None, _option("endpoint")]
+Endpoint = Annotated[str | None, option("endpoint")]
 
 
 def check(
@@ -96,26 +96,26 @@ def _waiting(text: str) -> "contextlib.AbstractContextManager[object]":
 def _print_inspection(images: str, inspection: Inspection) -> None:
     from rich.filesize import decimal
 
-    found = inspection
     echo(
-        f"{one_line(images)}: {found.images:,} images of {len(found.labels)} labels, "
-        f"{decimal(found.size)}."
+        f"{one_line(images)}: {inspection.images:,} images of {len(inspection.labels)} labels, "
+        f"{decimal(inspection.size)}."
     )
-    any_rejected = any(label.rejected for label in found.labels)
+    any_rejected = any(label.rejected for label in inspection.labels)
     columns = ["LABEL", "IMAGES", "TRAINING", "VALIDATION", "TEST"]
     print_table(
         [*columns, *(["UNREADABLE"] if any_rejected else [])],
         [
             (each.label, f"{each.images:,}", f"{each.training:,}", f"{each.validation:,}",
              f"{each.test:,}", *([f"{each.rejected:,}"] if any_rejected else []))
-            for each in found.labels
+            for each in inspection.labels
         ],
         right="IMAGES TRAINING VALIDATION TEST UNREADABLE",
     )  # fmt: skip
-    if found.median and found.smallest and found.largest:
-        formats = ", ".join(f"{name} {count:,}" for name, count in found.formats.items())
+    if inspection.median and inspection.smallest and inspection.largest:
+        formats = ", ".join(f"{name} {count:,}" for name, count in inspection.formats.items())
         small, middle, large = (
-            f"{width} x {height}" for width, height in (found.smallest, found.median, found.largest)
+            f"{width} x {height}"
+            for width, height in (inspection.smallest, inspection.median, inspection.largest)
         )
         echo(f"Formats: {formats}.")
         echo(
@@ -123,16 +123,18 @@ def _print_inspection(images: str, inspection: Inspection) -> None:
             if small == large
             else f"Pixels: {middle} in the middle, from {small} to {large}."
         )
-    if found.rejected:
-        listed = [f"{each.path} ({each.reason})" for each in found.rejections[:NAMED]]
-        echo(f"Unreadable: {found.rejected:,}, {'; '.join(listed)}{_more(found.rejected)}.")
-    elif found.decoded:
+    if inspection.rejected:
+        listed = [f"{each.path} ({each.reason})" for each in inspection.rejections[:NAMED]]
+        echo(
+            f"Unreadable: {inspection.rejected:,}, {'; '.join(listed)}{_more(inspection.rejected)}."
+        )
+    elif inspection.decoded:
         echo("Every image can be read.")
     else:
         echo("Every header can be read; --decode looks further.")
-    for warning in found.warnings:
+    for warning in inspection.warnings:
         echo(f"Warning: {one_line(warning)}")
-    if not found.problem:
+    if not inspection.problem:
         echo("A run can train on these images.")
 
 
@@ -146,12 +148,12 @@ def plan(
     images: Images = None,
     manifest: Manifest = None,
     file: File = None,
-    architecture: Annotated[str | None, _option("architecture")] = None,
-    weights: Annotated[str | None, _option("weights")] = None,
-    cache: Annotated[str | None, _option("cache")] = None,
-    solver: Annotated[Solver | None, _option("solver")] = None,
-    steps: Annotated[int | None, _option("steps")] = None,
-    sweep: Annotated[list[str] | None, _option("sweep")] = None,
+    architecture: Annotated[str | None, option("architecture")] = None,
+    weights: Annotated[str | None, option("weights")] = None,
+    cache: Annotated[str | None, option("cache")] = None,
+    solver: Annotated[Solver | None, option("solver")] = None,
+    steps: Annotated[int | None, option("steps")] = None,
+    sweep: Annotated[list[str] | None, option("sweep")] = None,
     endpoint: Endpoint = None,
     output_format: FormatOption = Format.TABLE,
 ) -> None:
@@ -181,13 +183,13 @@ def plan(
     }
     job = job_with(document, given, where=where)
     with _waiting("Looking at the job"):
-        told = look(job, s3_endpoint=endpoint)
-    if told.seconds is not None:
-        told = told.model_copy(update={"seconds": told.seconds + started})
+        answer = look(job, s3_endpoint=endpoint)
+    if answer.seconds is not None:
+        answer = answer.model_copy(update={"seconds": answer.seconds + started})
     if output_format != Format.TABLE:
-        print_document(told.model_dump(mode="json", by_alias=True), output_format)
+        print_document(answer.model_dump(mode="json", by_alias=True), output_format)
     else:
-        _print_plan(job, told)
+        _print_plan(job, answer)
 
 
 def _print_plan(job: RetrainJob, plan: Plan) -> None:

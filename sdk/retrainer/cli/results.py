@@ -144,7 +144,7 @@ def frontier(
             "--backbone",
             metavar="FOLDER_OR_FILE",
             help="A network of your own, with fields of spec.backbone behind commas, such as "
-            "s3://networks/vit_s,token=cls; may be given several times.",
+            "vit_s,token=cls; may be given several times.",
         ),
     ] = None,
     local: Annotated[

@@ -159,10 +159,10 @@ class Classifier:
         """Label several images; one that cannot be read has its `error` and costs no other its answer.
 
         Raises:
-            UserError: none of them can be read, the message names each; or `top` is less than 1.
+            UserError: none of them can be read, the message names each; or `top` is less than 0.
         """
-        if top is not None and top < 1:
-            raise UserError(f"Give at least 1 as top, not {top}.")
+        if top is not None and top < 0:
+            raise UserError(f"Give 0 or more as top, not {top}.")
         predictions: list[Prediction] = []
         errors: list[UserError] = []
         for image in images:
@@ -195,7 +195,7 @@ def predict(
     Args:
         output: path or URL of a job's output, or of a run's folder.
         images: paths of images or of folders of images, or bytes; one or several.
-        top: how many labels to keep in `scores`; all if None.
+        top: how many labels to keep in `scores`, the best; 0 keeps none, None all.
         storage: endpoint and region where `output` is an s3:// URL; keys are found as boto3 does.
 
     Returns:

@@ -63,15 +63,15 @@ def add(wanted: Mapping[str, Any], say: Say) -> dict[str, Any]:
     from retrainer_trainer.backbone import keras_applications
 
     store = open_store(wanted["to"], Storage.model_validate(wanted["storage"]), "--to")
-    made = keras_applications.make_files(
+    folder = keras_applications.make_files(
         wanted["name"], wanted["weights"], wanted["size"], lambda text: say(log=text)
     )
-    for name, body in made.files.items():
+    for name, body in folder.files.items():
         store.put(name, body)
-    facts = graph_facts(made.graph)
-    facts.name, facts.url, facts.size = made.name, wanted["to"], made.size
-    facts.files = {name: len(body) for name, body in made.files.items()}
-    (output,) = made.graph.outputs
+    facts = graph_facts(folder.graph)
+    facts.name, facts.url, facts.size = folder.name, wanted["to"], folder.size
+    facts.files = {name: len(body) for name, body in folder.files.items()}
+    (output,) = folder.graph.outputs
     facts.output, facts.bottleneck = output.name, output.shape[1] or 0
     return facts.model_dump(by_alias=True)
 

@@ -10,18 +10,21 @@ REST = "rest"
 
 
 class Clock:
-    """Adds up a run's seconds by stage, from the start of the process on.
+    """Adds up a run's seconds by stage.
+
+    Args:
+        before: seconds that the run has taken already.
 
     Attributes:
         seconds: of each stage so far.
         amounts: what each stage had to do, in a unit of its own: images, or multiply-adds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before: float = 0.0) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.amounts: defaultdict[str, float] = defaultdict(float)
         self._last = time.monotonic()
-        self.seconds[REST] = process_seconds()
+        self.seconds[REST] = before
 
     def lap(self, stage: str, amount: float = 0) -> None:
         """End a stage that began where the last one ended; without an amount it counts as the rest."""
