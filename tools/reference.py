@@ -31,7 +31,7 @@ sys.path.insert(0, str(REPOSITORY))  # run as a file, not as a module
 from tools.generated import write_or_check  # noqa: E402
 
 FOLDER = REPOSITORY / "docs" / "reference"
-MADE = "<!-- Written by tools/reference.py. -->\n\n"
+HEADER = "<!-- Written by tools/reference.py. -->\n\n"
 KINDS = {
     Kind.WAITING: "Waiting: the phase stays, and the job goes on once this is mended",
     Kind.RUNNING: "Running",
@@ -203,7 +203,7 @@ def plain(text: str) -> str:
     return re.sub(r"\[[a-z ]+\](.*?)\[/\]", r"`\1`", text.strip())
 
 
-_WORDS = {bool: "", int: "whole number", float: "number", str: "text", Path: "path"}
+_TYPE_NAMES = {bool: "", int: "whole number", float: "number", str: "text", Path: "path"}
 
 
 def _value(option: Any) -> str:
@@ -218,7 +218,7 @@ def _value(option: Any) -> str:
     elif option.param_type_name == "option" and option.metavar:
         text = option.metavar
     else:
-        text = _WORDS[kind]
+        text = _TYPE_NAMES[kind]
         if option.default not in (None, "", False):
             text += f", `{option.default}` if not given"
     return f"{text}; may be given several times" if several and option.opts[0][0] == "-" else text
@@ -315,7 +315,7 @@ PAGES = {
 
 def main() -> int:
     """Write or check the pages."""
-    files = {FOLDER / name: MADE + page() for name, page in PAGES.items()}
+    files = {FOLDER / name: HEADER + page() for name, page in PAGES.items()}
     return write_or_check(files, "Write the reference pages that come from code.")
 
 

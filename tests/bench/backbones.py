@@ -17,7 +17,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
-from tests.support.trainer_engine import Heard  # noqa: E402
+from tests.support.trainer_engine import Recorder  # noqa: E402
 
 from retrainer.api import RetrainJobSpec  # noqa: E402
 from retrainer_trainer import bottlenecks  # noqa: E402
@@ -35,12 +35,12 @@ def opened(url: Path, images: Path, output: Path) -> OpenJob:
     spec = RetrainJobSpec.model_validate(
         {"backbone": {"url": str(url)}, "images": str(images), "output": str(output)}
     )
-    return bottlenecks.open_job(spec, Heard(spec), Stop())
+    return bottlenecks.open_job(spec, Recorder(spec), Stop())
 
 
 def ours(job: OpenJob) -> None:
     """Compute all bottlenecks as a run does."""
-    bottlenecks.compute_missing(job, Heard(job.spec), Stop())
+    bottlenecks.compute_missing(job, Recorder(job.spec), Stop())
 
 
 def bare(job: OpenJob) -> None:

@@ -53,7 +53,7 @@ def job(images: str = "photos", output: str = "out") -> RetrainJob:
     return parse_job(jobfile.documents(text, "job.yaml")[0][1])
 
 
-class Heard:
+class Recorder:
     """A Watcher that remembers, and may do something at a log line."""
 
     def __init__(self, on_log: int = 0) -> None:
@@ -105,24 +105,24 @@ def test_each_run_has_a_folder_of_its_own(tmp_path: Path) -> None:
 
 
 def test_reports_logs_and_warnings_are_passed_on_in_order(tmp_path: Path) -> None:
-    heard = Heard()
-    local.run_program(job(output=str(tmp_path)), progress=heard, program=fake("well"))
-    assert heard.logs == ["Converting the backbone, once per cache."]
-    assert len(heard.warnings) == 1
-    steps = [r.progress.step for r in heard.reports if r.progress.step is not None]
+    recorder = Recorder()
+    local.run_program(job(output=str(tmp_path)), progress=recorder, program=fake("well"))
+    assert recorder.logs == ["Converting the backbone, once per cache."]
+    assert len(recorder.warnings) == 1
+    steps = [r.progress.step for r in recorder.reports if r.progress.step is not None]
     assert steps == sorted(steps)
-    assert [r.stage for r in heard.reports][-1] == Phase.SUCCEEDED
+    assert [r.stage for r in recorder.reports][-1] == Phase.SUCCEEDED
 
 
 def test_the_trainer_is_given_the_task_of_a_pod_with_absolute_paths(tmp_path: Path) -> None:
-    heard = Heard()
+    recorder = Recorder()
     Path("w.h5").touch()
     original = job("photos", str(tmp_path / "out"))
     home = original.model_copy(
         update={"spec": original.spec.model_copy(update={"cache": "~/cache", "weights": "w.h5"})}
     )
-    local.run_program(home, progress=heard, program=fake("environment"))
-    environment = json.loads(heard.logs[0])
+    local.run_program(home, progress=recorder, program=fake("environment"))
+    environment = json.loads(recorder.logs[0])
     spec = environment["task"]["spec"]
     assert environment["task"]["task"] == "train"
     assert environment["port"] == "0"
@@ -139,11 +139,11 @@ def test_the_store_is_reached_as_this_machine_is_told_to(monkeypatch: pytest.Mon
     urls = urls.model_copy(update={"spec": urls.spec.model_copy(update={"storage": storage})})
 
     def endpoint(s3_endpoint: str | None = None) -> str:
-        heard = Heard()
+        recorder = Recorder()
         local.run_program(
-            urls, progress=heard, s3_endpoint=s3_endpoint, program=fake("environment")
+            urls, progress=recorder, s3_endpoint=s3_endpoint, program=fake("environment")
         )
-        task_storage = json.loads(heard.logs[0])["task"]["spec"]["storage"]
+        task_storage = json.loads(recorder.logs[0])["task"]["spec"]["storage"]
         assert task_storage["region"] == "eu-west-1"
         return str(task_storage["endpoint"])
 
@@ -160,10 +160,10 @@ def test_the_store_is_reached_as_this_machine_is_told_to(monkeypatch: pytest.Mon
 
 
 def test_urls_and_the_words_for_weights_are_left_as_they_are() -> None:
-    heard = Heard()
+    recorder = Recorder()
     urls = job("s3://photos/flowers", "s3://models/flowers")
-    local.run_program(urls, progress=heard, program=fake("environment"))
-    spec = json.loads(heard.logs[0])["task"]["spec"]
+    local.run_program(urls, progress=recorder, program=fake("environment"))
+    spec = json.loads(recorder.logs[0])["task"]["spec"]
     assert (spec["images"], spec["output"]) == ("s3://photos/flowers", "s3://models/flowers")
     assert spec["weights"] == "imagenet"
 
@@ -204,10 +204,10 @@ ENDS: list[tuple[str, type[RetrainerError], str, int]] = [
 def test_every_end_of_the_trainer_has_its_error(
     scenario: str, kind: type[RetrainerError], sentence: str, code: int, logs: Path
 ) -> None:
-    heard = Heard()
+    recorder = Recorder()
     with pytest.raises(RetrainerError) as caught:
-        local.run_program(job(), progress=heard, program=fake(scenario))
-    assert heard.logs == [], "the sentence would be shown twice"
+        local.run_program(job(), progress=recorder, program=fake(scenario))
+    assert recorder.logs == [], "the sentence would be shown twice"
     assert type(caught.value) is kind
     shown = re.sub(r"/\S+/flowers-[0-9a-f]{8}", "/models/flowers-00000000", str(caught.value))
     assert sentence in shown
@@ -266,32 +266,32 @@ def test_no_file_descriptor_is_left_open(tmp_path: Path) -> None:
 def test_ctrl_c_stops_the_trainer_in_order_and_says_what_is_in_the_cache(
     tmp_path: Path, logs: Path
 ) -> None:
-    heard = Heard(on_log=signal.SIGINT)
+    recorder = Recorder(on_log=signal.SIGINT)
     with pytest.raises(Interrupted) as caught:
-        local.run_program(job(output=str(tmp_path)), progress=heard, program=fake("stop"))
+        local.run_program(job(output=str(tmp_path)), progress=recorder, program=fake("stop"))
     # 749 when Ctrl-C came, 856 once the trainer had saved what it had.
     assert str(caught.value) == (
         f"Stopped; the cache {tmp_path}/.bottlenecks holds at least 856 of 1,498 bottlenecks. "
         "Run it again to go on."
     )
     assert caught.value.exit_code == 130
-    assert heard.logs[1].startswith("Stopping once what was computed is saved")
-    assert gone(int(heard.logs[0].split()[-1]))
+    assert recorder.logs[1].startswith("Stopping once what was computed is saved")
+    assert gone(int(recorder.logs[0].split()[-1]))
     assert list(logs.iterdir()) == []
 
 
 def test_an_error_of_the_watcher_stops_the_trainer_and_leaves_nothing(
     tmp_path: Path, logs: Path
 ) -> None:
-    class Closed(Heard):
+    class Closed(Recorder):
         def log(self, text: str) -> None:
             super().log(text)
             raise BrokenPipeError
 
-    heard = Closed()
+    recorder = Closed()
     with pytest.raises(BrokenPipeError):
-        local.run_program(job(output=str(tmp_path)), progress=heard, program=fake("stop"))
-    assert gone(int(heard.logs[0].split()[-1]))
+        local.run_program(job(output=str(tmp_path)), progress=recorder, program=fake("stop"))
+    assert gone(int(recorder.logs[0].split()[-1]))
     assert list(logs.iterdir()) == []
 
 
@@ -306,18 +306,18 @@ def gone(process: int) -> bool:
 
 
 def test_a_second_ctrl_c_ends_a_trainer_that_does_not_stop(tmp_path: Path) -> None:
-    class Twice(Heard):
+    class Twice(Recorder):
         def report(self, report: Report) -> None:
             super().report(report)
             if self.logs and len(self.warnings) < 1:
                 self.warnings.append("second")
                 os.kill(os.getpid(), signal.SIGINT)
 
-    heard = Twice(on_log=signal.SIGINT)
+    recorder = Twice(on_log=signal.SIGINT)
     with pytest.raises(Interrupted):
-        local.run_program(job(output=str(tmp_path)), progress=heard, program=fake("deaf"))
-    assert heard.warnings == ["second"]
-    assert gone(int(heard.logs[0].split()[-1]))
+        local.run_program(job(output=str(tmp_path)), progress=recorder, program=fake("deaf"))
+    assert recorder.warnings == ["second"]
+    assert gone(int(recorder.logs[0].split()[-1]))
 
 
 def test_a_run_works_from_a_thread_that_gets_no_signals(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-_TOLD = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_tile", "asimd", "sve")
+_FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_tile", "asimd", "sve")
 _SIDE = 1024
 _SECONDS = 0.5
 
@@ -27,7 +27,7 @@ def processor() -> str:
     fields = {name.strip(): value for name, value in fields.items()}
     flags = set(fields.get("flags", fields.get("Features", "")).split())
     name = fields.get("model name", platform.machine())
-    return f"{name} ({' '.join(flag for flag in _TOLD if flag in flags) or 'no vectors named'})"
+    return f"{name} ({' '.join(flag for flag in _FLAGS if flag in flags) or 'no vectors named'})"
 
 
 @cache

@@ -62,7 +62,7 @@ def spec(images: Path | str, output: Path | str, **fields: Any) -> RetrainJobSpe
     return RetrainJobSpec(images=str(images), output=str(output), **values)
 
 
-class Heard(Reporter):
+class Recorder(Reporter):
     """A reporter that keeps its log lines, warnings and reports."""
 
     def __init__(self, wanted: RetrainJobSpec, kind: str = "bottlenecks") -> None:
@@ -78,10 +78,10 @@ class Heard(Reporter):
         return self.report.warnings
 
 
-def prepared(wanted: RetrainJobSpec, heard: Heard | None = None) -> bottlenecks.Bottlenecks:
+def prepared(wanted: RetrainJobSpec, recorder: Recorder | None = None) -> bottlenecks.Bottlenecks:
     """Do the whole of the engine's part of a train task in this process."""
     run = open_store(wanted.output + "/run", wanted.storage, "spec.output")
-    return bottlenecks.prepare(wanted, heard or Heard(wanted), Stop(), run)
+    return bottlenecks.prepare(wanted, recorder or Recorder(wanted), Stop(), run)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 from tests.support import pictures
 from tests.support.trainer_engine import (
     WIDTH,
-    Heard,
+    Recorder,
     photo,
     photos,
     prepared,
@@ -59,11 +59,11 @@ def test_each_row_is_the_bottleneck_of_that_path_s_image(photo_folder: Path, out
 def test_the_second_run_computes_nothing(photo_folder: Path, output: Path) -> None:
     wanted = spec(photo_folder, output)
     first = prepared(wanted)
-    heard = Heard(wanted)
-    second = prepared(wanted, heard)
-    assert "80 of 80 images are in the cache, 0 to compute." in heard.lines
-    assert heard.report.progress.images_computed == 0
-    assert heard.report.progress.images_cached == 80
+    recorder = Recorder(wanted)
+    second = prepared(wanted, recorder)
+    assert "80 of 80 images are in the cache, 0 to compute." in recorder.lines
+    assert recorder.report.progress.images_computed == 0
+    assert recorder.report.progress.images_cached == 80
     assert (first.matrix == second.matrix).all()
     assert len(segments(output)) == 1
 
@@ -74,9 +74,9 @@ def test_only_what_is_new_is_computed(photo_folder: Path, output: Path) -> None:
     (photo_folder / "daisy/new.jpg").write_bytes(photo(5000))
     (photo_folder / "roses/0003.jpg").write_bytes(photo(5001))
     (photo_folder / "roses/0004.jpg").unlink()
-    heard = Heard(wanted)
-    ready = prepared(wanted, heard)
-    assert heard.report.progress.images_computed == 2
+    recorder = Recorder(wanted)
+    ready = prepared(wanted, recorder)
+    assert recorder.report.progress.images_computed == 2
     assert len(ready.matrix) == 80
 
 
@@ -85,20 +85,20 @@ def test_a_moved_folder_is_found_in_the_cache(
 ) -> None:
     prepared(spec(photo_folder, output))
     shutil.move(photo_folder, tmp_path / "elsewhere")
-    heard = Heard(spec(tmp_path / "elsewhere", output))
-    prepared(spec(tmp_path / "elsewhere", output), heard)
-    assert heard.report.progress.images_computed == 0
+    recorder = Recorder(spec(tmp_path / "elsewhere", output))
+    prepared(spec(tmp_path / "elsewhere", output), recorder)
+    assert recorder.report.progress.images_computed == 0
 
 
 def test_progress_counts_to_the_end(photo_folder: Path, output: Path) -> None:
     wanted = spec(photo_folder, output)
-    heard = Heard(wanted)
-    prepared(wanted, heard)
-    progress = heard.report.progress
+    recorder = Recorder(wanted)
+    prepared(wanted, recorder)
+    progress = recorder.report.progress
     assert (progress.images_total, progress.images_cached, progress.images_computed) == (80, 0, 80)
     assert progress.percent == 100
-    assert heard.report.message == "Computing bottlenecks: 80 of 80 images, 0 from the cache."
-    assert heard.report.images_per_second is not None
+    assert recorder.report.message == "Computing bottlenecks: 80 of 80 images, 0 from the cache."
+    assert recorder.report.images_per_second is not None
 
 
 # --- shards ---
@@ -109,17 +109,17 @@ def test_shards_together_compute_each_image_once_and_the_matrix_is_the_same(
     wanted = spec(photo_folder, tmp_path / "sharded", shards=3)
     computed = []
     for shard in range(3):
-        heard = Heard(wanted)
-        job = bottlenecks.open_job(wanted, heard, Stop())
-        filled = bottlenecks.compute_missing(job, heard, Stop(), shard=shard, shards=3)
+        recorder = Recorder(wanted)
+        job = bottlenecks.open_job(wanted, recorder, Stop())
+        filled = bottlenecks.compute_missing(job, recorder, Stop(), shard=shard, shards=3)
         assert filled.cached_count == 0
-        assert heard.report.progress.images_total == filled.computed_count
+        assert recorder.report.progress.images_total == filled.computed_count
         computed.append(filled.computed_count)
     assert sum(computed) == 80
     assert min(computed) > 0
-    heard = Heard(wanted)
-    ready = prepared(wanted, heard)
-    assert heard.report.progress.images_computed == 0
+    recorder = Recorder(wanted)
+    ready = prepared(wanted, recorder)
+    assert recorder.report.progress.images_computed == 0
     assert (ready.matrix == whole.matrix).all()
 
 
@@ -157,17 +157,17 @@ def test_training_images_get_their_views_and_no_others(photo_folder: Path, outpu
 def test_views_are_cached_like_any_bottleneck(photo_folder: Path, output: Path) -> None:
     prepared(spec(photo_folder, output))
     wanted = spec(photo_folder, output, distortions=DISTORTIONS)
-    first = Heard(wanted)
+    first = Recorder(wanted)
     ready = prepared(wanted, first)
     training = len(ready.rows(split.TRAINING))
-    second = Heard(wanted)
+    second = Recorder(wanted)
     prepared(wanted, second)
     assert first.report.progress.images_computed == training
     assert second.report.progress.images_computed == 0
     more = spec(photo_folder, output, distortions={**DISTORTIONS, "views": 4})
-    heard = Heard(more)
-    prepared(more, heard)
-    assert heard.report.progress.images_computed == training
+    recorder = Recorder(more)
+    prepared(more, recorder)
+    assert recorder.report.progress.images_computed == training
 
 
 def test_views_are_decided_by_the_image_and_the_number() -> None:
@@ -224,8 +224,8 @@ def test_bad_files_are_rejected_with_path_and_reason_and_the_job_goes_on(
     (photo_folder / "roses/nowhere.jpg").symlink_to("/nowhere")
     (photo_folder / "roses/circle.jpg").symlink_to("circle.jpg")
     wanted = spec(photo_folder, output, max_rejected_fraction=0.1)
-    heard = Heard(wanted)
-    ready = prepared(wanted, heard)
+    recorder = Recorder(wanted)
+    ready = prepared(wanted, recorder)
     reasons = {ready.catalog.paths[i]: reason for i, reason in ready.rejected.items()}
     assert reasons == {
         "daisy/text.jpg": "not a JPEG, PNG, WebP, BMP or GIF image",
@@ -242,8 +242,8 @@ def test_bad_files_are_rejected_with_path_and_reason_and_the_job_goes_on(
         + len(ready.rows(split.TESTING))
         == 81
     )
-    assert heard.report.progress.images_rejected == 5
-    (warning,) = heard.warnings
+    assert recorder.report.progress.images_rejected == 5
+    (warning,) = recorder.warnings
     assert warning.startswith(
         "Images rejected: 5, daisy/tab\\tnew\\nline.jpg (0 bytes); daisy/text"
     )
@@ -265,14 +265,14 @@ def test_pictures_of_twelve_bits_in_sixteen_are_told_in_every_run(
     shutil.copy(photo_folder / "daisy/twelve.png", photo_folder / "roses/copy.png")
     for computed_count in (84, 0):
         wanted = spec(photo_folder, output)
-        heard = Heard(wanted)
-        prepared(wanted, heard)
-        (warning,) = [w for w in heard.warnings if "black" in w]
+        recorder = Recorder(wanted)
+        prepared(wanted, recorder)
+        (warning,) = [w for w in recorder.warnings if "black" in w]
         assert warning.startswith(
             "Nearly black: 3 of 84 images, such as daisy/fourteen.png. They are "
         )
         assert "use at most 14 of them" in warning
-        assert heard.report.progress.images_computed == computed_count
+        assert recorder.report.progress.images_computed == computed_count
 
 
 def test_more_rejected_than_allowed_fails_and_lists_them_in_the_run(
@@ -304,11 +304,11 @@ def test_a_label_of_unreadable_images_only_is_refused(photo_folder: Path, output
 def test_the_same_image_twice_is_computed_once(photo_folder: Path, output: Path) -> None:
     shutil.copy(photo_folder / "daisy/0001.jpg", photo_folder / "roses/copy.jpg")
     wanted = spec(photo_folder, output)
-    heard = Heard(wanted)
-    ready = prepared(wanted, heard)
-    progress = heard.report.progress
+    recorder = Recorder(wanted)
+    ready = prepared(wanted, recorder)
+    progress = recorder.report.progress
     assert (progress.images_total, progress.images_computed, progress.images_cached) == (81, 81, 0)
-    assert "0 of 81 images are in the cache, 81 to compute." in heard.lines
+    assert "0 of 81 images are in the cache, 81 to compute." in recorder.lines
     index = segments(output)[0].with_suffix(".index").read_bytes()
     assert len(unpack_index(index, WIDTH, segments(output)[0].stat().st_size)) == 80
     paths = list(ready.catalog.paths)
@@ -324,8 +324,8 @@ def test_counts_add_up_when_a_broken_image_is_there_twice_and_a_segment_is_damag
         (photo_folder / name).write_bytes(broken)
     shutil.copy(photo_folder / "daisy/0001.jpg", photo_folder / "roses/copy.jpg")
 
-    def counts(heard: Heard) -> tuple[int | None, ...]:
-        progress = heard.report.progress
+    def counts(recorder: Recorder) -> tuple[int | None, ...]:
+        progress = recorder.report.progress
         return (
             progress.images_total,
             progress.images_cached,
@@ -334,7 +334,7 @@ def test_counts_add_up_when_a_broken_image_is_there_twice_and_a_segment_is_damag
         )
 
     wanted = spec(photo_folder, output, max_rejected_fraction=0.1)
-    first, second, third = Heard(wanted), Heard(wanted), Heard(wanted)
+    first, second, third = Recorder(wanted), Recorder(wanted), Recorder(wanted)
     before = prepared(wanted, first)
     assert counts(first) == (83, 0, 81, 2)
     prepared(wanted, second)
@@ -362,28 +362,28 @@ def test_a_damaged_segment_is_mended_in_the_same_run_whatever_its_size(
     records = unpack_index(index.read_bytes(), WIDTH, len(whole))
     place = int(records["offset"][0])
     path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
-    heard = Heard(wanted)
-    after = prepared(wanted, heard)
+    recorder = Recorder(wanted)
+    after = prepared(wanted, recorder)
     assert (after.matrix == before.matrix).all()
-    assert heard.report.progress.images_computed == images
-    assert len(heard.warnings) == 1
+    assert recorder.report.progress.images_computed == images
+    assert len(recorder.warnings) == 1
 
 
 def test_an_image_replaced_after_it_was_listed_is_never_stale(
     photo_folder: Path, output: Path
 ) -> None:
     wanted = spec(photo_folder, output)
-    heard = Heard(wanted)
-    job = bottlenecks.open_job(wanted, heard, Stop())
+    recorder = Recorder(wanted)
+    job = bottlenecks.open_job(wanted, recorder, Stop())
     (photo_folder / "daisy/0005.jpg").write_bytes(photo(9999))
-    filled = bottlenecks.compute_missing(job, heard, Stop())
+    filled = bottlenecks.compute_missing(job, recorder, Stop())
     ready, missing = bottlenecks.load(job, filled)
     assert missing == 0
     row = list(ready.catalog.paths).index("daisy/0005.jpg")
     (expected,) = ready.backbone.start()([images.pixels(photo(9999), 128)])
     assert (ready.matrix[row] == expected).all()
     assert ready.catalog.identities[row].tobytes() == content_identity(photo(9999))
-    second = Heard(wanted)
+    second = Recorder(wanted)
     prepared(wanted, second)
     assert second.report.progress.images_computed == 0
 
@@ -409,13 +409,13 @@ def test_a_damaged_segment_is_computed_again_and_the_result_is_the_same(
         index.write_bytes(index.read_bytes()[:100])
     else:
         index.unlink()
-    heard = Heard(wanted)
-    after = prepared(wanted, heard)
+    recorder = Recorder(wanted)
+    after = prepared(wanted, recorder)
     assert (after.matrix == before.matrix).all()
     if damage in ("flip", "cut", "empty"):
-        assert any("is damaged; its images are computed again" in w for w in heard.warnings)
+        assert any("is damaged; its images are computed again" in w for w in recorder.warnings)
     else:
-        assert heard.warnings == []
+        assert recorder.warnings == []
 
 
 def test_a_cache_that_loses_what_is_written_is_an_error_not_a_loop(
@@ -426,10 +426,10 @@ def test_a_cache_that_loses_what_is_written_is_an_error_not_a_loop(
             return True
 
     wanted = spec(photo_folder, output)
-    job = bottlenecks.open_job(wanted, Heard(wanted), Stop())
+    job = bottlenecks.open_job(wanted, Recorder(wanted), Stop())
     store = Losing(output / ".bottlenecks", "lost", "spec.cache")
     cache = Cache(store, job.backbone.fingerprint, WIDTH, lambda _text: None)
     with pytest.raises(
         RetrainerError, match=r"^80 bottlenecks just written to .* cannot be read back\.$"
     ):
-        bottlenecks.compute_and_load(replace(job, cache=cache), Heard(wanted), Stop(), store)
+        bottlenecks.compute_and_load(replace(job, cache=cache), Recorder(wanted), Stop(), store)

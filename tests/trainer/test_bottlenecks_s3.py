@@ -8,7 +8,7 @@ import onnx
 import pytest
 from tests.support.devcluster_s3 import PROGRAMS, S3Server
 from tests.support.small_networks import onnx_network
-from tests.support.trainer_engine import Heard, photo, photos, prepared, spec
+from tests.support.trainer_engine import Recorder, photo, photos, prepared, spec
 from tests.support.trainer_s3 import TinyS3, bucket, upload
 
 from retrainer.api import RetrainJobSpec
@@ -55,15 +55,15 @@ def test_s3_gives_the_same_bits_as_the_local_folder_and_shares_its_cache(
     client = bucket(s3, "same")
     upload(client, "same", "in", photo_folder)
     wanted = spec("s3://same/in", "s3://same/out", storage={"endpoint": s3.endpoint})
-    heard = Heard(wanted)
-    ready = prepared(wanted, heard)
-    assert heard.report.progress.images_computed == 80
+    recorder = Recorder(wanted)
+    ready = prepared(wanted, recorder)
+    assert recorder.report.progress.images_computed == 80
     assert list(ready.catalog.paths) == list(local.catalog.paths)
     assert (ready.catalog.identities == local.catalog.identities).all()
     assert (ready.catalog.sets == local.catalog.sets).all()
     assert (ready.matrix == local.matrix).all()
     mixed = spec("s3://same/in", output, storage={"endpoint": s3.endpoint})
-    shared = Heard(mixed)
+    shared = Recorder(mixed)
     prepared(mixed, shared)
     assert shared.report.progress.images_computed == 0
 
@@ -117,9 +117,9 @@ def test_a_backbone_in_s3_shares_its_bottlenecks_with_its_copy_here(
             "backbone": {"url": url}, "images": str(photo_folder), "output": str(output),
             "storage": storage,
         })  # fmt: skip
-        heard = Heard(wanted)
-        matrices.append(prepared(wanted, heard).matrix)
-        assert heard.report.progress.images_computed == computed
+        recorder = Recorder(wanted)
+        matrices.append(prepared(wanted, recorder).matrix)
+        assert recorder.report.progress.images_computed == computed
     assert (matrices[0] == matrices[1]).all()
 
 
@@ -129,11 +129,11 @@ def test_an_object_replaced_after_the_listing_is_listed_again(
     client = bucket(s3, "replaced")
     upload(client, "replaced", "in", photo_folder)
     wanted = spec("s3://replaced/in", "s3://replaced/out", storage={"endpoint": s3.endpoint})
-    heard = Heard(wanted)
-    job = bottlenecks.open_job(wanted, heard, Stop())
+    recorder = Recorder(wanted)
+    job = bottlenecks.open_job(wanted, recorder, Stop())
     client.put_object(Bucket="replaced", Key="in/daisy/0005.jpg", Body=photo(9999))
     client.delete_object(Bucket="replaced", Key="in/daisy/0006.jpg")
-    filled = bottlenecks.compute_missing(job, heard, Stop())
+    filled = bottlenecks.compute_missing(job, recorder, Stop())
     ready, missing = bottlenecks.load(job, filled)
     assert missing == 0
     paths = list(ready.catalog.paths)
@@ -153,13 +153,13 @@ def test_a_store_without_strong_etags_is_read_and_known_by_content(
         for path in local.catalog.paths:
             tiny.objects[f"bin/in/{path}"] = (photo_folder / path).read_bytes()
         wanted = spec("s3://bin/in", output, storage={"endpoint": tiny.endpoint})
-        heard = Heard(wanted)
-        ready = prepared(wanted, heard)
-        assert heard.report.progress.images_computed == 0
-        assert "80 images are told apart by their content, so each is read." in heard.lines
+        recorder = Recorder(wanted)
+        ready = prepared(wanted, recorder)
+        assert recorder.report.progress.images_computed == 0
+        assert "80 images are told apart by their content, so each is read." in recorder.lines
         assert (ready.matrix == local.matrix).all()
         tiny.objects["bin/in/daisy/0001.jpg"] = photo(4321)
-        changed = Heard(wanted)
+        changed = Recorder(wanted)
         prepared(wanted, changed)
         assert changed.report.progress.images_computed == 1
 
@@ -175,7 +175,7 @@ def test_a_server_that_dies_in_the_middle_and_comes_back_does_not_end_the_run(
         wanted = spec("s3://dying/in", "s3://dying/out", storage={"endpoint": server.endpoint})
         waiting, dead = threading.Event(), threading.Event()
 
-        class Killing(Heard):
+        class Killing(Recorder):
             def update(self, **fields: Any) -> None:
                 super().update(**fields)
                 if (self.report.progress.images_computed or 0) > 0 and not dead.is_set():
@@ -187,7 +187,7 @@ def test_a_server_that_dies_in_the_middle_and_comes_back_does_not_end_the_run(
                 if "does not answer" in text:
                     waiting.set()
 
-        heard = Killing(wanted)
+        recorder = Killing(wanted)
 
         def come_back() -> None:
             assert dead.wait(60)
@@ -196,8 +196,8 @@ def test_a_server_that_dies_in_the_middle_and_comes_back_does_not_end_the_run(
 
         thread = threading.Thread(target=come_back)
         thread.start()
-        ready = prepared(wanted, heard)
+        ready = prepared(wanted, recorder)
         thread.join()
     assert dead.is_set()
     assert ready.usable.all()
-    assert heard.report.progress.images_computed == 340
+    assert recorder.report.progress.images_computed == 340

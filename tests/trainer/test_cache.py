@@ -24,8 +24,8 @@ Array = np.ndarray[Any, Any]
 def open_cache(
     folder: Path, warnings: list[str] | None = None, store: Store | None = None
 ) -> Cache:
-    heard = warnings if warnings is not None else []
-    return Cache(store or open_store(str(folder), Storage()), "fp", WIDTH, heard.append)
+    recorder = warnings if warnings is not None else []
+    return Cache(store or open_store(str(folder), Storage()), "fp", WIDTH, recorder.append)
 
 
 def some(count: int, seed: int = 0) -> tuple[Array, Array]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.trainer_engine import Heard, photo, photos, spec
+from tests.support.trainer_engine import Recorder, photo, photos, spec
 
 from retrainer.api import Task, layout
 from retrainer.api.corrections import Correction, csv_text, parsed
@@ -121,7 +121,7 @@ def test_what_corrected_labels_change_is_told_apart_from_a_better_head() -> None
     )
 
 
-def run(root: Path, uid: str, **fields: Any) -> tuple[Run, Heard]:
+def run(root: Path, uid: str, **fields: Any) -> tuple[Run, Recorder]:
     values = {
         "training": {"steps": 50},
         "export": ["tflite"],
@@ -129,10 +129,10 @@ def run(root: Path, uid: str, **fields: Any) -> tuple[Run, Heard]:
         **fields,
     }
     wanted = spec(root / "flowers", root / "out", **values)
-    heard = Heard(wanted, "train")
+    recorder = Recorder(wanted, "train")
     task = Task(task="train", name="t", uid=uid, spec=wanted)
-    train.run(task, heard, Stop())
-    return Run(task.run_url), heard
+    train.run(task, recorder, Stop())
+    return Run(task.run_url), recorder
 
 
 @pytest.mark.slow
@@ -171,7 +171,7 @@ def test_the_next_run_says_which_corrections_were_applied_and_what_they_changed(
     assert "McNemar" in page
     # Without the run before, the corrections are applied all the same.
     (root / "corrections.csv").write_text(csv_text([Correction(tested, "keep", "", "t-none")]))
-    third, heard = run(root, "00000003-0", corrections=str(root / "corrections.csv"))
+    third, recorder = run(root, "00000003-0", corrections=str(root / "corrections.csv"))
     assert third.evaluation.corrections is not None
     assert third.evaluation.corrections.before is None
-    assert any("The corrections are of t-none" in warning for warning in heard.warnings)
+    assert any("The corrections are of t-none" in warning for warning in recorder.warnings)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.trainer_engine import Heard, photo, photos, prepared, spec
+from tests.support.trainer_engine import Recorder, photo, photos, prepared, spec
 
 from retrainer.api import architecture
 from retrainer.errors import Interrupted, RetrainerError, StorageError
@@ -37,11 +37,11 @@ def cpu(_warn: Callable[[str], None]) -> str:
     return "/CPU:0"
 
 
-def on_device(wanted: Any, heard: Heard | None = None) -> bottlenecks.Bottlenecks:
-    heard = heard or Heard(wanted)
-    job = bottlenecks.open_job(wanted, heard, Stop(), find_gpu=cpu)
+def on_device(wanted: Any, recorder: Recorder | None = None) -> bottlenecks.Bottlenecks:
+    recorder = recorder or Recorder(wanted)
+    job = bottlenecks.open_job(wanted, recorder, Stop(), find_gpu=cpu)
     return bottlenecks.compute_and_load(
-        job, heard, Stop(), LocalStore(Path(wanted.output), "run", "x")
+        job, recorder, Stop(), LocalStore(Path(wanted.output), "run", "x")
     )
 
 
@@ -108,24 +108,24 @@ def test_a_job_on_the_device_fills_a_cache_of_its_own_with_the_same_bottlenecks(
 ) -> None:
     (photo_folder / "daisy/broken.jpg").write_bytes(photo(1)[:200])
     wanted = spec(photo_folder, output, distortions={"flipLeftRight": True, "views": 3})
-    on_cores, heard = prepared(wanted), Heard(wanted)
-    ready = on_device(wanted, heard)
+    on_cores, recorder = prepared(wanted), Recorder(wanted)
+    ready = on_device(wanted, recorder)
     assert (on_cores.backbone.runs_on, ready.backbone.runs_on) == (LITERT, KERAS_GPU)
     assert ready.backbone.fingerprint != on_cores.backbone.fingerprint
-    assert heard.report.progress.images_cached == 0
-    assert heard.report.progress.images_computed == 140
+    assert recorder.report.progress.images_cached == 0
+    assert recorder.report.progress.images_computed == 140
     assert ready.rejected == on_cores.rejected
     rows = np.flatnonzero(on_cores.matrix.any(axis=1))
     assert len(rows) > 140 * 3
     assert apart(ready.matrix[rows], on_cores.matrix[rows]) < TOLERANCE
-    assert "Bottlenecks are computed on TensorFlow's /CPU:0, in batches of 64." in heard.lines
-    second = Heard(wanted)
+    assert "Bottlenecks are computed on TensorFlow's /CPU:0, in batches of 64." in recorder.lines
+    second = Recorder(wanted)
     on_device(wanted, second)
     assert second.report.progress.images_computed == 0
 
 
 def test_a_stop_keeps_what_the_device_has_computed(photo_folder: Path, output: Path) -> None:
-    class Stopping(Heard):
+    class Stopping(Recorder):
         def update(self, **fields: Any) -> None:
             super().update(**fields)
             if (self.report.progress.images_computed or 0) > 0:
@@ -134,13 +134,13 @@ def test_a_stop_keeps_what_the_device_has_computed(photo_folder: Path, output: P
     stop = Stop()
     photos(photo_folder, {"tulips": 600}, first=1000)
     wanted = spec(photo_folder, output)
-    heard = Stopping(wanted)
-    job = bottlenecks.open_job(wanted, heard, stop, find_gpu=cpu)
+    recorder = Stopping(wanted)
+    job = bottlenecks.open_job(wanted, recorder, stop, find_gpu=cpu)
     with pytest.raises(Interrupted):
-        bottlenecks.compute_missing(job, heard, stop)
-    computed = heard.report.progress.images_computed or 0
+        bottlenecks.compute_missing(job, recorder, stop)
+    computed = recorder.report.progress.images_computed or 0
     assert 0 < computed < 740
-    second = Heard(wanted)
+    second = Recorder(wanted)
     on_device(wanted, second)
     assert second.report.progress.images_cached == computed
 
@@ -158,12 +158,12 @@ def test_a_store_that_dies_in_the_middle_loses_nothing_that_was_read(
             return super().get(path, if_match)
 
     wanted = spec(photo_folder, output)
-    job = bottlenecks.open_job(wanted, Heard(wanted), Stop(), find_gpu=cpu)
+    job = bottlenecks.open_job(wanted, Recorder(wanted), Stop(), find_gpu=cpu)
     dying = Dying(photo_folder, "dying", "spec.images")
-    heard = Heard(wanted)
+    recorder = Recorder(wanted)
     with pytest.raises(StorageError, match=r"^Cannot reach the store\.$"):
-        bottlenecks.compute_missing(replace(job, images=dying), heard, Stop())
-    assert heard.report.progress.images_computed == 100
+        bottlenecks.compute_missing(replace(job, images=dying), recorder, Stop())
+    assert recorder.report.progress.images_computed == 100
 
 
 # --- out of memory ---

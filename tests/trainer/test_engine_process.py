@@ -17,7 +17,7 @@ import pytest
 from tests.support.devcluster_s3 import S3Server
 from tests.support.trainer_engine import (
     ARCHITECTURE,
-    Heard,
+    Recorder,
     command,
     ended,
     photos,
@@ -141,9 +141,9 @@ def test_the_shard_comes_from_the_environment(tmp_path: Path) -> None:
         assert done.report.shard == shard
         counts.append(done.report.progress.images_computed)
     assert sum(c or 0 for c in counts) == 60
-    heard = Heard(wanted)
-    prepared(wanted, heard)
-    assert heard.report.progress.images_computed == 0
+    recorder = Recorder(wanted)
+    prepared(wanted, recorder)
+    assert recorder.report.progress.images_computed == 0
 
 
 @contextmanager
@@ -179,9 +179,9 @@ def test_a_task_that_is_asked_to_stop_keeps_what_it_has(tmp_path: Path, number: 
     )
     computed = done.report.progress.images_computed or 0
     assert 5 < computed < 3000
-    heard = Heard(wanted)
-    prepared(wanted, heard)
-    assert heard.report.progress.images_cached == computed
+    recorder = Recorder(wanted)
+    prepared(wanted, recorder)
+    assert recorder.report.progress.images_cached == computed
 
 
 def test_a_task_whose_events_nobody_reads_any_more_stops_and_keeps_what_it_has(
@@ -195,10 +195,10 @@ def test_a_task_whose_events_nobody_reads_any_more_stops_and_keeps_what_it_has(
     assert done.code == 143
     assert done.report.reason == "Interrupted"
     assert done.stderr == ""
-    heard = Heard(wanted)
-    prepared(wanted, heard)
-    assert heard.report.progress.images_cached == done.report.progress.images_computed
-    assert heard.report.progress.images_computed != 0
+    recorder = Recorder(wanted)
+    prepared(wanted, recorder)
+    assert recorder.report.progress.images_cached == done.report.progress.images_computed
+    assert recorder.report.progress.images_computed != 0
 
 
 def test_the_trainer_of_a_run_that_is_killed_stops_and_keeps_what_it_has(tmp_path: Path) -> None:
@@ -246,10 +246,10 @@ run_program(job, progress=Watch(), program=["sh", "-c", {shell!r}, sys.executabl
     report = json.loads((tmp_path / "termination-log").read_text())
     assert report["reason"] == "Interrupted"
     wanted = spec(images, tmp_path / "out")
-    heard = Heard(wanted)
-    prepared(wanted, heard)
-    assert heard.report.progress.images_cached == report["progress"]["imagesComputed"] > 5
-    assert heard.report.progress.images_computed != 0
+    recorder = Recorder(wanted)
+    prepared(wanted, recorder)
+    assert recorder.report.progress.images_cached == report["progress"]["imagesComputed"] > 5
+    assert recorder.report.progress.images_computed != 0
 
 
 def test_a_task_that_is_killed_leaves_a_cache_that_is_whole(tmp_path: Path) -> None:
@@ -258,9 +258,9 @@ def test_a_task_that_is_killed_leaves_a_cache_that_is_whole(tmp_path: Path) -> N
     with started(wanted, tmp_path) as (process, _):
         process.kill()
         process.communicate()
-    heard = Heard(wanted)
-    ready = prepared(wanted, heard)
-    assert heard.warnings == []
+    recorder = Recorder(wanted)
+    ready = prepared(wanted, recorder)
+    assert recorder.warnings == []
     assert ready.usable.all()
     assert (ready.matrix != 0).any(1).all()
 

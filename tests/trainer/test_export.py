@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tests.conftest import REPOSITORY
 from tests.support import pictures
-from tests.support.trainer_engine import Heard, spec
+from tests.support.trainer_engine import Recorder, spec
 
 from retrainer.api import Export, Training, architecture
 from retrainer.api.layout import EXPORT_PATHS
@@ -249,11 +249,11 @@ def test_an_export_of_another_head_is_noticed(exported: Exported, tmp_path: Path
     guess = exported.scores.argmax(1)
     count.add(run(exported.pixels, []), np.repeat(np.arange(3), EACH), guess)
     assert count.differs
-    heard = Heard(spec("images", "output"), "train")
+    recorder = Recorder(spec("images", "output"), "train")
     with pytest.raises(
         RetrainerError, match="The exported tflite disagrees with the head"
     ) as caught:
-        check.tell_difference("tflite", count, heard)
+        check.tell_difference("tflite", count, recorder)
     assert caught.value.reason == "ExportDiffers"
 
 
@@ -261,9 +261,11 @@ def test_one_percent_may_differ_and_a_lenient_export_only_warns() -> None:
     assert not Comparison(images=300, right=200, different=3).differs
     bad = Comparison(images=300, right=200, different=4)
     assert bad.differs
-    heard = Heard(spec("images", "output"), "train")
-    check.tell_difference("tfliteInt8", bad, heard)
-    assert heard.warnings == ["The exported tfliteInt8 disagrees with the head on 4 of 300 images."]
+    recorder = Recorder(spec("images", "output"), "train")
+    check.tell_difference("tfliteInt8", bad, recorder)
+    assert recorder.warnings == [
+        "The exported tfliteInt8 disagrees with the head on 4 of 300 images."
+    ]
 
 
 def test_slow_formats_are_announced(exported: Exported) -> None:

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tests.support.small_networks import SIZE, WIDTH, onnx_network, tflite_network
-from tests.support.trainer_engine import UID, Heard, photo, photos, prepared
+from tests.support.trainer_engine import UID, Recorder, photo, photos, prepared
 
 from retrainer.api import BackboneSource, RetrainJobSpec, Storage, Task, Token
 from retrainer.errors import UserError
@@ -271,10 +271,10 @@ def test_two_jobs_on_one_file_from_two_places_share_all_bottlenecks(tmp_path: Pa
     first = job(tmp_path / "one", tmp_path / "out", images)
     ready = prepared(first)
     assert ready.matrix.shape == (24, WIDTH)
-    heard = Heard(first)
-    prepared(job(tmp_path / "two", tmp_path / "out", images), heard)
-    assert heard.report.progress.images_cached == 24
-    other = Heard(first)
+    recorder = Recorder(first)
+    prepared(job(tmp_path / "two", tmp_path / "out", images), recorder)
+    assert recorder.report.progress.images_cached == 24
+    other = Recorder(first)
     prepared(job(tmp_path / "two", tmp_path / "out", images, mean=[0.1] * 3), other)
     assert other.report.progress.images_cached == 0
 
@@ -301,7 +301,7 @@ def test_a_run_exports_the_network_with_its_head_and_says_what_it_was(
     write(tmp_path / "small_net", files)
     spec = job(tmp_path / "small_net", tmp_path / "out", images, training={"steps": 20})
     task = Task(task="train", name="t", uid=UID, spec=spec)
-    train.run(task, Heard(spec, "train"), Stop())
+    train.run(task, Recorder(spec, "train"), Stop())
     run = Run(task.run_url)
     evaluation = run.evaluation
     assert (evaluation.network, evaluation.architecture) == ("small_net", "")

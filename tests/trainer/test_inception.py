@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.support import trainer_engine as engine
-from tests.support.trainer_engine import Heard
+from tests.support.trainer_engine import Recorder
 
 from retrainer.api import Task, layout
 from retrainer.inference import pixels as images
@@ -56,9 +56,9 @@ def test_a_whole_run_of_inception_v3_gives_keras_own_features_and_equal_exports(
     assert own.std(axis=0).max() > 0.001 * scale, "photos give features that differ"
     np.testing.assert_allclose(ready.matrix, own, atol=1e-4 * scale)
 
-    heard = Heard(wanted, "train")
+    recorder = Recorder(wanted, "train")
     task = Task(task="train", name="t", uid=engine.UID, spec=wanted)
-    train.run(task, heard, Stop())
+    train.run(task, recorder, Stop())
     run = Path(task.run_url)
     exports = json.loads((run / layout.EVALUATION).read_bytes())["exports"]
     assert exports["tflite"]["different"] == 0

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.support import manifests
 from tests.support.manifests import FORMS, json_lines, parquet, table
-from tests.support.trainer_engine import Heard, photos, prepared, spec
+from tests.support.trainer_engine import Recorder, photos, prepared, spec
 
 from retrainer.api import Solver, Training, layout
 from retrainer.errors import UserError
@@ -396,8 +396,8 @@ def test_a_label_is_added_when_the_old_photos_are_gone(tmp_path: Path) -> None:
     (tmp_path / "manifest").write_bytes(parquet(**columns))
     wanted = spec(tmp_path / "flowers", tmp_path / "out", cache=str(tmp_path / "cache"),
                   manifest=str(tmp_path / "manifest"))  # fmt: skip
-    heard = Heard(wanted)
-    ready = prepared(wanted, heard)
+    recorder = Recorder(wanted)
+    ready = prepared(wanted, recorder)
     assert ready.catalog.labels == ("daisy", "roses", "tulips")
     assert ready.usable.sum() == 36
     before = dict(zip(old.catalog.paths, old.matrix, strict=True))
@@ -409,7 +409,7 @@ def test_a_label_is_added_when_the_old_photos_are_gone(tmp_path: Path) -> None:
     ]
     assert any(
         warning == "24 images have no file any more: their bottlenecks come from the cache alone."
-        for warning in heard.warnings
+        for warning in recorder.warnings
     )
 
 

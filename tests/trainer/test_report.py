@@ -120,13 +120,13 @@ def test_a_line_is_never_heard_before_the_change_that_it_was_said_after() -> Non
         reporter.update(progress={"step": step})
         reporter.log(f"at {step}")
     reporter.finish()
-    heard = -1
+    step = -1
     for event in events(read, write):
         if "report" in event:
-            heard = event["report"]["progress"]["step"]
+            step = event["report"]["progress"]["step"]
         else:
-            assert event == {"log": f"at {heard}"}
-    assert heard == 49
+            assert event == {"log": f"at {step}"}
+    assert step == 49
 
 
 def test_a_listener_that_is_gone_is_no_error() -> None:

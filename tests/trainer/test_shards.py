@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.trainer_engine import Heard, photo, photos, spec
+from tests.support.trainer_engine import Recorder, photo, photos, spec
 
 from retrainer.api import Progress
 from retrainer_trainer import bottlenecks
@@ -41,18 +41,18 @@ def test_the_shards_progress_together_counts_each_image_once(tmp_path: Path) -> 
     (images / "roses/copy.jpg").write_bytes((images / "daisy/0003.jpg").read_bytes())
     (images / "roses/broken.jpg").write_bytes(photo(4)[:200])
     before = spec(images, tmp_path / "out", split={"testingPercentage": 20})
-    first = bottlenecks.open_job(before, Heard(before), Stop())
+    first = bottlenecks.open_job(before, Recorder(before), Stop())
     some = bottlenecks.compute_missing(
-        first, Heard(before), Stop(), shard=1, shards=4
+        first, Recorder(before), Stop(), shard=1, shards=4
     )  # cached before
     for shards in (40, 3):
         wanted = spec(images, tmp_path / "out", shards=shards)
         progress: list[Progress] = []
         for shard in range(shards):
-            heard = Heard(wanted)
-            job = bottlenecks.open_job(wanted, heard, Stop())
-            bottlenecks.compute_missing(job, heard, Stop(), shard=shard, shards=shards)
-            progress.append(heard.report.progress)
+            recorder = Recorder(wanted)
+            job = bottlenecks.open_job(wanted, recorder, Stop())
+            bottlenecks.compute_missing(job, recorder, Stop(), shard=shard, shards=shards)
+            progress.append(recorder.report.progress)
             assert progress[-1].images_total == _done(progress[-1])
         assert sum(p.images_total or 0 for p in progress) == 62
         assert sum(p.images_rejected or 0 for p in progress) == 1

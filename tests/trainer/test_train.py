@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from tests.support import trainer_engine as engine
-from tests.support.trainer_engine import Heard
+from tests.support.trainer_engine import Recorder
 
 from retrainer import jobfile
 from retrainer.api import (
@@ -81,13 +81,13 @@ def task_of(wanted: RetrainJobSpec, uid: str = engine.UID) -> Task:
     return Task(task="train", name="t", uid=uid, spec=wanted)
 
 
-def trained(wanted: RetrainJobSpec, uid: str = engine.UID) -> tuple[Path, Heard]:
+def trained(wanted: RetrainJobSpec, uid: str = engine.UID) -> tuple[Path, Recorder]:
     """Do the task in this process; its run's folder and what was said."""
-    heard = Heard(wanted, "train")
-    heard.report = heard.report.model_copy(update={"uid": uid})
+    recorder = Recorder(wanted, "train")
+    recorder.report = recorder.report.model_copy(update={"uid": uid})
     task = task_of(wanted, uid)
-    train.run(task, heard, Stop())
-    return Path(task.run_url), heard
+    train.run(task, recorder, Stop())
+    return Path(task.run_url), recorder
 
 
 @pytest.fixture(scope="module")
@@ -265,9 +265,9 @@ def test_a_result_of_another_job_in_the_folder_is_no_result_of_this_one(
     wanted = spec(photos, cache, tmp_path)
     run, _ = trained(wanted, engine.UID)
     other = engine.UID[:8] + "-another"
-    _, heard = trained(wanted, other)
+    _, recorder = trained(wanted, other)
     assert Report.model_validate_json((run / layout.RESULT).read_bytes()).uid == other
-    assert heard.report.progress.images_computed == 0
+    assert recorder.report.progress.images_computed == 0
 
 
 def test_shards_then_train_give_the_head_of_one_pod_to_the_bit(
@@ -277,14 +277,14 @@ def test_shards_then_train_give_the_head_of_one_pod_to_the_bit(
     wanted = spec(photos, tmp_path / "c2", tmp_path / "o2", shards=3)
     computed = []
     for shard in (2, 0, 1):
-        heard = Heard(wanted)
+        recorder = Recorder(wanted)
         task = Task(task="bottlenecks", name="t", uid=engine.UID, shards=3, spec=wanted)
-        bottlenecks.run(task, shard, heard, Stop())
-        computed.append(heard.report.progress.images_computed)
+        bottlenecks.run(task, shard, recorder, Stop())
+        computed.append(recorder.report.progress.images_computed)
     assert sum(filter(None, computed)) == 3 * EACH
     assert all(computed)
-    together, heard = trained(wanted)
-    assert heard.report.progress.images_computed == 0
+    together, recorder = trained(wanted)
+    assert recorder.report.progress.images_computed == 0
     heads = [np.load(run / layout.HEAD) for run in (alone, together)]
     assert heads[0]["weights"].tobytes() == heads[1]["weights"].tobytes()
     assert heads[0]["bias"].tobytes() == heads[1]["bias"].tobytes()
@@ -322,10 +322,10 @@ def test_without_test_images_there_is_no_accuracy_and_exports_are_run_all_the_sa
     photos: Path, cache: Path, tmp_path: Path
 ) -> None:
     only = {"testingPercentage": 0, "validationPercentage": 15}
-    run, heard = trained(spec(photos, cache, tmp_path, split=only))
-    assert heard.report.metrics.test_accuracy is None
-    assert heard.report.metrics.test_images == 0
-    assert heard.report.message.startswith("Trained; no test images")
+    run, recorder = trained(spec(photos, cache, tmp_path, split=only))
+    assert recorder.report.metrics.test_accuracy is None
+    assert recorder.report.metrics.test_images == 0
+    assert recorder.report.message.startswith("Trained; no test images")
     evaluation = json.loads((run / layout.EVALUATION).read_bytes())
     assert evaluation["accuracy"] is None
     assert evaluation["exports"]["tflite"]["accuracy"] is None
@@ -337,8 +337,8 @@ def test_a_quantized_architecture_also_exports_int8_and_measures_it(
     photos: Path, cache: Path, tmp_path: Path
 ) -> None:
     wanted = spec(photos, cache, tmp_path, architecture="mobilenet_0.25_128_quantized")
-    run, heard = trained(wanted)
-    assert set(heard.report.artifacts) >= {"tflite", "tfliteInt8"}
+    run, recorder = trained(wanted)
+    assert set(recorder.report.artifacts) >= {"tflite", "tfliteInt8"}
     exports = json.loads((run / layout.EVALUATION).read_bytes())["exports"]
     assert exports["tfliteInt8"]["accuracy"] == pytest.approx(
         exports["tflite"]["accuracy"], abs=0.25
@@ -393,7 +393,7 @@ def test_a_sweep_leaves_its_table_its_picture_and_the_head_of_a_job_with_its_val
 ) -> None:
     rates, strengths = [0.003, 0.03, 1e6], [0.0, 0.01]
     swept = {"sweep": {"learningRate": rates, "l2": strengths}}
-    run, heard = trained(spec(photos, cache, tmp_path / "sweep", training=swept))
+    run, recorder = trained(spec(photos, cache, tmp_path / "sweep", training=swept))
     rows = pq.read_table(run / layout.SWEEP).to_pylist()
     assert [(row["learning_rate"], row["l2"]) for row in rows] == [
         (rate, l2) for rate in rates for l2 in strengths
@@ -410,7 +410,7 @@ def test_a_sweep_leaves_its_table_its_picture_and_the_head_of_a_job_with_its_val
     assert report.sweep.chosen.learning_rate == chosen["learning_rate"]
     assert report.artifacts["sweep"] == layout.SWEEP
     assert [asdict(one) for one in Run(run).sweep()] == rows
-    assert any("2 of 6 combinations diverged" in warning for warning in heard.warnings)
+    assert any("2 of 6 combinations diverged" in warning for warning in recorder.warnings)
     page = (run / layout.REPORT_PAGE).read_text()
     assert "What was tried" in page
     assert page.count("diverged at step") == 2
@@ -423,7 +423,7 @@ def test_a_sweep_leaves_its_table_its_picture_and_the_head_of_a_job_with_its_val
 def test_lbfgs_without_l2_chooses_it_and_leaves_a_whole_run(
     photos: Path, cache: Path, tmp_path: Path
 ) -> None:
-    run, heard = trained(spec(photos, cache, tmp_path, training={"solver": "lbfgs"}))
+    run, recorder = trained(spec(photos, cache, tmp_path, training={"solver": "lbfgs"}))
     report = Report.model_validate_json((run / layout.RESULT).read_bytes())
     assert report.sweep is not None
     assert report.sweep.candidates == 20
@@ -432,7 +432,7 @@ def test_lbfgs_without_l2_chooses_it_and_leaves_a_whole_run(
     assert report.sweep.chosen.l2 > 0
     assert report.progress.step == report.progress.steps == report.curve.step[-1] < 1000
     assert "L-BFGS to the minimum, L2 " in (run / layout.REPORT_PAGE).read_text()
-    assert any(line.startswith("Of 20 combinations l2 ") for line in heard.lines)
+    assert any(line.startswith("Of 20 combinations l2 ") for line in recorder.lines)
 
 
 def test_a_test_batch_is_drawn_by_the_seed(photos: Path, cache: Path, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def read_child(body: Body) -> ChildSnapshot:
     owner, labels = _controller(meta), meta.get("labels") or {}
     # What its pods are labelled with cannot be changed after its creation: it says whose it was made as.
     template = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
-    made_for, made_as = template.get(LABEL_JOB, ""), template.get(LABEL_TASK, "")
+    template_job, template_task = template.get(LABEL_JOB, ""), template.get(LABEL_TASK, "")
     conditions = {c["type"]: c for c in status.get("conditions") or () if c.get("status") == "True"}
     complete, failed = conditions.get("Complete"), conditions.get("Failed")
     end = (complete or failed or {}).get("lastTransitionTime")
@@ -94,9 +94,11 @@ def read_child(body: Body) -> ChildSnapshot:
         ended=parse_time(status.get("completionTime") or end),
         stripped=not intact,
         queue=labels.get(KUEUE_QUEUE),
-        made_for=(
-            made_for
-            if LABEL_UID in template and made_for and meta["name"] == child(made_for, made_as)
+        template_job=(
+            template_job
+            if LABEL_UID in template
+            and template_job
+            and meta["name"] == child(template_job, template_task)
             else ""
         ),
     )

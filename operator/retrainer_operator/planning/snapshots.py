@@ -78,7 +78,7 @@ class ChildSnapshot:
     """Whether a label that the operator gave it, or its owner reference, was changed or taken off."""
     queue: str | None
     """The Kueue queue that it is labelled for."""
-    made_for: str
+    template_job: str
     """The RetrainJob, by name, whose child it was made as and still has the name of; else empty."""
 
     @property
@@ -89,7 +89,7 @@ class ChildSnapshot:
     @property
     def unowned(self) -> bool:
         """Whether it was made for a RetrainJob, and no owner reference says so any more."""
-        return bool(self.made_for) and self.owner == UNOWNED
+        return bool(self.template_job) and self.owner == UNOWNED
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ class Memory:
                 if job is not None and job_name != snapshot.name:
                     return snapshot.namespace, job_name
             if snapshot.unowned:
-                return snapshot.namespace, snapshot.made_for
+                return snapshot.namespace, snapshot.template_job
         return None
 
     def job_of_pod(self, pod: PodSnapshot) -> RetrainJobSnapshot | None:

@@ -257,7 +257,7 @@ class Reconciler:
             self._check_lead()
             child = write.child
             # Memory may be behind: the job that it was made for may be the one that is there now.
-            job = await self._read_job(child.namespace, child.made_for)
+            job = await self._read_job(child.namespace, child.template_job)
             if job is not None and is_own(child, job):
                 self._memory.put(job)
                 return False

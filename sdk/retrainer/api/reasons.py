@@ -268,7 +268,7 @@ DIVERGED = _failed(
 )
 WEIGHTS_NOT_FOUND = _failed(
     "WeightsNotFound",
-    "No weights for {architecture} in {url}; it has: {found}.",
+    "No weights for {architecture} in {url}; it has: {listed}.",
     "Put the architecture's file there, or create the job again with an architecture of those.",
     error=UserError,
 )
@@ -286,7 +286,7 @@ BACKBONE_REFUSED = _failed(
 )
 BACKBONE_NOT_FOUND = _failed(
     "BackboneNotFound",
-    "No backbone in {url}: {found}.",
+    "No backbone in {url}: {listed}.",
     "Name the folder that holds model.onnx, onnx/model.onnx or backbone.tflite, or the file itself, in "
     "spec.backbone.url.",
     error=UserError,

@@ -69,7 +69,7 @@ def verify(
         for each, (_, runner) in runners.items():
             with quiet():
                 scores[each] = runner(pixels, bodies)
-    different = {each: _different(found_scores, scores) for each, found_scores in scores.items()}
+    different = {each: _different(its_scores, scores) for each, its_scores in scores.items()}
     rows = [
         (each, EXPORT_PATHS[form], LIBRARIES[form], f"{_apart(scores[each], scores):.1g}",
          f"{different[each]} of {len(pixels)}")

@@ -17,7 +17,7 @@ from retrainer_operator.watching.reports import SIZE_MAX, Reports, Standing, ses
 GOOD = make_report(message="well").to_json().encode()
 
 
-async def _heard(answer: web.StreamResponse, **pod: Any) -> list[Report]:
+async def _reports_of(answer: web.StreamResponse, **pod: Any) -> list[Report]:
     """The reports in memory after one round, of a pod on this machine that gives this answer."""
 
     async def report(_: web.Request) -> web.StreamResponse:
@@ -43,18 +43,18 @@ async def _heard(answer: web.StreamResponse, **pod: Any) -> list[Report]:
             await reports.poll(session, Standing.NEW)
     finally:
         await runner.cleanup()
-    heard = list(memory.reports(UID))
-    assert len(news) == len(heard)
-    return heard
+    latest = list(memory.reports(UID))
+    assert len(news) == len(latest)
+    return latest
 
 
 async def test_the_report_of_a_pod_of_ours_is_heard() -> None:
-    (report,) = await _heard(web.Response(body=GOOD))
+    (report,) = await _reports_of(web.Response(body=GOOD))
     assert report.message == "well"
 
 
 async def test_a_pod_that_only_has_our_labels_is_not_asked() -> None:
-    assert await _heard(web.Response(body=GOOD), child_uid="somebody's") == []
+    assert await _reports_of(web.Response(body=GOOD), child_uid="somebody's") == []
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ async def test_a_pod_that_only_has_our_labels_is_not_asked() -> None:
     ids=["nested", "no text", "too long", "packed", "of another job", "an error", "a redirect"],
 )
 async def test_an_answer_that_is_no_report_of_the_job_is_not_heard(answer: web.Response) -> None:
-    assert await _heard(answer) == []
+    assert await _reports_of(answer) == []
 
 
 @pytest.mark.slow

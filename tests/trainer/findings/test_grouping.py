@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.support import trainer_engine as engine
 from tests.support.manifests import table
-from tests.support.trainer_engine import Heard
+from tests.support.trainer_engine import Recorder
 
 from retrainer.api import Task, layout
 from retrainer.api.findings import FindingKind
@@ -27,7 +27,7 @@ def test_the_first_image_of_a_group_decides_unless_a_manifest_does() -> None:
     assert one_set(group, sets, fixed).tolist() == [1, 1, 1, 1, 2, 2]
 
 
-def run(root: Path, uid: str, **fields: object) -> tuple[Run, Heard]:
+def run(root: Path, uid: str, **fields: object) -> tuple[Run, Recorder]:
     spec = engine.spec(
         root / "photos",
         root / "out",
@@ -36,10 +36,10 @@ def run(root: Path, uid: str, **fields: object) -> tuple[Run, Heard]:
         export=["tflite"],
         **fields,
     )
-    heard = Heard(spec, "train")
+    recorder = Recorder(spec, "train")
     task = Task(task="train", name="t", uid=uid, spec=spec)
-    train.run(task, heard, Stop())
-    return Run(task.run_url), heard
+    train.run(task, recorder, Stop())
+    return Run(task.run_url), recorder
 
 
 @pytest.mark.slow
@@ -58,10 +58,10 @@ def test_near_duplicates_are_in_one_set_and_none_leaks_into_the_test(tmp_path: P
         "split": {"groupDuplicates": True},
         "distortions": {"flipLeftRight": True, "views": 1},
     }
-    after, heard = run(tmp_path, "00000002-0", **grouped)
+    after, recorder = run(tmp_path, "00000002-0", **grouped)
     assert not [one for one in after.findings() if one.kind == FindingKind.LEAK]
     assert after.evaluation.without_leaks.images == after.evaluation.images
-    assert any("images show the same as another" in line for line in heard.lines)
+    assert any("images show the same as another" in line for line in recorder.lines)
     sets = {row.path: row.set for row in after.catalog()}
     assert all(sets[one.path] == sets[one.other or ""] for one in leaks)
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from tests.support import trainer_engine as engine
-from tests.support.trainer_engine import Heard
+from tests.support.trainer_engine import Recorder
 
 from retrainer.api import Evaluation, RetrainJobSpec, Task, layout
 from retrainer.results.run import Run
@@ -42,7 +42,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(
     photos: Path, cache: Path, output: Path, imagenet_weights: Path, **fields: object
-) -> tuple[Run, Heard]:
+) -> tuple[Run, Recorder]:
     spec: RetrainJobSpec = engine.spec(
         photos,
         output,
@@ -53,16 +53,16 @@ def run(
         export=["tflite"],
         **fields,
     )
-    heard = Heard(spec, "train")
-    task = Task(task="train", name="t", uid=heard.report.uid, spec=spec)
-    train.run(task, heard, Stop())
-    return Run(task.run_url), heard
+    recorder = Recorder(spec, "train")
+    task = Task(task="train", name="t", uid=recorder.report.uid, spec=spec)
+    train.run(task, recorder, Stop())
+    return Run(task.run_url), recorder
 
 
 def test_planted_errors_are_found_told_and_taken_from_the_cache_by_the_next_run(
     photos: Path, cache: Path, tmp_path: Path, imagenet_weights: Path
 ) -> None:
-    first, heard = run(photos, cache, tmp_path / "one", imagenet_weights)
+    first, recorder = run(photos, cache, tmp_path / "one", imagenet_weights)
     findings = first.findings()
     labels = [one for one in findings if one.kind == "label"]
     assert "daisy/wrong.jpg" in {one.path for one in labels[:5]}
@@ -75,7 +75,7 @@ def test_planted_errors_are_found_told_and_taken_from_the_cache_by_the_next_run(
     assert counts is not None
     assert counts.total == len(findings)
     assert counts.labels == len(labels)
-    assert any(line.startswith("Findings: ") for line in heard.lines)
+    assert any(line.startswith("Findings: ") for line in recorder.lines)
     folds = first.evaluation.folds
     assert folds is not None
     assert folds.images == 3 * EACH + 2
@@ -95,12 +95,12 @@ def test_planted_errors_are_found_told_and_taken_from_the_cache_by_the_next_run(
 def test_a_job_that_wants_no_findings_gets_none(
     photos: Path, cache: Path, tmp_path: Path, imagenet_weights: Path
 ) -> None:
-    without, heard = run(
+    without, recorder = run(
         photos, cache, tmp_path / "none", imagenet_weights, findings={"enabled": False}
     )
     assert without.findings() == []
     assert without.evaluation.folds is None
-    assert not any("Findings" in line for line in heard.lines)
+    assert not any("Findings" in line for line in recorder.lines)
     assert "What the images tell" not in (Path(without.url) / layout.REPORT_PAGE).read_text()
 
 

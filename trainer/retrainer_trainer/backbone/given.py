@@ -188,7 +188,7 @@ def _locate(spec: RetrainJobSpec, source: BackboneSource, log: Log, stop: Stop |
 
 
 def _missing(url: str, listed: str) -> RetrainerError:
-    return reasons.BACKBONE_NOT_FOUND.error(url=url, found=listed)
+    return reasons.BACKBONE_NOT_FOUND.error(url=url, listed=listed)
 
 
 def _listed(store: Store) -> str:

@@ -103,7 +103,7 @@ def _choose(spec: RetrainJobSpec, network: Architecture, warn: Callable[[str], N
 
 def _missing(spec: RetrainJobSpec, listed: str) -> RetrainerError:
     return reasons.WEIGHTS_NOT_FOUND.error(
-        architecture=spec.architecture, url=spec.weights, found=listed
+        architecture=spec.architecture, url=spec.weights, listed=listed
     )
 
 

@@ -87,8 +87,8 @@ def find_columns(names: Sequence[str]) -> Columns:
     """
     plain = [name.strip().casefold().replace(" ", "_").replace("-", "_") for name in names]
     places: dict[str, int] = {}
-    for role, known in _NAMES.items():
-        for name in known:
+    for role, headings in _NAMES.items():
+        for name in headings:
             if name in plain:
                 places[role] = plain.index(name)
                 break
