@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.trainer_engine import UID, WIDTH, encoded, photo, photos, picture, spec
+from tests.support.trainer_engine import UID, encoded, photo, photos, picture, spec
 
 from retrainer.api import Task
 from retrainer.api.preview import Inspection, Plan
@@ -187,18 +187,6 @@ def test_a_plan_after_a_run_knows_what_is_cached_and_how_long_it_took(run_before
     assert million > plan.seconds
     assert two_millions - million == pytest.approx(million - plan.seconds, rel=0.01)
     assert sorted(run_before.rglob("*")) == before
-
-
-def test_new_images_are_computed_and_a_copy_of_one_is_not(run_before: Path, tmp_path: Path) -> None:
-    images = tmp_path / "photos"
-    shutil.copytree(run_before / "photos", images)
-    photos(images, {"tulips": 25}, first=500)
-    shutil.copy(images / "tulips" / "0000.jpg", images / "tulips" / "again.jpg")
-    plan = planned(images, run_before / "out", training=TRAINING)
-    assert (plan.images, plan.cached, plan.missing) == (86, 60, 26)
-    new = [path for path in (images / "tulips").iterdir() if path.name != "again.jpg"]
-    assert plan.bytes_to_read == sum(path.stat().st_size for path in new)
-    assert plan.bytes_to_cache == 25 * (4 * WIDTH + 16 + 28)
 
 
 def test_what_is_unknown_of_a_training_makes_the_time_unknown(run_before: Path) -> None:
