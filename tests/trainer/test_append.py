@@ -17,7 +17,8 @@ from retrainer.inference.onnx_network import OnnxNetwork
 from retrainer.inference.preprocessing import Preprocessing
 from retrainer.inference.tflite import TfliteNetwork
 from retrainer_trainer.backbone.graphs import read_graph
-from retrainer_trainer.export.append import GivenNetwork, appended
+from retrainer_trainer.backbone.runtimes import GivenNetwork
+from retrainer_trainer.export.append import appended
 from retrainer_trainer.head.softmax import Head
 
 LABELS = ["daisy", "roses", "tulips"]

@@ -24,7 +24,7 @@ from retrainer_trainer import train
 from retrainer_trainer.backbone.engine import BATCH
 from retrainer_trainer.backbone.given import GivenBackbone, open_given
 from retrainer_trainer.backbone.graphs import read_graph
-from retrainer_trainer.backbone.runtimes import CPU, CUDA, OnnxRuntime, Use, onnx_providers
+from retrainer_trainer.backbone.runtimes import CPU, CUDA, GivenNetwork, OnnxRuntime, onnx_providers
 from retrainer_trainer.runtime.stop import Stop
 from retrainer_trainer.store.opening import open_store
 
@@ -113,7 +113,7 @@ def test_a_file_is_taken_by_its_name_with_the_configuration_of_its_repository(
     )
     backbone = opened(folder / "onnx" / "vision_model.onnx", tmp_path)
     assert (backbone.name, backbone.width, backbone.size) == ("vision_model", WIDTH, SIZE)
-    assert backbone.preprocessing.mean == (0.5, 0.4, 0.3)
+    assert backbone.network.preprocessing.mean == (0.5, 0.4, 0.3)
     (tmp_path / "cache" / backbone.fingerprint / "network-vision_model").stat()
 
 
@@ -367,8 +367,7 @@ def test_a_tensorflow_lite_file_beside_a_gpu_says_what_would_use_it(tmp_path: Pa
 def test_a_batch_gives_each_image_its_own_bottleneck(tmp_path: Path, batch: int | str) -> None:
     write(tmp_path, {"model.onnx": onnx_network(batch=batch), CONFIG_FILE: CONFIG})
     backbone = opened(tmp_path, tmp_path)
-    use = Use(backbone.graph, 0, None, backbone.preprocessing)
-    engine = OnnxRuntime(backbone.body, use, "model.onnx", [CPU])
+    engine = OnnxRuntime(backbone.network, "model.onnx", [CPU])
     pixels = [backbone.pixels(photo(seed), SIZE) for seed in range(BATCH + 1)]
     alone = backbone.start()
     for one, image in zip(engine(pixels), pixels, strict=True):
@@ -382,9 +381,9 @@ def test_a_batch_that_fails_is_computed_in_smaller_ones(tmp_path: Path) -> None:
     network.graph.node[1].input[0] = "sixteen"
     path = write(tmp_path, {"model.onnx": onnx_network()}) / "model.onnx"
     prepared_as = Preprocessing(SIZE)
-    use = Use(read_graph(path), 0, None, prepared_as)
-    engine = OnnxRuntime(network.SerializeToString(), use, "model.onnx", [CPU])
-    usual = OnnxRuntime(path.read_bytes(), use, "model.onnx", [CPU])
+    given = GivenNetwork(path.read_bytes(), read_graph(path), "pooler_output", None, prepared_as)
+    engine = OnnxRuntime(given._replace(body=network.SerializeToString()), "model.onnx", [CPU])
+    usual = OnnxRuntime(given, "model.onnx", [CPU])
     pixels = [prepared_as.pixels(photo(seed)) for seed in range(BATCH)]
     np.testing.assert_allclose(engine(pixels), usual(pixels), rtol=1e-5, atol=1e-6)
 

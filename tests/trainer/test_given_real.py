@@ -42,7 +42,7 @@ def test_a_vit_gives_its_first_token_and_the_mean_of_all(
     backbones: Path, flowers: Path, tmp_path: Path
 ) -> None:
     cls, mean = (opened(backbones / "vit_s", tmp_path, token) for token in Token)
-    assert (cls.width, mean.width, cls.output) == (384, 384, "last_hidden_state")
+    assert (cls.width, mean.width, cls.network.output) == (384, 384, "last_hidden_state")
     body = min((flowers / "daisy").glob("*.jpg")).read_bytes()
     pixels = cls.pixels(body, cls.size)
     assert np.abs(cls.start()([pixels])[0] - mean.start()([pixels])[0]).max() > 0.1

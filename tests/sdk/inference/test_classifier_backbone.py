@@ -13,7 +13,8 @@ from retrainer.errors import UserError
 from retrainer.inference.classifier import Classifier, predict
 from retrainer.inference.preprocessing import Preprocessing
 from retrainer_trainer.backbone.graphs import read_graph
-from retrainer_trainer.export.append import GivenNetwork, appended
+from retrainer_trainer.backbone.runtimes import GivenNetwork
+from retrainer_trainer.export.append import appended
 from retrainer_trainer.export.metadata import with_metadata
 from retrainer_trainer.head.softmax import Head
 

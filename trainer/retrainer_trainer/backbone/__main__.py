@@ -89,12 +89,12 @@ def show(wanted: Mapping[str, Any], say: Say) -> dict[str, Any]:
         cache = open_store(scratch, Storage(), "spec.cache")
         backbone = open_given(spec, source, cache, warn, warn)
         engine = backbone.start()  # which refuses a network that gives no numbers
-    facts = graph_facts(backbone.graph)
+    facts = graph_facts(backbone.network.graph)
     facts.name, facts.url = backbone.name, wanted["backbone"]["url"]
-    facts.files = {backbone.origin: len(backbone.body)}
-    facts.size, facts.layout = backbone.size, backbone.preprocessing.layout
-    facts.output, facts.bottleneck = backbone.output, backbone.width
-    facts.preprocessing, facts.runs_on = backbone.preprocessing.to_dict(), backbone.runs_on
+    facts.files = {backbone.origin: len(backbone.network.body)}
+    facts.size, facts.layout = backbone.size, backbone.network.preprocessing.layout
+    facts.output, facts.bottleneck = backbone.network.output, backbone.width
+    facts.preprocessing, facts.runs_on = backbone.network.preprocessing.to_dict(), backbone.runs_on
     if wanted["image"] is not None:
         path = Path(wanted["image"])
         try:

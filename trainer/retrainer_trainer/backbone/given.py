@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retrainer.api import BackboneSource, Export, Layout, RetrainJobSpec, Token, reasons
+from retrainer.api import BackboneSource, Export, Layout, RetrainJobSpec, reasons
 from retrainer.api.backbone import ONNX_SUFFIX, TFLITE_SUFFIX
 from retrainer.errors import NotFound, RetrainerError
 from retrainer.inference import pixels, preprocessing
@@ -39,7 +39,7 @@ from retrainer_trainer.backbone.graphs import read_graph
 from retrainer_trainer.backbone.onnx_graphs import external_files, whole_file
 from retrainer_trainer.backbone.runtimes import (
     FindProviders,
-    Use,
+    GivenNetwork,
     onnx_providers,
     start_runtime,
 )
@@ -63,23 +63,15 @@ class GivenBackbone(Backbone):
     """A network of `spec.backbone`: its export is its own file with the head on it.
 
     Attributes:
-        body: the whole file, with the numbers that ONNX may keep in other files.
-        graph: what the file says of itself.
-        output: name of the output that is used.
-        token: of an output with a vector for each token, which becomes the bottleneck.
-        preprocessing: from an image to what the network is given.
+        network: its file, and what of it is used.
     """
 
-    body: bytes
-    graph: Graph
-    output: str
-    token: Token | None
-    preprocessing: Preprocessing
+    network: GivenNetwork
 
     @property
     def export(self) -> Export:
         """The one format in which it is exported."""
-        return Export(self.graph.format)
+        return Export(self.network.graph.format)
 
 
 def open_given(
@@ -111,14 +103,14 @@ def open_given(
             f"{form} only; leave spec.export out for that."
         )
     output = choose_output(graph, source, place.shown)
-    use = Use(graph, graph.outputs.index(output), source.token, prepared)
-    runtime = start_runtime(file.body, use, place.shown, warn, find_providers)
+    network = GivenNetwork(file.body, graph, output.name, source.token, prepared)
+    runtime = start_runtime(network, place.shown, warn, find_providers)
     if runtime.batch > 1:
         log(f"Bottlenecks are computed by ONNX Runtime on a GPU, in batches of {runtime.batch}.")
     width = output.shape[2 if len(output.shape) == 3 else 1]
     if width is None:
         width = len(bottleneck_of_grey(runtime.start(), prepared.size))
-    digest = fingerprint(file.sha256, output.name, use, runtime.runs_on)
+    digest = fingerprint(file.sha256, network, runtime.runs_on)
     name = f"{source.name}-{source.token}" if source.token else source.name
     name_folder(cache, digest, re.sub("[^A-Za-z0-9._-]", "-", name)[:100])
     return GivenBackbone(
@@ -134,20 +126,16 @@ def open_given(
         runs_on=runtime.runs_on,
         start=_Checked(runtime.start, prepared.size, width, place.shown),
         batch=runtime.batch,
-        body=file.body,
-        graph=graph,
-        output=output.name,
-        token=source.token,
-        preprocessing=prepared,
+        network=network,
     )
 
 
-def fingerprint(sha256: str, output: str, use: Use, runs_on: str) -> str:
+def fingerprint(sha256: str, network: GivenNetwork, runs_on: str) -> str:
     """Digest of all that decides a bottleneck's value, but for the image: 32 hex digits."""
-    prepared = json.dumps(use.preprocessing.to_dict(), sort_keys=True)
+    prepared = json.dumps(network.preprocessing.to_dict(), sort_keys=True)
     parts = (
-        "backbone", sha256, output, use.token or "", prepared, pixels.VERSION, preprocessing.VERSION,
-        runs_on,
+        "backbone", sha256, network.output, network.token or "", prepared, pixels.VERSION,
+        preprocessing.VERSION, runs_on,
     )  # fmt: skip
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 

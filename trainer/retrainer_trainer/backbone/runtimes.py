@@ -27,20 +27,27 @@ FindProviders = Callable[[Callable[[str], None]], list[str]]
 """`onnx_providers`, or what tests put in its place."""
 
 
-class Use(NamedTuple):
-    """What of a network becomes the bottleneck, and what it is given.
+class GivenNetwork(NamedTuple):
+    """A network from a file, what of it becomes the bottleneck, and what it is given.
 
     Attributes:
+        body: the whole file, with the numbers that ONNX may keep in other files.
         graph: what the file says of itself.
-        output: number of the output that is used.
-        token: of an output with a vector for each token.
-        preprocessing: makes the numbers that it is given.
+        output: name of the output that is used.
+        token: of an output with a vector for each token, which becomes the bottleneck.
+        preprocessing: from an image to what the network is given.
     """
 
+    body: bytes
     graph: Graph
-    output: int
+    output: str
     token: Token | None
     preprocessing: Preprocessing
+
+    @property
+    def place(self) -> int:
+        """Number of the output that is used."""
+        return [output.name for output in self.graph.outputs].index(self.output)
 
     def bottlenecks(self, output: npt.NDArray[Any]) -> Bottleneck:
         """Take (images, width) from an output (images, width), (images, tokens, width) or
@@ -68,7 +75,10 @@ class Runtime(NamedTuple):
 
 
 def start_runtime(
-    body: bytes, use: Use, shown: str, warn: Callable[[str], None], find_providers: FindProviders
+    network: GivenNetwork,
+    shown: str,
+    warn: Callable[[str], None],
+    find_providers: FindProviders,
 ) -> Runtime:
     """Load a network's file into the runtime of its format.
 
@@ -78,22 +88,22 @@ def start_runtime(
     Raises:
         UserError: the runtime does not take the file.
     """
-    if use.graph.format == "tflite":
+    if network.graph.format == "tflite":
         if CUDA in find_providers(lambda _: None):
             warn(
                 "There is a GPU, but TensorFlow Lite files are run on the CPU: name the network's ONNX "
                 "file in spec.backbone.url to use it."
             )
-        return Runtime(LITERT, lambda: LiteRT(body, use, shown), 1)
+        return Runtime(LITERT, lambda: LiteRT(network, shown), 1)
     if CUDA in (providers := find_providers(warn)):
-        engine = OnnxRuntime(body, use, shown, providers)
+        engine = OnnxRuntime(network, shown, providers)
         if engine.is_on(CUDA):
             return Runtime(ONNX_GPU, lambda: engine, BATCH)
         warn(
             "There is a GPU, but ONNX Runtime cannot use it, for the driver or CUDA does not fit; "
             "bottlenecks are computed on the CPU."
         )
-    return Runtime(ONNX, _Once(lambda: OnnxRuntime(body, use, shown, [CPU])), 1)
+    return Runtime(ONNX, _Once(lambda: OnnxRuntime(network, shown, [CPU])), 1)
 
 
 class _Once:
@@ -114,32 +124,32 @@ class _Once:
 class LiteRT:
     """A TensorFlow Lite file on the thread that calls it, image by image."""
 
-    def __init__(self, body: bytes, use: Use, shown: str) -> None:
+    def __init__(self, network: GivenNetwork, shown: str) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        self._use = use
+        self._network = network
         with quiet():  # LiteRT announces its XNNPACK delegate on standard error
             try:
-                self._interpreter = Interpreter(model_content=body, num_threads=1)
+                self._interpreter = Interpreter(model_content=network.body, num_threads=1)
                 source = self._interpreter.get_input_details()[0]
-                wanted = use.preprocessing.shape
+                wanted = network.preprocessing.shape
                 if tuple(source["shape"]) != wanted:
                     self._interpreter.resize_tensor_input(source["index"], wanted)
                 self._interpreter.allocate_tensors()
             except (ValueError, RuntimeError) as error:
                 refuse(shown, f"LiteRT does not take it ({_first_line(error)}): convert it again")
         self._input = self._interpreter.tensor(source["index"])
-        self._output = self._interpreter.get_output_details()[use.output]["index"]
+        self._output = self._interpreter.get_output_details()[network.place]["index"]
 
     def __call__(self, pixels: Sequence[Pixels]) -> list[Bottleneck]:
         """Give the bottleneck of each image."""
         return [self._bottleneck(image) for image in pixels]
 
     def _bottleneck(self, pixels: Pixels) -> Bottleneck:
-        np.copyto(self._input(), self._use.preprocessing.numbers(pixels[None]))
+        np.copyto(self._input(), self._network.preprocessing.numbers(pixels[None]))
         self._interpreter.invoke()
         output = self._interpreter.get_tensor(self._output)
-        bottleneck: Bottleneck = self._use.bottlenecks(output)[0]
+        bottleneck: Bottleneck = self._network.bottlenecks(output)[0]
         return bottleneck
 
 
@@ -149,29 +159,29 @@ class OnnxRuntime:
     The numbers are in memory once, however many threads there are.
     """
 
-    def __init__(self, body: bytes, use: Use, shown: str, providers: Sequence[str]) -> None:
+    def __init__(self, network: GivenNetwork, shown: str, providers: Sequence[str]) -> None:
         with quiet():  # its import warns of GPUs that are not there
             import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4  # it warns of what its optimiser removes
-        self._use, self._shown = use, shown
+        self._network, self._shown = network, shown
         # TensorFloat-32, a GPU's default, keeps 10 of each factor's 23 bits.
         named = [(name, {"use_tf32": "0"}) if name == CUDA else name for name in providers]
         with quiet():
             try:
-                self._session = onnxruntime.InferenceSession(body, options, providers=named)
+                self._session = onnxruntime.InferenceSession(network.body, options, providers=named)
             except Exception as error:  # of classes that only its compiled module names
                 refuse(
                     shown,
                     f"ONNX Runtime does not take it ({_first_line(error)}): export it again, with "
                     "opset 17 say",
                 )
-        self._input = use.graph.input.name
-        self._output = use.graph.outputs[use.output].name
-        self._dtype = np.dtype(use.graph.input.dtype)
-        self._one_by_one = use.graph.batch == 1
+        self._input = network.graph.input.name
+        self._output = network.output
+        self._dtype = np.dtype(network.graph.input.dtype)
+        self._one_by_one = network.graph.batch == 1
 
     def is_on(self, provider: str) -> bool:
         """Say whether the network runs on this provider: one that fails is left out silently."""
@@ -183,7 +193,9 @@ class OnnxRuntime:
         Raises:
             UserError: the network cannot be run.
         """
-        numbers = self._use.preprocessing.numbers(np.stack(pixels)).astype(self._dtype, copy=False)
+        numbers = self._network.preprocessing.numbers(np.stack(pixels)).astype(
+            self._dtype, copy=False
+        )
         batches = np.split(numbers, len(numbers)) if self._one_by_one else [numbers]
         return [bottleneck for batch in batches for bottleneck in self._bottlenecks(batch)]
 
@@ -195,7 +207,7 @@ class OnnxRuntime:
                 parts = np.split(numbers, range(_SMALLER, len(numbers), _SMALLER))
                 return np.concatenate([self._bottlenecks(part) for part in parts])
             refuse(self._shown, f"it cannot be run ({_first_line(error)}): export it again")
-        return self._use.bottlenecks(output)
+        return self._network.bottlenecks(output)
 
 
 def onnx_providers(

@@ -8,7 +8,6 @@ pixels (squeezed or cut, and by which filter) no graph holds: it is written besi
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,8 @@ from retrainer.api.layout import LABELS
 from retrainer.inference.onnx_network import INPUT as ONNX_INPUT
 from retrainer.inference.onnx_network import OUTPUT as ONNX_OUTPUT
 from retrainer.inference.preparing import PREPROCESSING
-from retrainer.inference.preprocessing import Preprocessing
-from retrainer_trainer.backbone.facts import Graph, Shape
+from retrainer_trainer.backbone.facts import Shape
+from retrainer_trainer.backbone.runtimes import GivenNetwork
 from retrainer_trainer.backbone.tflite import pack, unpack
 from retrainer_trainer.head.softmax import Head
 
@@ -33,30 +32,6 @@ _METADATA = b"TFLITE_METADATA"
 _AXES_ARE_INPUT = 18
 # From this version of the file on, initializers need not be inputs too.
 _LEAST_IR_VERSION = 4
-
-
-@dataclass(frozen=True)
-class GivenNetwork:
-    """A network from a file, and what of it becomes the bottleneck.
-
-    Attributes:
-        body: the whole file, its external data put in.
-        graph: what the file says of itself.
-        output: name of the output that is used.
-        token: of an output with a vector for each token, which becomes the bottleneck.
-        preprocessing: from photos to what the network takes.
-    """
-
-    body: bytes
-    graph: Graph
-    output: str
-    token: Token | None
-    preprocessing: Preprocessing
-
-    @property
-    def place(self) -> int:
-        """Number of the output that is used."""
-        return [output.name for output in self.graph.outputs].index(self.output)
 
 
 def appended(network: GivenNetwork, head: Head, labels: Sequence[str]) -> bytes:

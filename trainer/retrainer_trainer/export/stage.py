@@ -15,7 +15,7 @@ from retrainer_trainer.backbone.given import GivenBackbone
 from retrainer_trainer.bottlenecks import Bottlenecks
 from retrainer_trainer.dataset import reading, split
 from retrainer_trainer.export import check, formats
-from retrainer_trainer.export.append import GivenNetwork, appended
+from retrainer_trainer.export.append import appended
 from retrainer_trainer.export.metadata import with_metadata
 from retrainer_trainer.head.softmax import Head
 from retrainer_trainer.runtime.report import Reporter
@@ -61,12 +61,9 @@ def exported(
 
 
 def _write_given(backbone: GivenBackbone, head: Head, labels: list[str], local: Path) -> None:
-    given = GivenNetwork(
-        backbone.body, backbone.graph, backbone.output, backbone.token, backbone.preprocessing
-    )
-    body = appended(given, head, labels)
+    body = appended(backbone.network, head, labels)
     if backbone.export is Export.TFLITE:
-        body = with_metadata(body, backbone.name, labels, backbone.preprocessing)
+        body = with_metadata(body, backbone.name, labels, backbone.network.preprocessing)
     (local / layout.EXPORT_PATHS[backbone.export]).write_bytes(body)
 
 
